@@ -1,0 +1,1 @@
+"""The configuration menu, installed as ``ntkrun.conf``."""

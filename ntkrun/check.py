@@ -1,0 +1,36 @@
+"""Checking a configuration before its run directory is made."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from ntkrun.config import ConfigError, plain
+from ntkrun.run import assemble
+
+
+class CheckBeforeStart(Callback):
+    """Hydra callback that refuses what cannot run; Hydra calls it before it makes the run directory."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Leave with exit status 2 where the configuration cannot be used."""
+        try:
+            assemble(own_values(config))
+        except ConfigError as error:
+            refuse(error)
+
+
+def own_values(config: DictConfig) -> dict[str, Any]:
+    """The configuration without Hydra's own node, as plain values."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    assert isinstance(own, DictConfig)
+    return plain(own)
+
+
+def refuse(reason: object) -> NoReturn:
+    """Print one line to standard error and leave with exit status 2."""
+    print(f"ntkrun: {reason}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,38 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ntkrun.run import Outcome
+
+
+def print_closing(directory: Path, outcome: Outcome) -> None:
+    """Print the table to standard output, with the run directory as the last line.
+
+    Args:
+        directory: the run directory, with its ``summary.json``.
+        outcome: how the run ended.
+    """
+    summary = json.loads((directory / "summary.json").read_text())
+    error, seconds = summary["rel_l2"], summary["seconds"]
+    updates = summary["weight_updates"]
+    rows = [
+        ("status", outcome.status + (f": {outcome.message}" if outcome.message else "")),
+        ("steps", f"{summary['step']} of {summary['iterations']}"),
+        ("relative L2 error, final", _error(error["final"], error["final_step"])),
+        ("relative L2 error, best", _error(error["best"], error["best_step"])),
+        ("training", f"{seconds['training']:.2f} s"),
+        ("weight updates", f"{seconds['weight_updates']:.2f} s ({updates} update{'s' * (updates != 1)})"),
+        ("evaluation", f"{seconds['evaluation']:.2f} s"),
+        ("saving", f"{seconds['saving']:.2f} s"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+    print(directory)
+
+
+def _error(value: float | None, step: int | None) -> str:
+    return "unknown" if value is None else f"{value:.3e} at step {step}"

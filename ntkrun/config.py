@@ -1,0 +1,213 @@
+"""From configuration to objects, with every value checked before anything is built.
+
+The constructor of a class is its schema: annotations give types and ranges, and pydantic checks them.
+The same holds for classes that users bring.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ntkrun.checked import Positive
+from ntkrun.geometry import Method
+
+T = TypeVar("T")
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+GROUPS = ("pde", "network", "weights", "optimizer", "schedule")
+
+
+class ConfigError(ValueError):
+    """A configuration value that cannot be used; the message is one line for the user."""
+
+
+class Settings(BaseModel):
+    """The top-level values of a configuration."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    iterations: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["float32", "float64"]
+    log_every: Positive[int]
+    checkpoint_every: Positive[int]
+    progress: bool
+    plots: bool
+
+
+class Setup(BaseModel):
+    """The keys of a ``pde`` that say how it is sampled and evaluated; the others go to its class."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    points: dict[str, Positive[int]]
+    sampling: Method
+    resample_every: Positive[int] | None
+    grid: Annotated[int, Field(ge=2)]
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values, interpolations resolved.
+
+    Raises:
+        ConfigError: an interpolation or a missing value.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """The top-level settings of a configuration.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type or range.
+    """
+    for group in GROUPS:
+        if not isinstance(values.get(group), dict):
+            raise ConfigError(f"{group}={_shown(values.get(group))}: choose one of the group {group!r}, as {group}=NAME")
+    return _model(Settings, {k: v for k, v in values.items() if k not in GROUPS}, "", GROUPS)
+
+
+def read_setup(node: Mapping[str, Any]) -> Setup:
+    """The sampling and evaluation keys of the ``pde`` node.
+
+    Raises:
+        ConfigError: a value is missing or has the wrong type or range.
+    """
+    return _model(Setup, {k: v for k, v in node.items() if k in Setup.model_fields}, "pde")
+
+
+def build(node: Mapping[str, Any], key: str, base: type[T], **runtime: Any) -> T:
+    """Build the object that ``node["_target_"]`` names.
+
+    Args:
+        node: the class path and the constructor's arguments.
+        key: where the node stands in the configuration, for messages.
+        base: what the class must be a subclass of.
+        runtime: arguments that are no configuration; those that the constructor does not take are left out.
+
+    Raises:
+        ConfigError: the class cannot be found, or an argument is unknown, missing or out of range.
+    """
+    cls = _find_class(node.get("_target_"), key, base)
+    parameters = inspect.signature(cls).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    hints = _hints(cls)
+    arguments = {n: v for n, v in runtime.items() if n in known}
+    offered = [n for n in known if n not in arguments]
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name not in offered and not open_ended:
+            raise ConfigError(_unknown(f"{key}.{name}", f"{key}.", offered))
+        arguments[name] = _checked(value, hints.get(name, Any), f"{key}.{name}")
+    missing = [n for n in offered if n not in arguments and known[n].default is inspect.Parameter.empty]
+    if missing:
+        raise ConfigError(f"{key}.{missing[0]} is missing; {cls.__name__} needs it")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def closest(word: str, choices: Iterable[str], prefix: str = "") -> str:
+    """``"; did you mean ...?"`` for a near match of a word, shown with the prefix, else nothing."""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{matches[0]}?" if matches else ""
+
+
+def _find_class(path: object, key: str, base: type[T]) -> type[T]:
+    if not isinstance(path, str) or "." not in path:
+        raise ConfigError(f"{key}._target_={_shown(path)}: expected the path of a class, as module.Class")
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_={path}: {error}") from None
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise ConfigError(f"{key}._target_={path}: not a subclass of {base.__module__}.{base.__name__}")
+    return found
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        # Of the class, whose bases are read in their own modules, for dataclasses; of the constructor for others.
+        return {
+            **typing.get_type_hints(cls, include_extras=True),
+            **({} if is_dataclass(cls) else typing.get_type_hints(cls.__init__, include_extras=True)),
+        }
+    except NameError as error:
+        raise ConfigError(f"{cls.__module__}.{cls.__name__}: {error} in a type annotation") from None
+
+
+def _checked(value: Any, hint: Any, key: str) -> Any:
+    try:
+        return TypeAdapter(hint, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, key)) from None
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _model(model: type[Model], values: Mapping[str, Any], key: str, others: Iterable[str] = ()) -> Model:
+    prefix = f"{key}." if key else ""
+    for name in values:
+        if name not in model.model_fields:
+            raise ConfigError(_unknown(prefix + name, prefix, [*model.model_fields, *others]))
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "missing":
+            raise ConfigError(f"{prefix}{first['loc'][0]} is missing") from None
+        raise ConfigError(_describe(error, key)) from None
+
+
+def _unknown(key: str, prefix: str, choices: Iterable[str]) -> str:
+    choices = list(choices)
+    hint = closest(key.removeprefix(prefix), choices, prefix)
+    return f"unknown key {key}{hint or '; known are ' + ', '.join(prefix + choice for choice in choices)}"
+
+
+def _describe(error: ValidationError, key: str) -> str:
+    """One line: the key, what was given, all that is allowed there."""
+    errors = error.errors()
+    first = errors[0]
+    # Locations inside a union name the branch; the value given is that of the whole key.
+    place = ".".join([key] * bool(key) + [str(p) for p in first["loc"] if str(p).replace("_", "").islower()])
+    if len(errors) > 1 and len({e["loc"][:1] for e in errors}) > 1:
+        place = key or place
+    allowed = " or ".join(dict.fromkeys(_allowed(e["msg"]) for e in errors))
+    hint = ""
+    for e in errors:
+        if e["type"] == "literal_error" and isinstance(e["input"], str):
+            hint = closest(e["input"], str(e["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
+    return f"{place}={_shown(first['input'])}: expected {allowed}{hint}"
+
+
+def _allowed(message: str) -> str:
+    for prefix in ("Input should be ", "Value error, "):
+        message = message.removeprefix(prefix)
+    return message
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

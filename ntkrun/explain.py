@@ -1,0 +1,63 @@
+"""Hydra's and OmegaConf's complaints in one line, with what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from ntkrun.config import GROUPS, closest, plain
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> str:
+    """One line about an error of configuration composition.
+
+    Args:
+        error: what Hydra or OmegaConf raised.
+        arguments: the command line.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: no such choice; allowed are {', '.join(error.options)}{closest(choice, error.options)}"
+    text = str(error) or type(error).__name__
+    if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
+        return _unknown_key(match[1], arguments)
+    return " ".join(re.sub(r"See https?://\S+ for details", "", text).split())
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    known = list(_known_keys(arguments))
+    if key in known:
+        return f"{key} cannot be set this way"
+    parent, _, leaf = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    siblings = [k.removeprefix(prefix) for k in known if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
+    hint = closest(leaf, siblings, prefix) or closest(key, known)
+    if not hint and siblings:
+        hint = "; known are " + ", ".join(prefix + sibling for sibling in siblings)
+    return f"unknown key {key}{hint}"
+
+
+def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
+    """Every key of the configuration with the command line's choices from groups."""
+    choices = [a for a in arguments if a.partition("=")[0] in GROUPS]
+    GlobalHydra.instance().clear()
+    for overrides in (choices, []):
+        try:
+            with initialize_config_module("ntkrun.conf", version_base="1.3"):
+                values = plain(compose("config", overrides=overrides))
+        except (HydraException, OmegaConfBaseException):
+            continue  # a choice from the user's own directory; the default menu still helps
+        yield from _flatten(values, "")
+        return
+
+
+def _flatten(values: Mapping[str, object], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")

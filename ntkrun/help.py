@@ -1,0 +1,71 @@
+"""The help text, made from the configuration menu itself."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+GROUPS = {
+    "pde": "the problem",
+    "network": "the network",
+    "weights": "how the loss terms are weighted",
+    "optimizer": "the optimiser",
+    "schedule": "the learning rate over the run",
+}
+
+HEAD = """\
+ntkrun trains physics-informed neural networks whose loss terms are weighted by the
+neural tangent kernel (NTK), computed exactly or by randomised sketching.
+
+usage: ntkrun [group=choice | key=value] ...
+       ntkrun resume=RUN_DIRECTORY [key=value] ...
+       ntkrun -m key=value1,value2,... ...          one run per combination
+"""
+
+EXAMPLES = """\
+Examples:
+  ntkrun pde=poisson weights=sketched
+  ntkrun pde=wave weights=exact weights.update_every=1 iterations=20000
+  ntkrun pde=poisson pde.a=2 network.width=128 optimizer=adam schedule=cosine
+  ntkrun -m pde=poisson weights=sketched weights.sketch_size=1,4,16,64 seed=0,1,2
+  ntkrun resume=outputs/2026-01-31/12-00-00-poisson-exact-0123abcd iterations=20000
+
+Each run writes its tables, plots, solution, checkpoint and summary to a directory of its
+own under outputs/ and prints that directory as its last line.
+
+More: ntkrun --cfg job (the whole configuration), ntkrun --hydra-help (sweeps, launchers,
+configuration directories), ntkrun --version.
+"""
+
+
+def help_text() -> str:
+    """Usage, groups with their choices, top-level keys and examples."""
+    conf = files("ntkrun.conf")
+    lines = [HEAD, "Groups and their choices (defaults marked *; keys of a choice: group.key=value):"]
+    defaults, keys = _top_level(conf)
+    for group, meaning in GROUPS.items():
+        lines.append(f"  {group}: {meaning}")
+        for choice in sorted(entry.name for entry in (conf / group).iterdir() if entry.name.endswith(".yaml")):
+            text = (conf / group / choice).read_text(encoding="utf-8")
+            name = choice.removesuffix(".yaml")
+            mark = "*" if defaults.get(group) == name else " "
+            lines.append(f"   {mark} {name:<17} {text.splitlines()[0].removeprefix('# ')}")
+    lines += ["", "Top-level keys with their defaults:"]
+    lines += [f"    {key:<17} {value:<9} {comment}" for key, value, comment in keys]
+    return "\n".join([*lines, "", EXAMPLES.rstrip()])
+
+
+def _top_level(conf: Traversable) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
+    """The default choices and the plain keys of config.yaml, read without a YAML parser to start fast."""
+    defaults: dict[str, str] = {}
+    keys = []
+    for line in (conf / "config.yaml").read_text(encoding="utf-8").splitlines():
+        text, _, comment = line.partition(" # ")
+        key, separator, value = text.removeprefix("  - ").partition(": ")
+        if not separator or key.startswith((" ", "override")):
+            continue
+        if text.startswith("  - "):
+            defaults[key] = value.strip()
+        else:
+            keys.append((key, value.strip(), comment))
+    return defaults, keys

@@ -1,0 +1,72 @@
+"""Activation functions with their derivatives up to fourth order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Activation = Callable[[Tensor, int], list[Tensor]]
+"""``f(z, order)`` returns ``[f(z), f'(z), ..., f^(order)(z)]``, each of the shape of ``z``; order <= 4."""
+
+
+def tanh(z: Tensor, order: int) -> list[Tensor]:
+    """Hyperbolic tangent."""
+    t = torch.tanh(z)
+    derivatives = [t]
+    if order >= 1:
+        d1 = 1 - t * t
+        derivatives.append(d1)
+    if order >= 2:
+        d2 = -2 * t * d1
+        derivatives.append(d2)
+    if order >= 3:
+        d3 = -2 * (d1 * d1 + t * d2)
+        derivatives.append(d3)
+    if order >= 4:
+        derivatives.append(-2 * (3 * d1 * d2 + t * d3))
+    return derivatives
+
+
+def sin(z: Tensor, order: int) -> list[Tensor]:
+    """Sine."""
+    s = torch.sin(z)
+    if order == 0:
+        return [s]
+    c = torch.cos(z)
+    return [s, c, -s, -c, s][: order + 1]
+
+
+def silu(z: Tensor, order: int) -> list[Tensor]:
+    """Sigmoid-weighted linear unit, ``z sigmoid(z)`` (also called swish)."""
+    s = torch.sigmoid(z)
+    sigmoid = [s]
+    if order >= 1:
+        sigmoid.append(s * (1 - s))
+    if order >= 2:
+        sigmoid.append(sigmoid[1] * (1 - 2 * s))
+    if order >= 3:
+        sigmoid.append(sigmoid[2] * (1 - 2 * s) - 2 * sigmoid[1] ** 2)
+    if order >= 4:
+        sigmoid.append(sigmoid[3] * (1 - 2 * s) - 6 * sigmoid[1] * sigmoid[2])
+    return _times_identity(z, sigmoid)
+
+
+def gelu(z: Tensor, order: int) -> list[Tensor]:
+    """Gaussian error linear unit, ``z Phi(z)`` with the exact normal distribution function."""
+    cdf = [0.5 * (1 + torch.erf(z / math.sqrt(2)))]
+    if order >= 1:
+        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        hermite = [density, -z * density, (z * z - 1) * density, (3 - z * z) * z * density]
+        cdf += hermite[:order]
+    return _times_identity(z, cdf)
+
+
+def _times_identity(z: Tensor, f: list[Tensor]) -> list[Tensor]:
+    """Derivatives of ``z f(z)`` from those of ``f``: z f^(k) + k f^(k-1)."""
+    return [z * f[0]] + [z * f[k] + k * f[k - 1] for k in range(1, len(f))]
+
+
+ACTIVATIONS: dict[str, Activation] = {"tanh": tanh, "sin": sin, "silu": silu, "gelu": gelu}

@@ -1,0 +1,109 @@
+"""Layers that carry streams, and the evaluation of any network on a stream plan."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.geometry import Box
+from ntkrun.jets import Jet, LinearUse, StreamPlan, nested_streams
+
+Initialization = Literal["glorot_normal", "glorot_uniform", "ntk"]
+
+
+class JetNetwork(nn.Module):
+    """A network whose forward pass maps a jet of points to a jet of outputs."""
+
+    @abstractmethod
+    def forward(self, jet: Jet) -> Jet:
+        """Map the jet of the inputs, ``[S, N, d]``, to that of the outputs, ``[S, N, outputs]``."""
+        raise NotImplementedError
+
+
+class Linear(nn.Module):
+    """A linear layer on streams.
+
+    Args:
+        inputs, outputs: widths.
+        initialization: ``glorot_normal`` or ``glorot_uniform`` (zero biases), or ``ntk``: the NTK
+            parametrisation W h / sqrt(inputs) + b with all parameters standard normal
+            (Jacot, Gabriel, Hongler 2018; Wang, Yu, Perdikaris, arXiv 2007.14527).
+        generator: source of the initial values.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, initialization: Initialization, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale = 1.0
+        if initialization == "ntk":
+            self.scale = 1 / math.sqrt(inputs)
+            nn.init.normal_(self.weight, generator=generator)
+            nn.init.normal_(self.bias, generator=generator)
+        elif initialization == "glorot_normal":
+            nn.init.xavier_normal_(self.weight, generator=generator)
+        else:
+            nn.init.xavier_uniform_(self.weight, generator=generator)
+
+    def forward(self, jet: Jet) -> Jet:
+        return jet.linear(self.weight, self.bias, scale=self.scale)
+
+
+class Standardize(nn.Module):
+    """Shift and scale the inputs to mean 0 and variance 1 for points uniform on a box."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        low = torch.tensor(list(box.low.values()))
+        high = torch.tensor(list(box.high.values()))
+        self.register_buffer("mean", (low + high) / 2)
+        self.register_buffer("deviation", (high - low) / math.sqrt(12))
+
+    def forward(self, jet: Jet) -> Jet:
+        streams = jet.resolve() / self.deviation
+        return Jet(streams, jet.plan, -self.mean / self.deviation, jet.uses)
+
+
+def output_streams(
+    network: nn.Module,
+    x: Tensor,
+    plan: StreamPlan,
+    parameters: Mapping[str, Tensor] | None = None,
+    uses: list[LinearUse] | None = None,
+) -> Tensor:
+    """Evaluate a network's output streams at points.
+
+    Args:
+        network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, outputs]`` row by row.
+        x: points, ``[N, d]``.
+        plan: the streams wanted.
+        parameters: values used in place of the network's own parameters.
+        uses: for a ``JetNetwork``, receives every linear map's inputs and outputs.
+
+    Returns:
+        ``[S, N, outputs]``.
+    """
+
+    def call(argument: Jet | Tensor) -> Jet | Tensor:
+        if parameters is None:
+            result: Jet | Tensor = network(argument)
+        else:
+            result = torch.func.functional_call(network, dict(parameters), (argument,))
+        return result
+
+    if isinstance(network, JetNetwork):
+        jet = call(Jet(plan.seed(x), plan, None, uses))
+        assert isinstance(jet, Jet)
+        return jet.resolve()
+    function: Callable[[Tensor], Tensor] = call  # type: ignore[assignment]
+    return nested_streams(function, x, plan)

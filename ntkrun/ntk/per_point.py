@@ -1,0 +1,79 @@
+"""Rows of the Jacobian of any network, by one reverse pass per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
+
+RowFunction = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""``f(parameters, x)``: residuals ``[N, m]`` at points ``[N, d]``, each row on its own point."""
+
+
+class PerPointJacobian(Jacobian):
+    """The Jacobian of one loss term for networks outside the structured route.
+
+    Rows are formed in chunks, so memory stays bounded; the cost is one reverse pass per row.
+
+    Args:
+        function: the residual as a function of trainable parameters and points.
+        network: supplies the parameters' present values.
+        layout: the order of the parameters.
+        x: the term's points, ``[n, d]``.
+        chunk_bytes: bound on the memory of the rows held at a time.
+    """
+
+    def __init__(
+        self,
+        function: RowFunction,
+        network: nn.Module,
+        layout: ParameterLayout,
+        x: Tensor,
+        chunk_bytes: int = 2**28,
+    ) -> None:
+        self.layout = layout
+        self._function = function
+        self._x = x
+        self._parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            self._components = function(self._parameters, x[:1]).shape[1]
+        self.rows = len(x) * self._components
+        self._chunk = max(1, chunk_bytes // max(1, layout.size * x.element_size()))
+
+    def diagonal(self) -> Tensor:
+        return torch.cat([rows.square().sum(1) for rows in self._row_chunks()])
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        def push(vector: Tensor) -> Tensor:
+            result: Tensor = torch.func.jvp(self._flat, (self._parameters,), (self.layout.unflatten(vector),))[1]
+            return result
+
+        return torch.stack([push(v) for v in vectors])
+
+    def rmatvec(self, vectors: Tensor) -> Tensor:
+        _, pull = torch.func.vjp(self._flat, self._parameters)
+        return torch.stack([self.layout.flatten(pull(w)[0]) for w in vectors])
+
+    def gram(self) -> Tensor:
+        return torch.cat(
+            [torch.cat([rows @ others.T for others in self._row_chunks()], dim=1) for rows in self._row_chunks()]
+        )
+
+    def dense(self) -> Tensor:
+        return torch.cat(list(self._row_chunks()))
+
+    def _flat(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return self._function(parameters, self._x).T.flatten()
+
+    def _row_chunks(self) -> Iterator[Tensor]:
+        for component in range(self._components):
+
+            def row(parameters: Mapping[str, Tensor], point: Tensor, component: int = component) -> Tensor:
+                return self._function(parameters, point[None])[0, component]
+
+            gradient = torch.func.vmap(torch.func.grad(row), in_dims=(None, 0))
+            for x in self._x.split(self._chunk):
+                yield self.layout.flatten(gradient(self._parameters, x))

@@ -1,0 +1,197 @@
+"""Rows of the Jacobian from layer inputs and output gradients, with no N x P matrix.
+
+Every parameter sits in a linear map applied to streams, and row k depends on point k alone. With the
+input streams a[s, k] of a map and the gradients g[s, k] of the summed residual at its output,
+
+    dr_k/dW = sum_s g[s, k] (x) a[s, k],      dr_k/db = g[0, k].
+
+One backward pass gives every g; products over the few streams give kernels and traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ntkrun.jets import LinearUse
+from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
+
+
+@dataclass(frozen=True)
+class OuterRows:
+    """Gradients of n rows with respect to a weight, as sums of outer products over streams.
+
+    Attributes:
+        inputs: input streams times the map's scale, ``[S, n, in]``.
+        gradients: output gradients, ``[S, n, out]``.
+    """
+
+    inputs: Tensor
+    gradients: Tensor
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """n rows of the Jacobian, one per point, in factored form.
+
+    Attributes:
+        rows: n.
+        outer: factored gradients by weight name.
+        plain: gradients by the name of a vector parameter (a bias), ``[n, out]``.
+    """
+
+    rows: int
+    outer: Mapping[str, OuterRows]
+    plain: Mapping[str, Tensor]
+
+    def __getitem__(self, rows: slice) -> RowBlock:
+        outer = {name: OuterRows(f.inputs[:, rows], f.gradients[:, rows]) for name, f in self.outer.items()}
+        plain = {name: gradients[rows] for name, gradients in self.plain.items()}
+        return RowBlock(len(range(self.rows)[rows]), outer, plain)
+
+    def diagonal(self, like: Tensor) -> Tensor:
+        """Squared row norms, ``[n]``, of the dtype and device of ``like``."""
+        parts = [_squared_norms(f) for f in self.outer.values()]
+        parts += [gradients.square().sum(1) for gradients in self.plain.values()]
+        return torch.stack(parts).sum(0) if parts else like.new_zeros(self.rows)
+
+    def pullback(self, cotangent: Tensor) -> dict[str, Tensor]:
+        """J^T c for a cotangent ``[n]``, by parameter name; parameters not involved are absent."""
+        c = cotangent[:, None]
+        out = {}
+        for name, f in self.outer.items():
+            # Scale the narrower factor by the cotangent.
+            if f.inputs.shape[-1] < f.gradients.shape[-1]:
+                out[name] = f.gradients.flatten(0, 1).T @ (f.inputs * c).flatten(0, 1)
+            else:
+                out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
+        for name, gradients in self.plain.items():
+            out[name] = cotangent @ gradients
+        return out
+
+    def pushforward(self, vectors: Tensor, layout: ParameterLayout) -> Tensor:
+        """J v for ``vectors`` ``[m, P]``; returns ``[m, n]``."""
+        out = vectors.new_zeros(len(vectors), self.rows)
+        for name, f in self.outer.items():
+            images = f.inputs.flatten(0, 1) @ layout.part(vectors, name).mT
+            out = out + (images.unflatten(1, f.inputs.shape[:2]) * f.gradients).sum((1, 3))
+        for name, gradients in self.plain.items():
+            out = out + layout.part(vectors, name) @ gradients.T
+        return out
+
+    def dense(self, layout: ParameterLayout, like: Tensor) -> Tensor:
+        """The rows themselves, ``[n, P]``."""
+        parts = {name: like.new_zeros(self.rows, *shape) for name, shape in layout.shapes.items()}
+        parts.update({name: torch.einsum("sno,sni->noi", f.gradients, f.inputs) for name, f in self.outer.items()})
+        parts.update(self.plain)
+        return layout.flatten(parts)
+
+    def gram(self, other: RowBlock, like: Tensor) -> Tensor:
+        """The kernel block between these rows and those of ``other``, ``[n, n']``."""
+        out = like.new_zeros(self.rows, other.rows)
+        for name in self.outer.keys() & other.outer.keys():
+            f, o = self.outer[name], other.outer[name]
+            gradients = f.gradients.flatten(0, 1) @ o.gradients.flatten(0, 1).T
+            inputs = f.inputs.flatten(0, 1) @ o.inputs.flatten(0, 1).T
+            products = (gradients * inputs).view(len(f.inputs), self.rows, len(o.inputs), other.rows)
+            out = out + products.sum((0, 2))
+        for name in self.plain.keys() & other.plain.keys():
+            out = out + self.plain[name] @ other.plain[name].T
+        return out
+
+
+def _squared_norms(f: OuterRows) -> Tensor:
+    """sum_{s,s'} (g_s . g_s') (a_s . a_s') per point, ``[n]``."""
+    if len(f.gradients) == 1:
+        return f.gradients[0].square().sum(1) * f.inputs[0].square().sum(1)
+    g = f.gradients.transpose(0, 1)
+    a = f.inputs.transpose(0, 1)
+    return ((g @ g.mT) * (a @ a.mT)).sum((1, 2))
+
+
+def row_blocks(uses: Sequence[LinearUse], residual: Tensor, names: Mapping[int, str]) -> list[RowBlock]:
+    """Factored Jacobian rows from the linear maps of one forward pass.
+
+    Args:
+        uses: the maps, recorded while ``residual`` was computed.
+        residual: ``[n, m]``, m residuals per point.
+        names: trainable parameters' names by ``id`` of their tensors.
+
+    Returns:
+        One block of n rows per residual component.
+    """
+    recorded = [use for use in uses if use.outputs.requires_grad]
+    blocks = []
+    for component in range(residual.shape[1]):
+        total = residual[:, component].sum()
+        if not recorded or not total.requires_grad:
+            blocks.append(RowBlock(len(residual), {}, {}))
+            continue
+        gradients = torch.autograd.grad(
+            total,
+            [use.outputs for use in recorded],
+            retain_graph=component < residual.shape[1] - 1,
+            allow_unused=True,
+        )
+        blocks.append(_assemble(recorded, gradients, names, len(residual)))
+    return blocks
+
+
+def _assemble(
+    uses: Sequence[LinearUse], gradients: Sequence[Tensor | None], names: Mapping[int, str], rows: int
+) -> RowBlock:
+    outer: dict[str, OuterRows] = {}
+    plain: dict[str, Tensor] = {}
+    for use, g in zip(uses, gradients, strict=True):
+        if g is None:
+            continue
+        if (name := names.get(id(use.weight))) is not None:
+            a = use.inputs.detach() if use.scale == 1 else use.scale * use.inputs.detach()
+            if name in outer:  # a shared layer: its uses add, so they join along the stream axis
+                outer[name] = OuterRows(torch.cat([outer[name].inputs, a]), torch.cat([outer[name].gradients, g]))
+            else:
+                outer[name] = OuterRows(a, g)
+        if use.bias is not None and (name := names.get(id(use.bias))) is not None:
+            b = g[0] if use.bias_scale == 1 else use.bias_scale * g[0]
+            plain[name] = plain[name] + b if name in plain else b
+    return RowBlock(rows, outer, plain)
+
+
+class StructuredJacobian(Jacobian):
+    """Row blocks stacked in order.
+
+    Args:
+        blocks: the rows, from top to bottom.
+        layout: the order of the parameters.
+        like: a tensor of the dtype and device to compute in.
+    """
+
+    def __init__(self, blocks: Sequence[RowBlock], layout: ParameterLayout, like: Tensor) -> None:
+        self.blocks = tuple(blocks)
+        self.layout = layout
+        self.like = like
+        self.rows = sum(block.rows for block in self.blocks)
+
+    def diagonal(self) -> Tensor:
+        return torch.cat([block.diagonal(self.like) for block in self.blocks])
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        return torch.cat([block.pushforward(vectors, self.layout) for block in self.blocks], dim=1)
+
+    def rmatvec(self, vectors: Tensor) -> Tensor:
+        out = vectors.new_zeros(len(vectors), self.layout.size)
+        pieces = vectors.split([block.rows for block in self.blocks], dim=1)
+        for block, piece in zip(self.blocks, pieces, strict=True):
+            for row, cotangent in zip(out, piece, strict=True):
+                for name, value in block.pullback(cotangent).items():
+                    row[self.layout.slices[name]] += value.flatten()
+        return out
+
+    def gram(self) -> Tensor:
+        return torch.cat([torch.cat([a.gram(b, self.like) for b in self.blocks], dim=1) for a in self.blocks])
+
+    def dense(self) -> Tensor:
+        return torch.cat([block.dense(self.layout, self.like) for block in self.blocks])

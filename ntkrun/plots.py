@@ -1,0 +1,169 @@
+"""Figures of one run, drawn from the files in its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+}
+
+
+def plot_run(directory: Path) -> list[Path]:
+    """Draw all figures of a run into ``directory/plots``, as PNG and PDF.
+
+    Args:
+        directory: a run directory with ``metrics.csv``, ``weights.csv`` and ``solution.npz``.
+
+    Returns:
+        The files written.
+    """
+    metrics = pd.read_csv(directory / "metrics.csv")
+    updates = pd.read_csv(directory / "weights.csv")
+    with plt.rc_context(STYLE):
+        figures = {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
+        if metrics["error/rel_l2"].notna().any():
+            figures["error"] = plot_error(metrics)
+        with np.load(directory / "solution.npz") as solution:
+            figures["solution"] = plot_solution(dict(solution))
+        return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
+
+
+def plot_losses(metrics: pd.DataFrame) -> Figure:
+    """Weighted loss and the mean squared residual of every term against the step."""
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    for column in _columns(metrics, "loss/"):
+        axes.plot(metrics["step"], metrics[column], label=column.removeprefix("loss/"))
+    axes.plot(metrics["step"], metrics["loss"], color="black", linewidth=1, linestyle="--", label="weighted sum")
+    _logarithmic(axes, metrics[[*_columns(metrics, "loss/"), "loss"]].to_numpy())
+    axes.set(xlabel="step", ylabel="loss", title="Loss terms")
+    _legend(axes)
+    return figure
+
+
+def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
+    """Weights of the loss terms; from every update where there are any."""
+    source = updates if len(updates) else metrics
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    for column in _columns(source, "weight/"):
+        step, weight = source["step"], source[column]
+        if len(updates):  # the last update holds until the end of the run
+            step = np.append(step, metrics["step"].iloc[-1])
+            weight = np.append(weight, weight.iloc[-1])
+        axes.step(step, weight, where="post", label=column.removeprefix("weight/"))
+    _logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
+    axes.set(xlabel="step", ylabel="weight $\\lambda$", title="Weights of the loss terms")
+    _legend(axes)
+    return figure
+
+
+def plot_error(metrics: pd.DataFrame) -> Figure:
+    """Relative L2 error against the step."""
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    axes.plot(metrics["step"], metrics["error/rel_l2"], color="black")
+    _logarithmic(axes, metrics["error/rel_l2"].to_numpy())
+    axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
+    return figure
+
+
+def plot_solution(solution: dict[str, NDArray[np.float64]]) -> Figure:
+    """Prediction, exact solution and error on the grid: curves in one dimension, heat maps in two."""
+    coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
+    if len(coordinates) == 1:
+        return _solution_1d(solution, coordinates[0])
+    return _solution_2d(solution, coordinates[0], coordinates[1])
+
+
+def _solution_1d(solution: dict[str, NDArray[np.float64]], coordinate: str) -> Figure:
+    x = solution[f"axis_{coordinate}"]
+    fields = [str(field) for field in solution["fields"]]
+    known = "exact" in solution
+    figure, panels = plt.subplots(
+        1 + known, len(fields), figsize=(6.4 * len(fields), 5.6 if known else 4), sharex=True, squeeze=False
+    )
+    for i, field in enumerate(fields):
+        top = panels[0][i]
+        if known:
+            top.plot(x, solution["exact"][..., i], color="0.6", linewidth=3.5, label="exact")
+        top.plot(x, solution["prediction"][..., i], color="C0", label="prediction")
+        top.set(ylabel=f"${field}$", title=f"Solution ${field}$")
+        _legend(top)
+        if known:
+            error = np.abs(solution["error"][..., i])
+            panels[1][i].plot(x, error, color="C3")
+            _logarithmic(panels[1][i], error)
+            panels[1][i].set(ylabel="absolute error")
+        panels[-1][i].set(xlabel=f"${coordinate}$")
+    return figure
+
+
+def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: str) -> Figure:
+    """The first coordinate runs upwards and the last, usually time, to the right."""
+    up, right = solution[f"axis_{first}"], solution[f"axis_{second}"]
+    fields = [str(field) for field in solution["fields"]]
+    names = ["prediction", "exact", "error"] if "exact" in solution else ["prediction"]
+    figure, panels = plt.subplots(
+        len(fields), len(names), figsize=(4.4 * len(names), 3.6 * len(fields)), squeeze=False, sharex=True, sharey=True
+    )
+    for i, field in enumerate(fields):
+        values = solution["exact" if "exact" in solution else "prediction"][..., i]
+        limits = float(values.min()), float(values.max())
+        for axes, name in zip(panels[i], names, strict=True):
+            data = np.abs(solution[name][..., i]) if name == "error" else solution[name][..., i]
+            low, high = (0.0, None) if name == "error" else limits
+            image = axes.pcolormesh(
+                right, up, data, cmap="magma" if name == "error" else "RdBu_r", vmin=low, vmax=high, rasterized=True
+            )
+            bar = figure.colorbar(image, ax=axes)
+            bar.formatter.set_powerlimits((-2, 3))
+            title = {"prediction": "Prediction", "exact": "Exact", "error": "Absolute error"}[name]
+            axes.set(title=f"{title} ${field}$")
+            axes.grid(False)
+        panels[i][0].set(ylabel=f"${first}$")
+    for axes in panels[-1]:
+        axes.set(xlabel=f"${second}$")
+    return figure
+
+
+def _columns(table: pd.DataFrame, prefix: str) -> list[str]:
+    return [column for column in table.columns if column.startswith(prefix)]
+
+
+def _logarithmic(axes: Axes, values: NDArray[np.float64]) -> None:
+    """A logarithmic axis where the positive values span more than a factor of 10."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    if positive.size and positive.max() > 10 * positive.min():
+        axes.set_yscale("log")
+
+
+def _legend(axes: Axes) -> None:
+    """A legend beside the axes, where it covers no data."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
+    directory.mkdir(exist_ok=True)
+    paths = [directory / f"{name}.{suffix}" for suffix in ("png", "pdf")]
+    for path in paths:
+        figure.savefig(path)
+    plt.close(figure)
+    return paths

@@ -1,0 +1,140 @@
+"""The tables of a run: metrics.csv and weights.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from ntkrun.files import write_text_atomically
+
+Value = float | int | None
+
+
+class Table:
+    """A CSV file that grows row by row.
+
+    Args:
+        path: the file.
+        columns: its columns, ``step`` first.
+        digits: significant digits of floats; 9 keep a float32 exactly, 17 a float64.
+        keep_below: on going on with an older file, only rows with a smaller step are kept.
+
+    Raises:
+        ValueError: the older file has other columns.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], digits: int, keep_below: int | None = None) -> None:
+        self.columns = tuple(columns)
+        self._digits = digits
+        if keep_below is None or not path.exists():
+            write_text_atomically(path, _lines([self.columns]))
+        else:
+            with open(path, newline="") as file:
+                header, *rows = csv.reader(file)
+            if tuple(header) != self.columns:
+                raise ValueError(f"{path} has other columns than this run writes")
+            write_text_atomically(path, _lines([header, *(row for row in rows if int(row[0]) < keep_below)]))
+        self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def add(self, row: Mapping[str, Value]) -> None:
+        """Append one row; absent columns stay empty."""
+        self._writer.writerow([self._format(row.get(column)) for column in self.columns])
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+    def _format(self, value: Value) -> str:
+        if value is None:
+            return ""
+        return str(value) if isinstance(value, int) else f"{value:.{self._digits}g}"
+
+
+class Records:
+    """Both tables of a run.
+
+    Args:
+        directory: the run directory.
+        terms: names of the loss terms.
+        extras: further per-term columns of weights.csv (``standard_error``, ``delta``).
+        digits: see ``Table``.
+        keep_below: see ``Table``.
+    """
+
+    def __init__(
+        self, directory: Path, terms: Sequence[str], extras: Sequence[str], digits: int, keep_below: int | None = None
+    ) -> None:
+        self._terms = tuple(terms)
+        metrics = [
+            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr"
+        ]  # fmt: skip
+        weights = ["step", "seconds", "update_seconds", *self._names("trace"), *self._names("weight")]
+        for extra in extras:
+            weights += self._names(extra)
+        self._metrics = Table(directory / "metrics.csv", metrics, digits, keep_below)
+        self._weights = Table(directory / "weights.csv", weights, digits, keep_below)
+
+    def metrics(
+        self,
+        step: int,
+        seconds: float,
+        losses: Sequence[float],
+        weights: Sequence[float],
+        error: float | None,
+        learning_rate: float,
+    ) -> None:
+        """Append a row of metrics.csv; ``loss`` is the weighted sum of the ``losses``."""
+        total = sum(w * value for w, value in zip(weights, losses, strict=True))
+        row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
+        row |= self._values("loss", losses) | self._values("weight", weights)
+        self._metrics.add(row | {"error/rel_l2": error, "lr": learning_rate})
+
+    def weight_update(
+        self,
+        step: int,
+        seconds: float,
+        update_seconds: float,
+        traces: Sequence[float],
+        weights: Sequence[float],
+        extras: Mapping[str, Sequence[float]],
+    ) -> None:
+        """Append a row of weights.csv."""
+        row: dict[str, Value] = {
+            "step": step,
+            "seconds": round(seconds, 6),
+            "update_seconds": round(update_seconds, 6),
+        }
+        row |= self._values("trace", traces) | self._values("weight", weights)
+        for name, values in extras.items():
+            row |= self._values(name, values)
+        self._weights.add(row)
+
+    def flush(self) -> None:
+        """Hand all rows to the operating system."""
+        self._metrics.flush()
+        self._weights.flush()
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._metrics.close()
+        self._weights.close()
+
+    def _names(self, kind: str) -> list[str]:
+        return [f"{kind}/{term}" for term in self._terms]
+
+    def _values(self, kind: str, values: Sequence[float]) -> dict[str, Value]:
+        return dict(zip(self._names(kind), values, strict=True))
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

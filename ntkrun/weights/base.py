@@ -1,0 +1,70 @@
+"""What a weighting is, and the one that leaves all weights at 1."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkrun.objective import Batch, Evaluation, Objective
+
+
+@dataclass(frozen=True)
+class WeightUpdate:
+    """What one update of the weights saw and gave.
+
+    Attributes:
+        traces: tr(K_ii), exact or estimated, ``[n]``.
+        weights: the weights from now on, ``[n]``.
+        floored: which terms hit the floor, ``[n]``.
+        seconds: cost of the update.
+        extras: further columns of the weight log by name, ``[n]`` each.
+    """
+
+    traces: Tensor
+    weights: Tensor
+    floored: Tensor
+    seconds: float
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Weighting(ABC):
+    """Weights of the loss terms, kept as a tensor ``[n]``."""
+
+    weights: Tensor
+
+    def start(self, objective: Objective, seed: int) -> None:
+        """Prepare for a run: all weights 1, of the network's dtype and device.
+
+        Args:
+            objective: the problem and network to be trained.
+            seed: of the weighting's own random numbers.
+        """
+        self.weights = torch.ones(len(objective.terms), dtype=objective.like.dtype, device=objective.like.device)
+
+    def extras(self) -> tuple[str, ...]:
+        """Names of the further per-term columns that updates bring."""
+        return ()
+
+    @abstractmethod
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        """The weighted gradient at this step, and the update of the weights if one was due."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, as tensors and plain values."""
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.weights = state["weights"].to(self.weights)
+
+
+class Unweighted(Weighting):
+    """All weights 1."""
+
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        return objective.gradient(batch, self.weights), None
