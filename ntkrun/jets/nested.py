@@ -1,4 +1,4 @@
-"""Streams of an arbitrary function by nested forward-mode differentiation."""
+"""Streams of an arbitrary function by nested reverse-mode differentiation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from torch import Tensor
 
 from ntkrun.jets.plan import StreamPlan
 
+Chain = Callable[[Tensor], tuple[Tensor, ...]]
+"""Maps points ``[N, d]`` to a function and its first derivatives along a line, ``[N]`` each."""
+
 
 def nested_streams(function: Callable[[Tensor], Tensor], x: Tensor, plan: StreamPlan) -> Tensor:
     """The streams that Taylor mode would give, for a network of any build.
 
-    The cost grows like ``2^k`` with the order k; networks built from jets are much faster.
+    Reverse mode is used throughout, since some of torch's functions have no forward-mode rule for their
+    own gradients. The cost grows exponentially with the order; networks built from jets are much faster.
 
     Args:
         function: maps points ``[N, d]`` to outputs ``[N, outputs]``, each row on its own.
@@ -23,19 +27,31 @@ def nested_streams(function: Callable[[Tensor], Tensor], x: Tensor, plan: Stream
     Returns:
         Output streams, ``[S, N, outputs]``.
     """
-    streams = [function(x)]
+    values = function(x)
+    columns = [_output_streams(function, i, x, plan) for i in range(values.shape[1])] if plan.orders else []
+    return torch.cat([values[None], torch.stack(columns, dim=-1)]) if columns else values[None]
+
+
+def _output_streams(function: Callable[[Tensor], Tensor], output: int, x: Tensor, plan: StreamPlan) -> Tensor:
+    """All streams but the value of one output, ``[S - 1, N]``."""
+    streams: list[Tensor] = []
     for direction, order in zip(plan.directions, plan.orders, strict=True):
-        tangent = x.new_tensor(direction).expand_as(x)
-        derivative = function
+        chain: Chain = lambda z: (function(z)[:, output],)  # noqa: E731
         for _ in range(order):
-            derivative = _directional(derivative, tangent)
-            streams.append(derivative(x))
+            chain = _with_next(chain, x.new_tensor(direction))
+        streams += chain(x)[1:]
     return torch.stack(streams)
 
 
-def _directional(function: Callable[[Tensor], Tensor], tangent: Tensor) -> Callable[[Tensor], Tensor]:
-    def derivative(x: Tensor) -> Tensor:
-        result: Tensor = torch.func.jvp(function, (x,), (tangent,))[1]
-        return result
+def _with_next(chain: Chain, direction: Tensor) -> Chain:
+    """The chain with the directional derivative of its last member added."""
 
-    return derivative
+    def total(z: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        members = chain(z)
+        return members[-1].sum(), members
+
+    def longer(z: Tensor) -> tuple[Tensor, ...]:
+        gradient, members = torch.func.grad(total, has_aux=True)(z)
+        return (*members, gradient @ direction)
+
+    return longer

@@ -27,8 +27,9 @@ class ParameterLayout:
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Named tensors of shape ``[*batch, *shape]`` to ``[*batch, P]``."""
-        parts = [tensors[name].flatten(tensors[name].dim() - len(shape)) for name, shape in self.shapes.items()]
-        return torch.cat(parts, dim=-1)
+        first = tensors[next(iter(self.shapes))]
+        batch = first.shape[: first.dim() - len(next(iter(self.shapes.values())))]
+        return torch.cat([tensors[name].reshape(*batch, -1) for name in self.shapes], dim=-1)
 
     def part(self, vector: Tensor, name: str) -> Tensor:
         """The entries of ``vector``, ``[*batch, P]``, that belong to one parameter, ``[*batch, *shape]``."""

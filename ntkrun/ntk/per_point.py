@@ -47,11 +47,11 @@ class PerPointJacobian(Jacobian):
         return torch.cat([rows.square().sum(1) for rows in self._row_chunks()])
 
     def matvec(self, vectors: Tensor) -> Tensor:
-        def push(vector: Tensor) -> Tensor:
-            result: Tensor = torch.func.jvp(self._flat, (self._parameters,), (self.layout.unflatten(vector),))[1]
-            return result
-
-        return torch.stack([push(v) for v in vectors])
+        # J v is the gradient of w -> v . J^T w, which is linear in w: reverse mode alone, as in nested_streams.
+        _, pull = torch.func.vjp(self._flat, self._parameters)
+        zero = vectors.new_zeros(self.rows)
+        _, push = torch.func.vjp(lambda w: self.layout.flatten(pull(w)[0]), zero)
+        return torch.stack([push(v)[0] for v in vectors])
 
     def rmatvec(self, vectors: Tensor) -> Tensor:
         _, pull = torch.func.vjp(self._flat, self._parameters)

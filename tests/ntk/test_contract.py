@@ -1,0 +1,129 @@
+"""One contract for every kernel route: agreement with the dense float64 J J^T, built row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from ntkrun.geometry import Box
+from ntkrun.objective import Objective
+from ntkrun.pde import PDE, Poisson, Wave
+from tests.oracle import dense_jacobians, draw_points, relative
+from tests.problems import Mixed, Plain, Shared, System, frozen_mlp, mlp, ntk_mlp
+
+NETWORKS: dict[str, Callable[[Box, int], nn.Module]] = {
+    "mlp": mlp,
+    "ntk_mlp": ntk_mlp,
+    "frozen_mlp": frozen_mlp,
+    "shared": Shared,
+    "plain": Plain,
+}
+PROBLEMS: dict[str, Callable[[], PDE]] = {"poisson": Poisson, "wave": Wave, "system": System, "mixed": Mixed}
+CASES = [(n, p) for n in NETWORKS for p in PROBLEMS if (n, p) != ("plain", "mixed")]
+COUNTS = [7, 5, 3, 4]
+
+
+class Case:
+    def __init__(self, network: str, problem: str) -> None:
+        pde = PROBLEMS[problem]()
+        self.objective = Objective(pde, NETWORKS[network](pde.domain, len(pde.fields)).double())
+        self.points = draw_points(self.objective, COUNTS[: len(self.objective.terms)])
+        first = self.objective.names[0]
+        self.points[first][1] = self.points[first][0]  # repeated points
+        self.batch = self.objective.batch(self.points)
+        self.dense = dense_jacobians(self.objective, self.points)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(case))
+def case(request: pytest.FixtureRequest) -> Case:
+    torch.manual_seed(0)
+    return Case(*request.param)
+
+
+def test_rows(case: Case) -> None:
+    for jacobian, dense in zip(case.objective.jacobians(case.batch), case.dense, strict=True):
+        assert jacobian.rows == len(dense)
+        assert relative(jacobian.dense(), dense) < 1e-10
+
+
+def test_row_counts(case: Case) -> None:
+    assert case.objective.row_counts(case.batch) == tuple(len(dense) for dense in case.dense)
+
+
+def test_diagonals_and_traces(case: Case) -> None:
+    jacobians = case.objective.jacobians(case.batch)
+    for jacobian, dense in zip(jacobians, case.dense, strict=True):
+        assert relative(jacobian.diagonal(), dense.square().sum(1)) < 1e-10
+    traces = torch.stack([dense.square().sum() for dense in case.dense])
+    assert relative(case.objective.traces(case.batch), traces) < 1e-10
+
+
+def test_products(case: Case) -> None:
+    for jacobian, dense in zip(case.objective.jacobians(case.batch), case.dense, strict=True):
+        v = torch.randn(3, dense.shape[1], dtype=torch.float64)
+        w = torch.randn(3, dense.shape[0], dtype=torch.float64)
+        assert relative(jacobian.matvec(v), v @ dense.T) < 1e-10
+        assert relative(jacobian.rmatvec(w), w @ dense) < 1e-10
+        assert relative(jacobian.kernel_matvec(w), w @ dense @ dense.T) < 1e-10
+
+
+def test_gram(case: Case) -> None:
+    for jacobian, dense in zip(case.objective.jacobians(case.batch), case.dense, strict=True):
+        kernel = jacobian.gram()
+        assert relative(kernel, dense @ dense.T) < 1e-10
+        assert torch.allclose(kernel, kernel.T, rtol=1e-12, atol=0)
+        assert torch.linalg.eigvalsh(kernel).min() > -1e-12 * kernel.trace()
+
+
+def test_fused_pass(case: Case) -> None:
+    """Traces, losses and gradient of one pass, against the dense Jacobians."""
+    residuals = [r.detach() for r in case.objective.residuals(case.batch)]
+    evaluation = case.objective.fused(case.batch, lambda traces: traces.sum() / traces)
+    traces = torch.stack([dense.square().sum() for dense in case.dense])
+    weights = traces.sum() / traces
+    gradient = sum(
+        2 * weight / len(dense) * (residual @ dense)
+        for weight, dense, residual in zip(weights, case.dense, residuals, strict=True)
+    )
+    assert evaluation.traces is not None
+    assert relative(evaluation.traces, traces) < 1e-12
+    assert relative(evaluation.weights, weights) < 1e-12
+    assert relative(evaluation.losses, torch.stack([r.square().mean() for r in residuals])) < 1e-12
+    assert isinstance(gradient, torch.Tensor)
+    assert relative(case.objective.layout.flatten(evaluation.gradient), gradient) < 1e-12
+
+
+def test_gradient(case: Case) -> None:
+    """The plain gradient equals the fused one under the same weights."""
+    fused = case.objective.fused(case.batch, lambda traces: traces.sum() / traces)
+    plain = case.objective.gradient(case.batch, fused.weights)
+    flatten = case.objective.layout.flatten
+    assert relative(flatten(fused.gradient), flatten(plain.gradient)) < 1e-12
+
+
+def test_single_precision(case: Case) -> None:
+    """Traces to 1e-5 relative, about a hundred roundings."""
+    network = case.objective.network.float()
+    try:
+        objective = Objective(case.objective.pde, network)
+        batch = objective.batch({name: x.float() for name, x in case.points.items()})
+        traces = torch.stack([dense.square().sum() for dense in case.dense])
+        assert relative(objective.traces(batch).double(), traces) < 1e-5
+    finally:
+        network.double()
+
+
+def test_no_side_effects(case: Case) -> None:
+    objective, before = case.objective, torch.get_rng_state()
+    for parameter in objective.network.parameters():
+        parameter.grad = None
+    objective.traces(case.batch)
+    objective.fused(case.batch, torch.ones_like)
+    for jacobian in objective.jacobians(case.batch):
+        jacobian.gram()
+        jacobian.rmatvec(torch.ones(1, jacobian.rows, dtype=torch.float64))
+    assert all(parameter.grad is None for parameter in objective.network.parameters())
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,96 @@
+"""Independent answers: nested autograd, and the dense Jacobian one row at a time in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.geometry import Sampler
+from ntkrun.jets import Jet, StreamPlan
+from ntkrun.network import JetNetwork
+from ntkrun.objective import Batch, Objective
+from ntkrun.pde import Columns
+
+
+def values(network: nn.Module, x: Tensor) -> Tensor:
+    """The network's outputs, ``[N, outputs]``; on jets of the value alone, so that no derivative rule is used."""
+    if isinstance(network, JetNetwork):
+        plan = StreamPlan((), (), (("", ((0, 1.0),)),))
+        out: Jet = network(Jet(x[None], plan))
+        return out.resolve()[0]
+    result: Tensor = network(x)
+    return result
+
+
+def derivative(function: Callable[[Tensor], Tensor], x: Tensor, axes: list[int]) -> Tensor:
+    """A partial derivative of a scalar function at every row of ``x`` by nested reverse mode, ``[N]``."""
+    x = x.detach().requires_grad_()
+    y = function(x)
+    for axis in axes:
+        if not y.requires_grad:
+            return torch.zeros(len(x), dtype=x.dtype)
+        (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True, allow_unused=True)
+        y = torch.zeros(len(x), dtype=x.dtype) if gradient is None else gradient[:, axis]
+    return y
+
+
+def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Objective, i: int) -> Columns:
+    """The derivatives that term i declares, of a function ``[N, d] -> [N, fields]``."""
+    pde = objective.pde
+    columns = {}
+    for name in objective.terms[i].derivatives:
+        field, _, letters = name.partition("_")
+        index = pde.fields.index(field)
+        axes = [pde.coordinates.index(letter) for letter in letters]
+        columns[name] = derivative(lambda z, index=index: function(z)[:, index], x, axes)
+    return Columns(columns, "oracle")
+
+
+def residual_rows(objective: Objective, points: Mapping[str, Tensor]) -> list[Tensor]:
+    """r_i of every term by nested autograd, ``[N_i]``, with a graph to the parameters."""
+    rows = []
+    for i, term in enumerate(objective.terms):
+        x = points[term.name]
+        columns = term_columns(lambda z: values(objective.network, z), x, objective, i)
+        residual = term.residual(objective.pde.columns(x), columns)
+        rows.append(residual.reshape(len(x), -1).T.flatten())
+    return rows
+
+
+def dense_jacobians(objective: Objective, points: Mapping[str, Tensor]) -> list[Tensor]:
+    """J_i of every term, ``[N_i, P]``, one reverse pass per row."""
+    parameters = [p for p in objective.network.parameters() if p.requires_grad]
+    jacobians = []
+    for rows in residual_rows(objective, points):
+        gradients = []
+        for row in rows:
+            parts = (
+                torch.autograd.grad(row, parameters, retain_graph=True, allow_unused=True)
+                if row.requires_grad
+                else [None] * len(parameters)
+            )
+            flat = [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, parts, strict=True)]
+            gradients.append(torch.cat(flat))
+        jacobians.append(torch.stack(gradients))
+    return jacobians
+
+
+def draw_points(objective: Objective, counts: list[int], seed: int = 0) -> dict[str, Tensor]:
+    """Uniform points of every term in the network's dtype."""
+    return {
+        term.name: Sampler(term.region, n, "uniform", seed + i).draw().to(objective.like)
+        for i, (term, n) in enumerate(zip(objective.terms, counts, strict=True))
+    }
+
+
+def draw_batch(objective: Objective, counts: list[int], seed: int = 0) -> tuple[dict[str, Tensor], Batch]:
+    """``draw_points`` and the batch of them."""
+    points = draw_points(objective, counts, seed)
+    return points, objective.batch(points)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest absolute difference relative to the largest absolute value of ``b``."""
+    return ((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)).item()
