@@ -80,7 +80,9 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     """
     for group in GROUPS:
         if not isinstance(values.get(group), dict):
-            raise ConfigError(f"{group}={_shown(values.get(group))}: choose one of the group {group!r}, as {group}=NAME")
+            raise ConfigError(
+                f"{group}={_shown(values.get(group))}: choose one of the group {group!r}, as {group}=NAME"
+            )
     return _model(Settings, {k: v for k, v in values.items() if k not in GROUPS}, "", GROUPS)
 
 
@@ -147,11 +149,12 @@ def _find_class(path: object, key: str, base: type[T]) -> type[T]:
 
 
 def _hints(cls: type) -> dict[str, Any]:
+    constructor: Any = cls.__init__  # type: ignore[misc]
     try:
         # Of the class, whose bases are read in their own modules, for dataclasses; of the constructor for others.
         return {
             **typing.get_type_hints(cls, include_extras=True),
-            **({} if is_dataclass(cls) else typing.get_type_hints(cls.__init__, include_extras=True)),
+            **({} if is_dataclass(cls) else typing.get_type_hints(constructor, include_extras=True)),
         }
     except NameError as error:
         raise ConfigError(f"{cls.__module__}.{cls.__name__}: {error} in a type annotation") from None

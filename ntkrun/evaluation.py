@@ -55,7 +55,7 @@ class Evaluator:
         if self._exact is None:
             return None
         difference = self._predict() - self._exact
-        return (torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self._exact)).item()
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self._exact))
 
     def solution(self) -> Solution:
         """Prediction and solution on the grid."""

@@ -22,7 +22,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        return f"{group}={choice}: no such choice; allowed are {', '.join(error.options)}{closest(choice, error.options)}"
+        return (
+            f"{group}={choice}: no such choice; allowed are {', '.join(error.options)}{closest(choice, error.options)}"
+        )
     text = str(error) or type(error).__name__
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
         return _unknown_key(match[1], arguments)

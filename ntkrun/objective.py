@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ntkrun.jets import LinearUse, StreamPlan, UnknownDerivative, parse_derivative, plan_streams
+from ntkrun.jets import LinearUse, StreamPlan, UnknownDerivativeError, parse_derivative, plan_streams
 from ntkrun.network.base import JetNetwork, output_streams
 from ntkrun.ntk import Jacobian, ParameterLayout, RowBlock, StructuredJacobian
 from ntkrun.ntk.per_point import PerPointJacobian, RowFunction
@@ -258,7 +258,7 @@ class Objective:
     def _parse(self, term: Term) -> dict[str, tuple[str, str]]:
         try:
             return {name: parse_derivative(name, self.pde.fields, self.pde.coordinates) for name in term.derivatives}
-        except UnknownDerivative as error:
+        except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
 
     def _count_components(self) -> tuple[int, ...]:

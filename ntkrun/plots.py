@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -13,9 +14,10 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -65,10 +67,9 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
     source = updates if len(updates) else metrics
     figure, axes = plt.subplots(figsize=(6.4, 4))
     for column in _columns(source, "weight/"):
-        step, weight = source["step"], source[column]
-        if len(updates):  # the last update holds until the end of the run
-            step = np.append(step, metrics["step"].iloc[-1])
-            weight = np.append(weight, weight.iloc[-1])
+        # The last update holds until the end of the run.
+        step = np.append(source["step"].to_numpy(), metrics["step"].iloc[-1])
+        weight = np.append(source[column].to_numpy(), source[column].iloc[-1])
         axes.step(step, weight, where="post", label=column.removeprefix("weight/"))
     _logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
     axes.set(xlabel="step", ylabel="weight $\\lambda$", title="Weights of the loss terms")
@@ -133,8 +134,9 @@ def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: s
             image = axes.pcolormesh(
                 right, up, data, cmap="magma" if name == "error" else "RdBu_r", vmin=low, vmax=high, rasterized=True
             )
-            bar = figure.colorbar(image, ax=axes)
-            bar.formatter.set_powerlimits((-2, 3))
+            formatter = ScalarFormatter()
+            formatter.set_powerlimits((-2, 3))
+            figure.colorbar(image, ax=axes, format=formatter)
             title = {"prediction": "Prediction", "exact": "Exact", "error": "Absolute error"}[name]
             axes.set(title=f"{title} ${field}$")
             axes.grid(False)

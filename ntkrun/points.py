@@ -29,7 +29,9 @@ class PointSource:
         self, objective: Objective, counts: Mapping[str, int], method: Method, resample_every: int | None, seed: int
     ) -> None:
         if set(counts) != set(objective.names):
-            raise ValueError(f"points are given for {', '.join(counts)}; the loss terms are {', '.join(objective.names)}")
+            raise ValueError(
+                f"points are given for {', '.join(counts)}; the loss terms are {', '.join(objective.names)}"
+            )
         if method == "equispaced" and resample_every is not None:
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
         self._objective = objective

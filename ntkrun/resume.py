@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.config import ConfigError, closest, plain
@@ -30,9 +29,7 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         if not separator:
             raise ConfigError(f"{argument}: resume takes key=value overrides only")
         if key not in ("resume", *ALLOWED):
-            raise ConfigError(
-                f"{key} cannot change on resume; {', '.join(ALLOWED)} can{closest(key, ALLOWED)}"
-            )
+            raise ConfigError(f"{key} cannot change on resume; {', '.join(ALLOWED)} can{closest(key, ALLOWED)}")
         if key in overrides:
             raise ConfigError(f"{key} is given twice")
         overrides[key] = value
@@ -47,8 +44,5 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"resume={directory}: .hydra/config.yaml is not a configuration")
     values = plain(config)
     for key, value in overrides.items():
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            values[key] = value
+        values[key] = OmegaConf.from_dotlist([f"{key}={value}"])[key]
     return directory, values

@@ -30,7 +30,7 @@ from ntkrun.pde import PDE, ProblemError
 from ntkrun.points import PointSource
 from ntkrun.records import Records
 from ntkrun.signals import stop_on_signals
-from ntkrun.trainer import Diverged, Progress, Trainer
+from ntkrun.trainer import DivergenceError, Progress, Trainer
 from ntkrun.weights import Weighting
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
         _announce(parts, trainer)
         try:
             finished = trainer.fit()
-        except Diverged as error:
+        except DivergenceError as error:
             outcome = Outcome("failed", 1, str(error))
             log.error("%s; the last checkpoint is kept", error)
         except BaseException as error:
@@ -188,7 +188,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
 
 def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome) -> None:
     """Write what a run leaves behind besides tables and checkpoint."""
-    points = {name: x.numpy() for name, x in parts.points.points.items()}
+    points: dict[str, Any] = {name: x.numpy() for name, x in parts.points.points.items()}
     write_atomically(directory / "points.npz", lambda file: np.savez(file, **points))
     with trainer.progress.phase("evaluation"):
         _write_solution(parts, directory)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PHASES = ("training", "weight_updates", "evaluation", "saving")
 
 
-class Diverged(RuntimeError):
+class DivergenceError(RuntimeError):
     """A number that must be finite is not."""
 
 
@@ -107,7 +107,7 @@ class Trainer:
             Whether the run reached its end.
 
         Raises:
-            Diverged: a loss, trace, weight or parameter is not finite. The last checkpoint stays as it was.
+            DivergenceError: a loss, trace, weight or parameter is not finite. The last checkpoint stays as it was.
         """
         progress = self.progress
         self._history = self.objective.like.new_empty(self.log_every, len(self.objective.terms))
@@ -149,7 +149,7 @@ class Trainer:
         """Flush the tables and write a checkpoint.
 
         Raises:
-            Diverged: the state is not worth keeping.
+            DivergenceError: the state is not worth keeping.
         """
         with self.progress.phase("saving"):
             self._check()
@@ -178,9 +178,7 @@ class Trainer:
 
     def _bar(self) -> tqdm[Any]:
         disable = None if self.show_bar else True
-        return tqdm(
-            total=self.iterations, initial=self.progress.step, disable=disable, unit="it", dynamic_ncols=True
-        )
+        return tqdm(total=self.iterations, initial=self.progress.step, disable=disable, unit="it", dynamic_ncols=True)
 
     def _watch(self, step: int, losses: torch.Tensor) -> None:
         """Keep the losses of a step until the next check, without waiting for the device."""
@@ -199,11 +197,11 @@ class Trainer:
             self._updates = [u for u in self._updates if u[0] > step]
             if not all(row):
                 bad = [name for name, finite in zip(names, row, strict=True) if not finite]
-                raise Diverged(f"step {step}: the loss of term {', '.join(bad)} is not finite")
+                raise DivergenceError(f"step {step}: the loss of term {', '.join(bad)} is not finite")
         self._unchecked.clear()
         for name, parameter in self.objective.network.named_parameters():
             if not torch.isfinite(parameter).all():
-                raise Diverged(f"step {self.progress.step}: parameter {name} is not finite")
+                raise DivergenceError(f"step {self.progress.step}: parameter {name} is not finite")
 
     def _write_update(self, step: int, elapsed: float, update: WeightUpdate) -> None:
         names = self.objective.names
@@ -211,7 +209,7 @@ class Trainer:
         for what, values in (("trace", traces), ("weight", weights)):
             for name, value in zip(names, values, strict=True):
                 if not math.isfinite(value):
-                    raise Diverged(f"step {step}: the {what} of term {name} is not finite")
+                    raise DivergenceError(f"step {step}: the {what} of term {name} is not finite")
         for name, floored in zip(names, update.floored.tolist(), strict=True):
             if floored and name not in self._warned:
                 self._warned.add(name)

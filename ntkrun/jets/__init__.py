@@ -3,7 +3,7 @@
 from ntkrun.jets.functions import ACTIVATIONS, Activation
 from ntkrun.jets.jet import Jet, LinearUse
 from ntkrun.jets.nested import nested_streams
-from ntkrun.jets.plan import MAX_ORDER, StreamPlan, UnknownDerivative, parse_derivative, plan_streams
+from ntkrun.jets.plan import MAX_ORDER, StreamPlan, UnknownDerivativeError, parse_derivative, plan_streams
 
 __all__ = [
     "ACTIVATIONS",
@@ -12,7 +12,7 @@ __all__ = [
     "Jet",
     "LinearUse",
     "StreamPlan",
-    "UnknownDerivative",
+    "UnknownDerivativeError",
     "nested_streams",
     "parse_derivative",
     "plan_streams",

@@ -95,9 +95,6 @@ def _compose(f: list[Tensor], z: list[Tensor]) -> list[Tensor]:
         out.append(f[3] * z[0] ** 3 + 3 * f[2] * z[0] * z[1] + f[1] * z[2])
     if len(z) >= 4:
         out.append(
-            f[4] * z[0] ** 4
-            + 6 * f[3] * z[0] ** 2 * z[1]
-            + f[2] * (3 * z[1] * z[1] + 4 * z[0] * z[2])
-            + f[1] * z[3]
+            f[4] * z[0] ** 4 + 6 * f[3] * z[0] ** 2 * z[1] + f[2] * (3 * z[1] * z[1] + 4 * z[0] * z[2]) + f[1] * z[3]
         )
     return out

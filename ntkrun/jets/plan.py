@@ -21,7 +21,7 @@ Direction = tuple[int, ...]
 Recipe = tuple[tuple[int, float], ...]
 
 
-class UnknownDerivative(ValueError):
+class UnknownDerivativeError(ValueError):
     """A derivative name that does not fit the fields and coordinates of a problem."""
 
 
@@ -96,16 +96,18 @@ def parse_derivative(name: str, fields: Sequence[str], coordinates: Sequence[str
     """Split ``"u_xt"`` into its field ``"u"`` and its multi-index, letters in coordinate order.
 
     Raises:
-        UnknownDerivative: the field or a coordinate is unknown, or the order exceeds ``MAX_ORDER``.
+        UnknownDerivativeError: the field or a coordinate is unknown, or the order exceeds ``MAX_ORDER``.
     """
     field, _, letters = name.partition("_")
     if field not in fields:
-        raise UnknownDerivative(f"{name!r}: no field {field!r}; the fields are {', '.join(fields)}")
+        raise UnknownDerivativeError(f"{name!r}: no field {field!r}; the fields are {', '.join(fields)}")
     for letter in letters:
         if letter not in coordinates:
-            raise UnknownDerivative(f"{name!r}: no coordinate {letter!r}; the coordinates are {', '.join(coordinates)}")
+            raise UnknownDerivativeError(
+                f"{name!r}: no coordinate {letter!r}; the coordinates are {', '.join(coordinates)}"
+            )
     if len(letters) > MAX_ORDER:
-        raise UnknownDerivative(f"{name!r}: order {len(letters)}; the highest order is {MAX_ORDER}")
+        raise UnknownDerivativeError(f"{name!r}: order {len(letters)}; the highest order is {MAX_ORDER}")
     return field, "".join(sorted(letters, key=list(coordinates).index))
 
 
@@ -168,9 +170,7 @@ def _signs_formula(orders: Counter[int], dimensions: int) -> dict[Direction, flo
     scale = 1 / (2 ** (k - 1) * math.factorial(k))
     terms = []
     for signs in itertools.product((1, -1), repeat=len(others)):
-        vector = tuple(
-            a + sum(s * o[i] for s, o in zip(signs, others, strict=True)) for i, a in enumerate(first)
-        )
+        vector = tuple(a + sum(s * o[i] for s, o in zip(signs, others, strict=True)) for i, a in enumerate(first))
         terms.append((vector, scale * math.prod(signs)))
     return _collect(terms, k)
 

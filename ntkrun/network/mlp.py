@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -43,9 +44,7 @@ class MLP(JetNetwork):
         self.activation = ACTIVATIONS[activation]
         self.standardize = Standardize(domain) if standardize else None
         sizes = [len(domain.coordinates), *[width] * depth, outputs]
-        self.layers = nn.ModuleList(
-            Linear(a, b, initialization, generator) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(Linear(a, b, initialization, generator) for a, b in itertools.pairwise(sizes))
 
     def forward(self, jet: Jet) -> Jet:
         if self.standardize is not None:

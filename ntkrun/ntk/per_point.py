@@ -48,13 +48,13 @@ class PerPointJacobian(Jacobian):
 
     def matvec(self, vectors: Tensor) -> Tensor:
         # J v is the gradient of w -> v . J^T w, which is linear in w: reverse mode alone, as in nested_streams.
-        _, pull = torch.func.vjp(self._flat, self._parameters)
+        pull = torch.func.vjp(self._flat, self._parameters)[1]
         zero = vectors.new_zeros(self.rows)
-        _, push = torch.func.vjp(lambda w: self.layout.flatten(pull(w)[0]), zero)
+        push = torch.func.vjp(lambda w: self.layout.flatten(pull(w)[0]), zero)[1]
         return torch.stack([push(v)[0] for v in vectors])
 
     def rmatvec(self, vectors: Tensor) -> Tensor:
-        _, pull = torch.func.vjp(self._flat, self._parameters)
+        pull = torch.func.vjp(self._flat, self._parameters)[1]
         return torch.stack([self.layout.flatten(pull(w)[0]) for w in vectors])
 
     def gram(self) -> Tensor:

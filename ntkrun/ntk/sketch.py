@@ -221,11 +221,11 @@ def balanced_step(residuals: Shifted, direction: Tensor, size: float, difference
             (f - 2 * a + 2 * b - k).square().mean().sqrt().item() / (2 * coarse**3) / 6
             for f, a, b, k in zip(far, ahead, behind, back, strict=True)
         ]
-    trials = [unit * 10 ** (x / 8) for x in range(round(8 * math.log10(epsilon)), 1)]
+    trials = [unit * math.pow(10, x / 8) for x in range(round(8 * math.log10(epsilon)), 1)]
 
     def error(delta: float) -> float:
         return sum(
-            ((c * delta**order) ** 2 + factor * (e / delta) ** 2) / s**2
+            ((c * math.pow(delta, order)) ** 2 + factor * (e / delta) ** 2) / s**2
             for c, e, s in zip(curvature, noise, slopes, strict=True)
             if s > 0
         )

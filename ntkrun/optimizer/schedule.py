@@ -41,7 +41,7 @@ class Exponential(Schedule):
     every: Positive[int] = 1000
 
     def factor(self, step: int, iterations: int) -> float:
-        return self.rate ** (step / self.every)
+        return math.pow(self.rate, step / self.every)
 
 
 @dataclass(kw_only=True)
@@ -55,4 +55,4 @@ class Cosine(Schedule):
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def factor(self, step: int, iterations: int) -> float:
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * step / iterations))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * step / max(1, iterations)))

@@ -1,6 +1,6 @@
 import pytest
 
-from ntkrun.jets import UnknownDerivative, parse_derivative, plan_streams
+from ntkrun.jets import UnknownDerivativeError, parse_derivative, plan_streams
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,17 @@ from ntkrun.jets import UnknownDerivative, parse_derivative, plan_streams
         (["xx", "tt", "xt"], "xt", 7),
         (["xxyy"], "xy", 17),
     ],
-    ids=["value", "second", "both-orders-share", "wave", "velocity", "beam", "mixed-alone", "mixed-reuses", "biharmonic"],
+    ids=[
+        "value",
+        "second",
+        "both-orders-share",
+        "wave",
+        "velocity",
+        "beam",
+        "mixed-alone",
+        "mixed-reuses",
+        "biharmonic",
+    ],
 )
 def test_number_of_streams(indices: list[str], coordinates: str, streams: int) -> None:
     assert plan_streams(indices, list(coordinates)).streams == streams
@@ -30,5 +40,5 @@ def test_parse_sorts_letters_by_coordinate() -> None:
     ("name", "message"), [("w", "no field 'w'"), ("u_y", "no coordinate 'y'"), ("u_xxxxx", "order 5")]
 )
 def test_unknown_derivatives(name: str, message: str) -> None:
-    with pytest.raises(UnknownDerivative, match=message):
+    with pytest.raises(UnknownDerivativeError, match=message):
         parse_derivative(name, ["u"], ["x", "t"])

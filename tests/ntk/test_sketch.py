@@ -63,11 +63,11 @@ def setting() -> Setting:
 
 @pytest.mark.parametrize("member", FAMILY, ids=IDS)
 def test_unbiased(setting: Setting, member: tuple[str, str, str, str]) -> None:
-    samples, errors = setting.samples(make(3, *member), 300)
+    samples, errors = setting.samples(make(3, *member), 150)
     standard_error = samples.std(0) / math.sqrt(len(samples))
     assert ((samples.mean(0) - setting.traces).abs() < 5 * standard_error + 1e-5 * setting.traces).all()
     # The estimated standard errors are right on average: mean variance against the variance of the estimates.
-    assert (errors.square().mean(0).sqrt() / samples.std(0) - 1).abs().max() < 0.25
+    assert (errors.square().mean(0).sqrt() / samples.std(0) - 1).abs().max() < 0.4
 
 
 def predicted_variance(kernel: Tensor, side: str, distribution: str, size: int, components: int) -> float:
@@ -87,8 +87,8 @@ def predicted_variance(kernel: Tensor, side: str, distribution: str, size: int, 
     [("parameter", "gaussian"), ("residual", "gaussian"), ("residual", "rademacher"), ("residual", "coordinate")],
 )
 def test_variance_laws(setting: Setting, side: str, distribution: str) -> None:
-    """Sample variance of 3,000 estimates, within 5 standard errors computed from their fourth moment."""
-    size, repetitions = 4, 3000
+    """Sample variance of 800 estimates, within 5 standard errors computed from their fourth moment."""
+    size, repetitions = 2, 800
     samples, _ = setting.samples(make(size, side, "autodiff", distribution, "forward"), repetitions)
     centred = samples - samples.mean(0)
     variance = centred.square().mean(0)
@@ -129,10 +129,7 @@ def product_errors(
         with torch.no_grad():
             quotients = sketch._difference(residuals, direction, delta)
         return math.sqrt(
-            sum(
-                ((q.double() - t).norm() / t.norm()).item() ** 2
-                for q, t in zip(quotients, truth, strict=True)
-            )
+            sum(((q.double() - t).norm() / t.norm()).item() ** 2 for q, t in zip(quotients, truth, strict=True))
         )
 
     size = objective.parameter_vector().norm().item()

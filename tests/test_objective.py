@@ -1,0 +1,86 @@
+"""How terms share passes, and what a wrong problem is told."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from ntkrun.geometry import Box
+from ntkrun.network import MLP
+from ntkrun.objective import Objective
+from ntkrun.pde import PDE, Poisson, ProblemError, Term, Wave
+from tests.oracle import draw_batch, relative, residual_rows
+from tests.problems import ONE, System, mlp
+
+
+def test_terms_with_equal_needs_share_a_pass() -> None:
+    pde = Wave()
+    objective = Objective(pde, mlp(pde.domain))
+    _, batch = draw_batch(objective, [4, 3, 2, 2])
+    assert [group.members for group in batch] == [(0,), (1, 2), (3,)]
+    assert [group.plan.streams for group in batch] == [5, 1, 2]
+
+
+def test_residuals_against_nested_autograd() -> None:
+    pde = System()
+    objective = Objective(pde, mlp(pde.domain, 2).double())
+    points, batch = draw_batch(objective, [6, 5, 4])
+    for ours, expected in zip(objective.residuals(batch), residual_rows(objective, points), strict=True):
+        assert relative(ours, expected) < 1e-11
+
+
+def test_gradient_leaves_no_grad_behind() -> None:
+    pde = Poisson()
+    objective = Objective(pde, mlp(pde.domain))
+    _, batch = draw_batch(objective, [5, 2])
+    objective.gradient(batch, torch.ones(2))
+    assert all(p.grad is None for p in objective.network.parameters())
+
+
+def test_weights_scale_the_gradient_of_their_term() -> None:
+    pde = Poisson()
+    objective = Objective(pde, mlp(pde.domain).double())
+    _, batch = draw_batch(objective, [5, 2])
+    both, first, second = (
+        objective.layout.flatten(objective.gradient(batch, torch.tensor(w).double()).gradient)
+        for w in ([3.0, 7.0], [1.0, 0.0], [0.0, 1.0])
+    )
+    assert relative(both, 3 * first + 7 * second) < 1e-12
+
+
+def problem(**changes: object) -> PDE:
+    """A problem of one term with something changed."""
+    options = {"name": "residual", "region": (ONE,), "derivatives": ("u_x",), "residual": lambda x, d: d.u_x}
+    term = Term(**{**options, **changes})  # type: ignore[arg-type]
+
+    class Wrong(PDE):
+        domain: ClassVar[Box] = ONE  # type: ignore[misc]
+
+        def terms(self) -> tuple[Term, ...]:
+            return (term,)
+
+    return Wrong()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"derivatives": ("w_x",)}, "loss term 'residual'.*no field 'w'"),
+        ({"derivatives": ("u_y",)}, "no coordinate 'y'; the coordinates are x"),
+        ({"residual": lambda x, d: d.u_xx}, "loss term 'residual' has no 'u_xx', only u_x"),
+        ({"residual": lambda x, d: d.u_x * x.t}, "the point set has no 't', only x"),
+        ({"residual": lambda x, d: d.u_x.sum()}, r"the residual has shape \[\], expected \[1\]"),
+        ({"residual": lambda x, d: d.u_x.repeat(3)}, r"shape \[3\]"),
+    ],
+    ids=["field", "coordinate", "undeclared", "missing-coordinate", "scalar", "too-long"],
+)
+def test_wrong_problems_are_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        Objective(problem(**changes), MLP(4, 1, domain=ONE))
+
+
+def test_number_of_outputs_must_fit() -> None:
+    with pytest.raises(ProblemError, match="the network has 1 outputs; the fields are u, v"):
+        Objective(System(), mlp(System().domain, 1))
