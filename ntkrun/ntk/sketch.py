@@ -194,7 +194,7 @@ def balanced_step(residuals: Shifted, direction: Tensor, size: float, difference
         difference: ``forward`` or ``central``.
     """
     epsilon = torch.finfo(direction.dtype).eps
-    unit = max(size, 1.0) / max(direction.norm().item(), torch.finfo(direction.dtype).tiny)
+    unit: float = max(size, 1.0) / max(direction.norm().item(), torch.finfo(direction.dtype).tiny)
 
     def at(multiple: float) -> tuple[Tensor, ...]:
         return residuals(multiple * direction)
@@ -224,11 +224,12 @@ def balanced_step(residuals: Shifted, direction: Tensor, size: float, difference
     trials = [unit * math.pow(10, x / 8) for x in range(round(8 * math.log10(epsilon)), 1)]
 
     def error(delta: float) -> float:
-        return sum(
+        total: float = sum(
             ((c * math.pow(delta, order)) ** 2 + factor * (e / delta) ** 2) / s**2
             for c, e, s in zip(curvature, noise, slopes, strict=True)
             if s > 0
         )
+        return total
 
     return min(trials, key=error)
 
