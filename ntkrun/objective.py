@@ -10,16 +10,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from ntkrun.geometry import Sampler
 from ntkrun.jets import LinearUse, StreamPlan, UnknownDerivativeError, parse_derivative, plan_streams
 from ntkrun.network.base import JetNetwork, output_streams
-from ntkrun.ntk import Jacobian, ParameterLayout, RowBlock, StructuredJacobian
-from ntkrun.ntk.per_point import PerPointJacobian, RowFunction
+from ntkrun.ntk import Jacobian, ParameterLayout, RowBlock, StackedJacobian, StructuredJacobian
+from ntkrun.ntk.per_point import PerPointJacobian, RowFunction, dense_jacobian
 from ntkrun.ntk.structured import row_blocks
 from ntkrun.pde import PDE, Columns, ProblemError, Term
+
+Route = Literal["structured", "per_point", "dense"]
+
+
+class RouteError(ValueError):
+    """A kernel route that does not fit the network."""
+
 
 Weigh = Callable[[Tensor], Tensor]
 """Maps the traces tr(K_ii), ``[n]``, to the weights of the loss terms, ``[n]``."""
@@ -70,12 +79,19 @@ class Objective:
     Args:
         pde: the problem.
         network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
+        route: how Jacobian rows are computed. ``structured``: from layer inputs and gradients;
+            ``per_point``: one reverse pass per row, in chunks; ``dense``: the whole matrix. ``auto`` takes
+            the first of these whose J^T 1 agrees with back-propagation.
+        memory: bytes that intermediate products of kernel computations may take.
 
     Raises:
         ProblemError: a term names an unknown derivative, or two terms share a name.
+        RouteError: the route asked for does not fit the network.
     """
 
-    def __init__(self, pde: PDE, network: nn.Module) -> None:
+    def __init__(
+        self, pde: PDE, network: nn.Module, route: Route | Literal["auto"] = "auto", memory: int = 2**28
+    ) -> None:
         self.pde = pde
         self.network = network
         self.terms = pde.terms()
@@ -83,9 +99,14 @@ class Objective:
         if len(set(self.names)) < len(self.names):
             raise ProblemError(f"two loss terms share a name: {', '.join(self.names)}")
         self.layout = ParameterLayout(network)
-        self.structured = isinstance(network, JetNetwork)
+        self.memory = memory
+        self.route: Route
         self._parsed = [self._parse(term) for term in self.terms]
-        self.components = self._count_components()
+        probe = self._probe_batch()
+        self.components = tuple(
+            len(rows) // n for rows, n in zip(self.residuals(probe), self.point_counts(probe), strict=True)
+        )
+        self._choose_route(route, probe)
 
     # Points
 
@@ -204,7 +225,7 @@ class Objective:
             batch: the points.
             weigh: makes the weights from the traces tr(K_ii).
         """
-        if not self.structured:
+        if self.route != "structured":
             weights, traces, seconds = self._weigh(lambda: self.diagonals(batch), weigh)
             plain = self.gradient(batch, weights)
             return Evaluation(plain.losses, weights, plain.gradient, traces, seconds)
@@ -230,7 +251,7 @@ class Objective:
 
     def diagonals(self, batch: Batch) -> tuple[Tensor, ...]:
         """Exact diag(K_ii) of every term, one number per point: with several residuals, their sum."""
-        if self.structured:
+        if self.route == "structured":
             return self._block_diagonals([(group, self._rows(group)[1]) for group in batch])
         counts = self.point_counts(batch)
         return tuple(j.diagonal().view(-1, n).sum(0) for j, n in zip(self.jacobians(batch), counts, strict=True))
@@ -241,17 +262,24 @@ class Objective:
 
     def jacobians(self, batch: Batch) -> tuple[Jacobian, ...]:
         """J_i of every term, as linear operators."""
-        out: list[Jacobian | None] = [None] * len(self.terms)
+        out: dict[int, Jacobian] = {}
+        if self.route == "dense":
+            return tuple(dense_jacobian(f, self.network, self.layout) for f in self.term_functions(batch))
         for group in batch:
-            if self.structured:
+            if self.route == "structured":
                 residuals, blocks = self._rows(group)
                 for i, rows, residual in zip(group.members, group.slices, residuals, strict=True):
                     own = [block[rows] for block in blocks[: residual.shape[1]]]
-                    out[i] = StructuredJacobian(own, self.layout, group.x)
+                    out[i] = StructuredJacobian(own, self.layout, group.x, self.memory)
             else:
                 for i, rows in zip(group.members, group.slices, strict=True):
-                    out[i] = PerPointJacobian(self._term_function(group, i), self.network, self.layout, group.x[rows])
-        return tuple(j for j in out if j is not None)
+                    function = self._term_function(group, i)
+                    out[i] = PerPointJacobian(function, self.network, self.layout, group.x[rows], self.memory)
+        return tuple(out[i] for i in range(len(self.terms)))
+
+    def jacobian(self, batch: Batch) -> Jacobian:
+        """J of all terms, the rows of the first on top."""
+        return StackedJacobian(self.jacobians(batch))
 
     # Internals
 
@@ -261,14 +289,39 @@ class Objective:
         except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
 
-    def _count_components(self) -> tuple[int, ...]:
-        """Residuals per point of every term, from one point each; the first check of a problem's definition."""
-        centres = {}
-        for term in self.terms:
-            box = term.region[0]
-            unit = torch.full((1, len(box.free)), 0.5, dtype=self.like.dtype, device=self.like.device)
-            centres[term.name] = box.scale(unit)
-        return tuple(len(r) for r in self.residuals(self.batch(centres)))
+    def _probe_batch(self) -> Batch:
+        """Three points of every term, for first checks of a problem's definition and of the route."""
+        points = {t.name: Sampler(t.region, 3, "uniform", i).draw().to(self.like) for i, t in enumerate(self.terms)}
+        return self.batch(points)
+
+    def _choose_route(self, wanted: Route | Literal["auto"], probe: Batch) -> None:
+        candidates: tuple[Route, ...] = ("structured", "per_point", "dense") if wanted == "auto" else (wanted,)
+        for route in candidates:
+            if route == "structured" and not isinstance(self.network, JetNetwork):
+                continue
+            self.route = route
+            if route == "dense" or self._rows_agree(probe):
+                return
+        raise RouteError(f"route {wanted} does not fit {type(self.network).__name__}: its J^T 1 is not the gradient")
+
+    def _rows_agree(self, probe: Batch) -> bool:
+        """Whether J^T 1 equals back-propagation of the summed residuals, parameter by parameter.
+
+        This catches parameters that are used outside of linear maps, and rows that share points.
+        """
+        ours = sum(j.rmatvec(self.like.new_ones(1, j.rows)) for j in self.jacobians(probe))
+        assert isinstance(ours, Tensor)
+        parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        with torch.enable_grad():
+            total = torch.stack([r.sum() for r in self.residuals(probe)]).sum()
+            gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        tolerance = torch.finfo(self.like.dtype).eps ** 0.5
+        scale = max((g.norm().item() for g in gradients if g is not None), default=0.0)
+        for (name, p), g in zip(parameters.items(), gradients, strict=True):
+            expected = torch.zeros_like(p) if g is None else g
+            if (self.layout.part(ours[0], name) - expected).norm() > tolerance * (expected.norm() + 1e-3 * scale):
+                return False
+        return True
 
     def _group_residuals(
         self,

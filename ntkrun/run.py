@@ -181,7 +181,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         settings.dtype,
         objective.like.device,
     )
-    log.info("kernel route: %s", "structured" if objective.structured else "per point")
+    log.info("kernel route: %s", objective.route)
     if trainer.progress.step:
         log.info("resuming at step %d of %d", trainer.progress.step, settings.iterations)
 

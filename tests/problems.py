@@ -66,6 +66,31 @@ class Shared(JetNetwork):
         return result
 
 
+class Gain(JetNetwork):
+    """A parameter outside of any linear map: not for the structured route."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.inner = MLP(5, 1, domain=domain, outputs=outputs)
+        self.gain = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, jet: Jet) -> Jet:
+        jet = self.inner(jet)
+        return Jet(self.gain * jet.resolve(), jet.plan, None, jet.uses)
+
+
+class Coupled(nn.Module):
+    """Every output depends on all points: rows are not per point."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.inner = nn.Linear(len(domain.coordinates), outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = torch.tanh(self.inner(x))
+        return u + u.mean(0, keepdim=True)
+
+
 class Plain(nn.Module):
     """A network that knows nothing of jets."""
 

@@ -1,6 +1,6 @@
 """The neural tangent kernel: Jacobian operators, exact traces, sketches."""
 
-from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
+from ntkrun.ntk.jacobian import DenseJacobian, Jacobian, ParameterLayout, StackedJacobian
 from ntkrun.ntk.structured import RowBlock, StructuredJacobian
 
-__all__ = ["Jacobian", "ParameterLayout", "RowBlock", "StructuredJacobian"]
+__all__ = ["DenseJacobian", "Jacobian", "ParameterLayout", "RowBlock", "StackedJacobian", "StructuredJacobian"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class ParameterLayout:
 
     def part(self, vector: Tensor, name: str) -> Tensor:
         """The entries of ``vector``, ``[*batch, P]``, that belong to one parameter, ``[*batch, *shape]``."""
-        return vector[..., self.slices[name]].reshape(*vector.shape[:-1], *self.shapes[name])
+        return vector[..., self.slices[name]].reshape((*vector.shape[:-1], *self.shapes[name]))
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """``[*batch, P]`` to named tensors of shape ``[*batch, *shape]``."""
@@ -64,8 +64,12 @@ class Jacobian(ABC):
         """J^T w for each of the ``vectors``, ``[m, N]``; returns ``[m, P]``."""
 
     @abstractmethod
-    def gram(self) -> Tensor:
-        """K = J J^T, ``[N, N]``."""
+    def gram(self, other: Jacobian | None = None) -> Tensor:
+        """The kernel between these rows and those of ``other`` (or themselves), J J'^T, ``[N, N']``.
+
+        Args:
+            other: a Jacobian of the same network by the same route.
+        """
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -74,3 +78,70 @@ class Jacobian(ABC):
     def kernel_matvec(self, vectors: Tensor) -> Tensor:
         """J J^T w for each of the ``vectors``, ``[m, N]``; returns ``[m, N]``."""
         return self.matvec(self.rmatvec(vectors))
+
+
+class StackedJacobian(Jacobian):
+    """The rows of several Jacobians, one below the other.
+
+    Args:
+        parts: from top to bottom.
+    """
+
+    def __init__(self, parts: Sequence[Jacobian]) -> None:
+        self.parts = tuple(parts)
+        self.layout = self.parts[0].layout
+        self.rows = sum(part.rows for part in self.parts)
+
+    def diagonal(self) -> Tensor:
+        return torch.cat([part.diagonal() for part in self.parts])
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        return torch.cat([part.matvec(vectors) for part in self.parts], dim=1)
+
+    def rmatvec(self, vectors: Tensor) -> Tensor:
+        pieces = vectors.split([part.rows for part in self.parts], dim=1)
+        return torch.stack([part.rmatvec(w) for part, w in zip(self.parts, pieces, strict=True)]).sum(0)
+
+    def gram(self, other: Jacobian | None = None) -> Tensor:
+        if other is not None:
+            return torch.cat([part.gram(other) for part in self.parts])
+        blocks: dict[tuple[int, int], Tensor] = {}
+        for i, part in enumerate(self.parts):
+            blocks[i, i] = part.gram()
+            for j in range(i):
+                blocks[i, j] = part.gram(self.parts[j])
+                blocks[j, i] = blocks[i, j].T
+        n = range(len(self.parts))
+        return torch.cat([torch.cat([blocks[i, j] for j in n], dim=1) for i in n])
+
+    def dense(self) -> Tensor:
+        return torch.cat([part.dense() for part in self.parts])
+
+
+class DenseJacobian(Jacobian):
+    """A Jacobian held as a matrix; for tests, tiny problems and rows that share points.
+
+    Args:
+        matrix: ``[N, P]``.
+        layout: the order of the parameters.
+    """
+
+    def __init__(self, matrix: Tensor, layout: ParameterLayout) -> None:
+        self.matrix = matrix
+        self.layout = layout
+        self.rows = len(matrix)
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.square().sum(1)
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        return vectors @ self.matrix.T
+
+    def rmatvec(self, vectors: Tensor) -> Tensor:
+        return vectors @ self.matrix
+
+    def gram(self, other: Jacobian | None = None) -> Tensor:
+        return self.matrix @ (self if other is None else other).dense().T
+
+    def dense(self) -> Tensor:
+        return self.matrix

@@ -7,10 +7,24 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
+from ntkrun.ntk.jacobian import DenseJacobian, Jacobian, ParameterLayout
 
 RowFunction = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """``f(parameters, x)``: residuals ``[N, m]`` at points ``[N, d]``, each row on its own point."""
+
+
+def dense_jacobian(
+    function: Callable[[Mapping[str, Tensor]], Tensor], network: nn.Module, layout: ParameterLayout
+) -> DenseJacobian:
+    """The Jacobian of residual rows ``[N]`` as a matrix, by reverse mode over all rows at once.
+
+    Args:
+        function: the rows as a function of the trainable parameters.
+        network: supplies the parameters' present values.
+        layout: the order of the parameters.
+    """
+    parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+    return DenseJacobian(layout.flatten(torch.func.jacrev(function)(parameters)), layout)
 
 
 class PerPointJacobian(Jacobian):
@@ -23,7 +37,7 @@ class PerPointJacobian(Jacobian):
         network: supplies the parameters' present values.
         layout: the order of the parameters.
         x: the term's points, ``[n, d]``.
-        chunk_bytes: bound on the memory of the rows held at a time.
+        memory: bytes that the rows held at a time may take.
     """
 
     def __init__(
@@ -32,7 +46,7 @@ class PerPointJacobian(Jacobian):
         network: nn.Module,
         layout: ParameterLayout,
         x: Tensor,
-        chunk_bytes: int = 2**28,
+        memory: int,
     ) -> None:
         self.layout = layout
         self._function = function
@@ -41,7 +55,7 @@ class PerPointJacobian(Jacobian):
         with torch.no_grad():
             self._components = function(self._parameters, x[:1]).shape[1]
         self.rows = len(x) * self._components
-        self._chunk = max(1, chunk_bytes // max(1, layout.size * x.element_size()))
+        self._chunk = max(1, memory // max(1, 2 * layout.size * x.element_size()))
 
     def diagonal(self) -> Tensor:
         return torch.cat([rows.square().sum(1) for rows in self._row_chunks()])
@@ -57,9 +71,12 @@ class PerPointJacobian(Jacobian):
         pull = torch.func.vjp(self._flat, self._parameters)[1]
         return torch.stack([self.layout.flatten(pull(w)[0]) for w in vectors])
 
-    def gram(self) -> Tensor:
+    def gram(self, other: Jacobian | None = None) -> Tensor:
+        others = self if other is None else other
+        if not isinstance(others, PerPointJacobian):
+            raise TypeError(f"no kernel between a per-point Jacobian and a {type(others).__name__}")
         return torch.cat(
-            [torch.cat([rows @ others.T for others in self._row_chunks()], dim=1) for rows in self._row_chunks()]
+            [torch.cat([rows @ more.T for more in others._row_chunks()], dim=1) for rows in self._row_chunks()]
         )
 
     def dense(self) -> Tensor:

@@ -89,8 +89,23 @@ class RowBlock:
         parts.update(self.plain)
         return layout.flatten(parts)
 
-    def gram(self, other: RowBlock, like: Tensor) -> Tensor:
-        """The kernel block between these rows and those of ``other``, ``[n, n']``."""
+    def gram(self, other: RowBlock, like: Tensor, memory: int) -> Tensor:
+        """The kernel block between these rows and those of ``other``, ``[n, n']``.
+
+        Args:
+            other: the other rows.
+            like: of the dtype and device to compute in.
+            memory: bytes that intermediate products may take; the block itself comes on top.
+        """
+        pairs = [len(self.outer[k].inputs) * len(other.outer[k].inputs) for k in self.outer.keys() & other.outer.keys()]
+        per_row = 3 * max(pairs, default=1) * max(other.rows, 1) * like.element_size()
+        chunk = max(1, memory // per_row)
+        if chunk >= self.rows:
+            return self._gram(other, like)
+        starts = range(0, self.rows, chunk)
+        return torch.cat([self[start : start + chunk]._gram(other, like) for start in starts])
+
+    def _gram(self, other: RowBlock, like: Tensor) -> Tensor:
         out = like.new_zeros(self.rows, other.rows)
         for name in self.outer.keys() & other.outer.keys():
             f, o = self.outer[name], other.outer[name]
@@ -167,12 +182,14 @@ class StructuredJacobian(Jacobian):
         blocks: the rows, from top to bottom.
         layout: the order of the parameters.
         like: a tensor of the dtype and device to compute in.
+        memory: bytes that intermediate products of a kernel block may take.
     """
 
-    def __init__(self, blocks: Sequence[RowBlock], layout: ParameterLayout, like: Tensor) -> None:
+    def __init__(self, blocks: Sequence[RowBlock], layout: ParameterLayout, like: Tensor, memory: int) -> None:
         self.blocks = tuple(blocks)
         self.layout = layout
         self.like = like
+        self.memory = memory
         self.rows = sum(block.rows for block in self.blocks)
 
     def diagonal(self) -> Tensor:
@@ -190,8 +207,13 @@ class StructuredJacobian(Jacobian):
                     row[self.layout.slices[name]] += value.flatten()
         return out
 
-    def gram(self) -> Tensor:
-        return torch.cat([torch.cat([a.gram(b, self.like) for b in self.blocks], dim=1) for a in self.blocks])
+    def gram(self, other: Jacobian | None = None) -> Tensor:
+        others = self if other is None else other
+        if not isinstance(others, StructuredJacobian):
+            raise TypeError(f"no kernel between a structured Jacobian and a {type(others).__name__}")
+        return torch.cat(
+            [torch.cat([a.gram(b, self.like, self.memory) for b in others.blocks], dim=1) for a in self.blocks]
+        )
 
     def dense(self) -> Tensor:
         return torch.cat([block.dense(self.layout, self.like) for block in self.blocks])
