@@ -21,6 +21,8 @@ class CheckBeforeStart(Callback):
             assemble(own_values(config))
         except ConfigError as error:
             refuse(error)
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            refuse(f"the run cannot be set up: {str(error).splitlines()[0]}")
 
 
 def own_values(config: DictConfig) -> dict[str, Any]:

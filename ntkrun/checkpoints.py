@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,15 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it cannot be read.
     """
     path = directory / NAME
+    if not path.is_file():
+        raise CheckpointError(f"there is no {NAME} in {directory}")
+    if not zipfile.is_zipfile(path):  # what torch.save writes; a bare pickle or half a file is not
+        raise CheckpointError(f"{path} is damaged or was not written by ntkrun")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no {NAME} in {directory}") from None
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path} holds more than plain values and tensors; it was not loaded") from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} cannot be read: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:

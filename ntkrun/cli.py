@@ -32,10 +32,38 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         print(f"ntkrun {__version__}")
         sys.exit(0)
+    if complaint := _wrong_form(arguments):
+        print(f"ntkrun: {complaint}", file=sys.stderr)
+        sys.exit(2)
     sys.path.insert(0, os.getcwd())  # where users keep their own problems
     if any(argument.startswith("resume=") for argument in arguments):
         sys.exit(_resume(arguments))
     sys.exit(_hydra(arguments))
+
+
+# Hydra's options, and whether a value follows.
+OPTIONS = {
+    **dict.fromkeys(
+        ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion"), False
+    ),
+    **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"), True),
+    **dict.fromkeys(("-cd", "--config-dir", "-i", "--info", "--experimental-rerun"), True),
+}
+
+
+def _wrong_form(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the form of the command line, in one line."""
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if argument.startswith("-"):
+            if name not in OPTIONS:
+                return f"{argument}: unknown option; ntkrun --help shows how a run is described"
+            if OPTIONS[name] and not equals:
+                next(rest, None)
+        elif not equals and not argument.startswith("~"):
+            return f"{argument}: expected key=value"
+    return None
 
 
 def _hydra(arguments: Sequence[str]) -> int:

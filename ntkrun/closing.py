@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ntkrun.run import Outcome
+from ntkrun.results import Outcome
 
 
 def print_closing(directory: Path, outcome: Outcome) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from ntkrun.config import GROUPS, closest, plain
+from ntkrun.help import choices
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -25,10 +27,27 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         return (
             f"{group}={choice}: no such choice; allowed are {', '.join(error.options)}{closest(choice, error.options)}"
         )
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in GROUPS and isinstance(error, ValueError) and not isinstance(error, HydraException):
+            return f"{argument}: no such choice; allowed are {', '.join(choices(key))}{closest(value, choices(key))}"
+        if reason := _unparsable(argument):
+            return f"{argument}: not of the form key=value: {reason}"
     text = str(error) or type(error).__name__
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
         return _unknown_key(match[1], arguments)
     return " ".join(re.sub(r"See https?://\S+ for details", "", text).split())
+
+
+def _unparsable(argument: str) -> str | None:
+    """Why an override cannot be parsed, if it cannot."""
+    if argument.startswith("-"):
+        return None
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        return " ".join(str(error).partition("See https")[0].split()) or type(error).__name__
+    return None
 
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> str:

@@ -45,14 +45,19 @@ def help_text() -> str:
     defaults, keys = _top_level(conf)
     for group, meaning in GROUPS.items():
         lines.append(f"  {group}: {meaning}")
-        for choice in sorted(entry.name for entry in (conf / group).iterdir() if entry.name.endswith(".yaml")):
-            text = (conf / group / choice).read_text(encoding="utf-8")
-            name = choice.removesuffix(".yaml")
+        for name in choices(group):
+            text = (conf / group / f"{name}.yaml").read_text(encoding="utf-8")
             mark = "*" if defaults.get(group) == name else " "
             lines.append(f"   {mark} {name:<17} {text.splitlines()[0].removeprefix('# ')}")
     lines += ["", "Top-level keys with their defaults:"]
     lines += [f"    {key:<17} {value:<9} {comment}" for key, value, comment in keys]
     return "\n".join([*lines, "", EXAMPLES.rstrip()])
+
+
+def choices(group: str) -> list[str]:
+    """The names of a group's choices on the menu."""
+    entries = (entry.name for entry in (files("ntkrun.conf") / group).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml"))
 
 
 def _top_level(conf: Traversable) -> tuple[dict[str, str], list[tuple[str, str, str]]]:

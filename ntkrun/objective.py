@@ -8,7 +8,8 @@ weights are made from.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -162,6 +163,16 @@ class Objective:
         """The trainable parameters plus ``shift``, ``[P]``, by name."""
         return self.layout.unflatten(self.parameter_vector() + shift)
 
+    @contextmanager
+    def at(self, vector: Tensor) -> Iterator[None]:
+        """Put the trainable parameters at ``vector``, ``[P]``, while inside."""
+        here = self.parameter_vector()
+        self._set_parameters(vector)
+        try:
+            yield
+        finally:
+            self._set_parameters(here)
+
     # Residuals and losses
 
     def residuals(self, batch: Batch, parameters: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:
@@ -233,18 +244,19 @@ class Objective:
         weights, traces, seconds = self._weigh(
             lambda: self._block_diagonals([(group, blocks) for group, _, blocks in passes]), weigh
         )
-        losses = [weights.new_zeros(())] * len(self.terms)
-        gradient = {name: weights.new_zeros(shape) for name, shape in self.layout.shapes.items()}
+        losses = [weights] * len(self.terms)
+        gradient: dict[str, Tensor] = {}
         for group, residuals, blocks in passes:
-            cotangents = [weights.new_zeros(block.rows) for block in blocks]
-            for i, rows, residual in zip(group.members, group.slices, residuals, strict=True):
+            scaled = []
+            for i, residual in zip(group.members, residuals, strict=True):
                 losses[i] = residual.square().mean()
-                scaled = (2 / residual.numel()) * weights[i] * residual
-                for cotangent, column in zip(cotangents, scaled.unbind(1), strict=False):
-                    cotangent[rows] = column
-            for block, cotangent in zip(blocks, cotangents, strict=True):
+                scaled.append(residual * (weights[i] * (2 / residual.numel())))
+            for block, cotangent in zip(blocks, _stack_rows(scaled).unbind(1), strict=True):
                 for name, part in block.pullback(cotangent).items():
-                    gradient[name] = gradient[name] + part
+                    gradient[name] = gradient[name] + part if name in gradient else part
+        for name, shape in self.layout.shapes.items():
+            if name not in gradient:
+                gradient[name] = weights.new_zeros(shape)
         return Evaluation(torch.stack(losses), weights, gradient, traces, seconds)
 
     # Kernels
@@ -282,6 +294,13 @@ class Objective:
         return StackedJacobian(self.jacobians(batch))
 
     # Internals
+
+    def _set_parameters(self, vector: Tensor) -> None:
+        values = self.layout.unflatten(vector)
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                if name in values:
+                    parameter.copy_(values[name])
 
     def _parse(self, term: Term) -> dict[str, tuple[str, str]]:
         try:
@@ -360,9 +379,7 @@ class Objective:
         with torch.enable_grad():
             uses: list[LinearUse] = []
             residuals = self._group_residuals(group, uses=uses)
-            components = max(r.shape[1] for r in residuals)
-            padded = [torch.nn.functional.pad(r, (0, components - r.shape[1])) for r in residuals]
-            blocks = row_blocks(uses, torch.cat(padded), self._names())
+            blocks = row_blocks(uses, _stack_rows(residuals), self._names())
         return [r.detach() for r in residuals], blocks
 
     def _names(self) -> dict[int, str]:
@@ -371,7 +388,9 @@ class Objective:
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
         for group, blocks in passes:
-            diagonal = torch.stack([block.diagonal(group.x) for block in blocks]).sum(0)
+            diagonal, *more = (block.diagonal(group.x) for block in blocks)
+            for other in more:
+                diagonal = diagonal + other
             for i, rows in zip(group.members, group.slices, strict=True):
                 diagonals[i] = diagonal[rows]
         return tuple(diagonals[i] for i in range(len(self.terms)))
@@ -391,3 +410,10 @@ class Objective:
             return self._residual(i, x, derivatives)
 
         return function
+
+
+def _stack_rows(residuals: Sequence[Tensor]) -> Tensor:
+    """Residuals ``[N_i, m_i]`` of several terms on top of each other, ``[N, max m_i]``, filled up with zeros."""
+    width = max(r.shape[1] for r in residuals)
+    padded = [r if r.shape[1] == width else torch.nn.functional.pad(r, (0, width - r.shape[1])) for r in residuals]
+    return torch.cat(padded) if len(padded) > 1 else padded[0]

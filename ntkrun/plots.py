@@ -42,7 +42,9 @@ def plot_run(directory: Path) -> list[Path]:
     metrics = pd.read_csv(directory / "metrics.csv")
     updates = pd.read_csv(directory / "weights.csv")
     with plt.rc_context(STYLE):
-        figures = {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
+        figures: dict[str, Figure] = {}
+        if len(metrics):
+            figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
         if metrics["error/rel_l2"].notna().any():
             figures["error"] = plot_error(metrics)
         with np.load(directory / "solution.npz") as solution:
@@ -152,6 +154,7 @@ def _columns(table: pd.DataFrame, prefix: str) -> list[str]:
 
 def _logarithmic(axes: Axes, values: NDArray[np.float64]) -> None:
     """A logarithmic axis where the positive values span more than a factor of 10."""
+    values = np.asarray(values, dtype=np.float64)  # an empty column of a table has no type
     positive = values[np.isfinite(values) & (values > 0)]
     if positive.size and positive.max() > 10 * positive.min():
         axes.set_yscale("log")

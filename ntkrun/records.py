@@ -32,11 +32,13 @@ class Table:
         if keep_below is None or not path.exists():
             write_text_atomically(path, _lines([self.columns]))
         else:
-            with open(path, newline="") as file:
-                header, *rows = csv.reader(file)
-            if tuple(header) != self.columns:
+            # A killed process may have left half a row at the end, without the line's end.
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+            rows = list(csv.reader(lines))
+            if not rows or tuple(rows[0]) != self.columns:
                 raise ValueError(f"{path} has other columns than this run writes")
-            write_text_atomically(path, _lines([header, *(row for row in rows if int(row[0]) < keep_below)]))
+            kept = [row for row in rows[1:] if len(row) == len(self.columns) and int(row[0]) < keep_below]
+            write_text_atomically(path, _lines([self.columns, *kept]))
         self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
         self._writer = csv.writer(self._file, lineterminator="\n")
 

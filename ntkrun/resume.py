@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.config import ConfigError, closest, plain
@@ -44,5 +45,8 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"resume={directory}: .hydra/config.yaml is not a configuration")
     values = plain(config)
     for key, value in overrides.items():
-        values[key] = OmegaConf.from_dotlist([f"{key}={value}"])[key]
+        try:
+            values[key] = OmegaConf.from_dotlist([f"{key}={value}"])[key]
+        except yaml.YAMLError:
+            values[key] = value  # the check of its type will refuse it
     return directory, values

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
-import signal
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from ntkrun import __version__
-from ntkrun.checkpoints import load_checkpoint
+from ntkrun.allocator import keep_freed_memory
+from ntkrun.checkpoints import NAME, CheckpointError, load_checkpoint
 from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, read_setup
 from ntkrun.evaluation import Evaluator
-from ntkrun.files import write_atomically, write_text_atomically
 from ntkrun.geometry import mix_seed
 from ntkrun.logs import logging_to
 from ntkrun.objective import Objective
@@ -29,8 +22,9 @@ from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.pde import PDE, ProblemError
 from ntkrun.points import PointSource
 from ntkrun.records import Records
-from ntkrun.signals import stop_on_signals
-from ntkrun.trainer import DivergenceError, Progress, Trainer
+from ntkrun.results import Outcome, write_points, write_solution, write_summary
+from ntkrun.signals import StopRequest, stop_on_signals
+from ntkrun.trainer import DivergenceError, Progress, Trainer, restore
 from ntkrun.weights import Weighting
 
 log = logging.getLogger(__name__)
@@ -48,21 +42,6 @@ class Parts:
     schedule: Schedule
     points: PointSource
     evaluator: Evaluator
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        status: ``completed``, ``failed`` or ``interrupted``.
-        exit_status: for the shell.
-        message: one line about a failure or an interruption.
-    """
-
-    status: str
-    exit_status: int = 0
-    message: str = ""
 
 
 def assemble(values: Mapping[str, Any]) -> Parts:
@@ -97,7 +76,10 @@ def assemble(values: Mapping[str, Any]) -> Parts:
     except ValueError as error:
         raise ConfigError(f"pde.points: {error}") from None
     weighting.start(objective, settings.seed)
-    optimizer.start(network)
+    try:
+        optimizer.start(network)
+    except ValueError as error:
+        raise ConfigError(f"optimizer.{error}") from None
     return Parts(settings, setup, objective, weighting, optimizer, schedule, points, evaluator)
 
 
@@ -115,11 +97,11 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
     """
     state = load_checkpoint(directory) if resume else None
     parts = assemble(values)
+    progress = _restore(parts, state) if state else Progress()
+    keep_freed_memory()
     with logging_to(directory), stop_on_signals() as stop:
-        records = _records(parts, directory, Progress(**state["progress"]).step if state else None)
-        trainer = _trainer(parts, records, directory, stop)
-        if state:
-            trainer.load_state_dict(state)
+        records = _records(parts, directory, progress.step if state else None)
+        trainer = _trainer(parts, records, directory, stop, progress)
         _announce(parts, trainer)
         try:
             finished = trainer.fit()
@@ -127,25 +109,34 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
             outcome = Outcome("failed", 1, str(error))
             log.error("%s; the last checkpoint is kept", error)
         except BaseException as error:
-            _finish(parts, trainer, directory, Outcome("failed", 1, f"{type(error).__name__}: {error}"))
             log.exception("the run failed at step %d", trainer.progress.step)
+            records.close()
+            _finish(parts, trainer, directory, Outcome("failed", 1, f"{type(error).__name__}: {error}"))
             raise
         else:
-            outcome = Outcome("completed") if finished else _interrupted(stop.signal, trainer.progress.step)
-        finally:
-            records.close()
+            outcome = Outcome("completed") if finished else _interrupted(stop, trainer.progress.step)
+        records.close()
         _finish(parts, trainer, directory, outcome)
     return outcome
 
 
-def _interrupted(number: signal.Signals | None, step: int) -> Outcome:
-    assert number is not None
-    message = f"{number.name} at step {step}; the run can be resumed"
+def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
+    """Put a checkpoint's state into the parts of a run."""
+    try:
+        return restore(parts.objective, parts.weighting, parts.optimizer, parts.points, state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{NAME} does not fit this run: {reason}") from None
+
+
+def _interrupted(stop: StopRequest, step: int) -> Outcome:
+    assert stop.signal is not None
+    message = f"{stop.signal.name} at step {step}; the run can be resumed"
     log.warning(message)
-    return Outcome("interrupted", 128 + number, message)
+    return Outcome("interrupted", 128 + stop.signal, message)
 
 
-def _trainer(parts: Parts, records: Records, directory: Path, stop: Any) -> Trainer:
+def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
     return Trainer(
         objective=parts.objective,
         weighting=parts.weighting,
@@ -160,6 +151,7 @@ def _trainer(parts: Parts, records: Records, directory: Path, stop: Any) -> Trai
         checkpoint_every=parts.settings.checkpoint_every,
         show_bar=parts.settings.progress,
         should_stop=stop,
+        progress=progress,
     )
 
 
@@ -187,72 +179,15 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
 
 
 def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome) -> None:
-    """Write what a run leaves behind besides tables and checkpoint."""
-    points: dict[str, Any] = {name: x.numpy() for name, x in parts.points.points.items()}
-    write_atomically(directory / "points.npz", lambda file: np.savez(file, **points))
+    """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone."""
+    write_points(parts.points, directory)
     with trainer.progress.phase("evaluation"):
-        _write_solution(parts, directory)
+        write_solution(parts.evaluator, parts.objective.pde.fields, directory)
+    write_summary(parts.settings, trainer, outcome, directory)
     if parts.settings.plots:
         from ntkrun.plots import plot_run
 
         plot_run(directory)
-    summary = json.dumps(_summary(parts, trainer.progress, outcome), indent=2)
-    write_text_atomically(directory / "summary.json", summary + "\n")
-
-
-def _write_solution(parts: Parts, directory: Path) -> None:
-    solution = parts.evaluator.solution()
-    arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in solution.axes.items()}
-    arrays["fields"] = np.array(parts.objective.pde.fields)
-    arrays["prediction"] = solution.prediction
-    if solution.exact is not None:
-        arrays["exact"] = solution.exact
-        arrays["error"] = solution.prediction - solution.exact
-    write_atomically(directory / "solution.npz", lambda file: np.savez_compressed(file, **arrays))
-
-
-def _summary(parts: Parts, progress: Progress, outcome: Outcome) -> dict[str, Any]:
-    settings = parts.settings
-    return {
-        "status": outcome.status,
-        "message": outcome.message,
-        "step": progress.step,
-        "iterations": settings.iterations,
-        "rel_l2": {
-            "final": progress.error,
-            "final_step": progress.error_step,
-            "best": progress.best_error,
-            "best_step": progress.best_step,
-        },
-        "seconds": {**progress.seconds, "total": progress.elapsed},
-        "weight_updates": progress.updates,
-        "parameters": parts.objective.layout.size,
-        "weights": dict(zip(parts.objective.names, parts.weighting.weights.tolist(), strict=True)),
-        "seed": settings.seed,
-        "device": str(parts.objective.like.device),
-        "dtype": settings.dtype,
-        "versions": {
-            "ntkrun": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "numpy", "hydra-core", "omegaconf")},
-        },
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the source this program runs from, if it is a checkout; ``-dirty`` with changes."""
-    here = Path(__file__).resolve()
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _device(name: str) -> str:

@@ -167,15 +167,6 @@ class Trainer:
             "random": torch.get_rng_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self.progress = Progress(**state["progress"])
-        self.objective.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.weighting.load_state_dict(state["weighting"])
-        self.points.load_state_dict(state["points"])
-        torch.set_rng_state(state["random"])
-
     def _bar(self) -> tqdm[Any]:
         disable = None if self.show_bar else True
         return tqdm(total=self.iterations, initial=self.progress.step, disable=disable, unit="it", dynamic_ncols=True)
@@ -238,3 +229,16 @@ class Trainer:
             log.info(
                 "step %d of %d: %s", progress.step, self.iterations, ", ".join(f"{k} {v}" for k, v in shown.items())
             )
+
+
+def restore(
+    objective: Objective, weighting: Weighting, optimizer: Optimizer, points: PointSource, state: Mapping[str, Any]
+) -> Progress:
+    """Put what ``Trainer.state_dict`` gave into the parts of a run; returns how far that run had come."""
+    progress = Progress(**state["progress"])
+    objective.network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    weighting.load_state_dict(state["weighting"])
+    points.load_state_dict(state["points"])
+    torch.set_rng_state(state["random"])
+    return progress

@@ -71,8 +71,8 @@ def problem(**changes: object) -> PDE:
         ({"derivatives": ("u_y",)}, "no coordinate 'y'; the coordinates are x"),
         ({"residual": lambda x, d: d.u_xx}, "loss term 'residual' has no 'u_xx', only u_x"),
         ({"residual": lambda x, d: d.u_x * x.t}, "the point set has no 't', only x"),
-        ({"residual": lambda x, d: d.u_x.sum()}, r"the residual has shape \[\], expected \[1\]"),
-        ({"residual": lambda x, d: d.u_x.repeat(3)}, r"shape \[3\]"),
+        ({"residual": lambda x, d: d.u_x.sum()}, r"the residual has shape \[\], expected \[3\]"),
+        ({"residual": lambda x, d: d.u_x.repeat(3)}, r"shape \[9\]"),
     ],
     ids=["field", "coordinate", "undeclared", "missing-coordinate", "scalar", "too-long"],
 )

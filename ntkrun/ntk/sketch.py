@@ -1,10 +1,10 @@
-"""Randomised estimates of the kernel traces tr(K_ii).
+"""Randomised estimates of the kernel K and of its traces tr(K_ii).
 
 A sketch S has E[S S^T] = I. On the parameter side, with probes xi in R^P, the mean of |J_i xi|^2 is
 an unbiased estimate of tr(K_ii); on the residual side, with probes omega in R^{N_i}, so is the mean of
 omega^T K_ii omega. Products with J come from automatic differentiation, or from a predictor step of
-length delta along the probe followed by a difference of residuals, which costs forward passes only and
-adds a bias of order delta (forward) or delta^2 (central).
+length delta along the probe followed by a difference of residuals, which adds a bias of order delta
+(forward) or delta^2 (central).
 
 The algorithm is derived from the abstract of Hirsch and Pichi, arXiv 2511.15530.
 """
@@ -12,7 +12,7 @@ The algorithm is derived from the abstract of Hirsch and Pichi, arXiv 2511.15530
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,27 +20,56 @@ import torch
 from torch import Tensor
 
 from ntkrun.checked import Positive
+from ntkrun.ntk.differences import Difference, Shifted, balanced_step, difference_quotient
+from ntkrun.ntk.jacobian import Jacobian
+from ntkrun.ntk.trace import Product, hutchpp_samples, xtrace_samples
 from ntkrun.objective import Batch, Objective
 
 Side = Literal["parameter", "residual"]
 Derivative = Literal["autodiff", "finite_difference"]
 Distribution = Literal["gaussian", "rademacher", "coordinate"]
-Difference = Literal["forward", "central"]
+Estimator = Literal["plain", "hutchpp", "xtrace"]
+
+LEAST_SIZE = {"plain": 1, "hutchpp": 3, "xtrace": 4}
 
 
 @dataclass(frozen=True)
 class TraceEstimate:
-    """Estimated traces.
+    """Estimated traces as means of samples.
 
     Attributes:
-        traces: estimates of tr(K_ii), ``[n]``.
-        standard_errors: their estimated standard deviations, ``[n]``; NaN from a single probe.
+        samples: for every term, samples of tr(K_ii).
+        factors: for every term, by what the standard deviation of the mean differs from that of
+            independent samples (sampling without replacement makes it smaller).
         deltas: the difference steps used for each term, ``[n]``, or ``None`` under autodiff.
     """
 
-    traces: Tensor
-    standard_errors: Tensor
+    samples: tuple[Tensor, ...]
+    factors: tuple[float, ...]
     deltas: Tensor | None = None
+
+    @property
+    def traces(self) -> Tensor:
+        """Estimates of tr(K_ii), ``[n]``."""
+        return torch.stack([s.mean() for s in self.samples])
+
+    @property
+    def standard_errors(self) -> Tensor:
+        """Their estimated standard deviations, ``[n]``; NaN from a single sample unless it is exact."""
+        errors = []
+        for samples, factor in zip(self.samples, self.factors, strict=True):
+            if factor == 0:
+                errors.append(samples.new_zeros(()))
+            elif len(samples) == 1:
+                errors.append(samples.new_tensor(math.nan))
+            else:
+                errors.append(factor * samples.std() / math.sqrt(len(samples)))
+        return torch.stack(errors)
+
+    def __sub__(self, other: TraceEstimate) -> TraceEstimate:
+        """The estimated change of the traces, for two estimates with the same probes."""
+        samples = tuple(a - b for a, b in zip(self.samples, other.samples, strict=True))
+        return TraceEstimate(samples, self.factors, self.deltas)
 
 
 @dataclass(frozen=True)
@@ -48,14 +77,17 @@ class Sketch:
     """One member of the estimator family.
 
     Args:
-        size: number of probes s; with ``coordinate``, the number of points m drawn from each term
-            without replacement (all of them where a term has fewer).
+        size: number of probes s. With ``coordinate``, the number of points drawn from each term without
+            replacement (all of them where a term has fewer); with ``hutchpp`` and ``xtrace``, the number
+            of kernel products.
         side: ``parameter`` probes parameters, all terms at once; ``residual`` probes residual rows.
         derivative: ``autodiff``, or ``finite_difference`` (predictor and corrector).
         distribution: of the probes; ``coordinate`` exists on the residual side only.
         difference: ``forward`` or ``central``.
         delta: step of the difference as a multiple of the probe (of J^T omega on the residual side),
             or ``"auto"``, which measures truncation and round-off at every estimate and balances them.
+        estimator: ``plain`` averages over probes; ``hutchpp`` and ``xtrace`` take the leading
+            eigendirections exactly (residual side, gaussian or rademacher).
 
     Raises:
         ValueError: the options contradict each other.
@@ -65,14 +97,21 @@ class Sketch:
     side: Side
     derivative: Derivative
     distribution: Distribution
-    difference: Difference
-    delta: Positive[float] | Literal["auto"]
+    difference: Difference = "forward"
+    delta: Positive[float] | Literal["auto"] = "auto"
+    estimator: Estimator = "plain"
 
     def __post_init__(self) -> None:
         if self.side == "parameter" and self.distribution == "coordinate":
             raise ValueError("distribution=coordinate needs side=residual; side=parameter takes gaussian or rademacher")
         if self.derivative == "autodiff" and self.delta != "auto":
             raise ValueError(f"delta={self.delta} is read by derivative=finite_difference only, not by autodiff")
+        if self.estimator != "plain" and (self.side == "parameter" or self.distribution == "coordinate"):
+            raise ValueError(f"estimator={self.estimator} needs side=residual and distribution=gaussian or rademacher")
+        if self.size < LEAST_SIZE[self.estimator]:
+            raise ValueError(
+                f"sketch_size={self.size}: estimator={self.estimator} needs at least {LEAST_SIZE[self.estimator]}"
+            )
 
     def estimate(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
         """Estimate every trace.
@@ -82,45 +121,94 @@ class Sketch:
             batch: the kernel's points.
             generator: source of the probes, on the CPU.
         """
-        if self.distribution == "coordinate":
-            return self._coordinate(objective, batch, generator)
-        if self.side == "parameter":
-            return self._parameter_side(objective, batch, generator)
-        return self._residual_side(objective, batch, generator)
+        with torch.no_grad():
+            if self.distribution == "coordinate":
+                return self._coordinate(objective, batch, generator)
+            if self.side == "parameter":
+                return self._parameter_side(objective, batch, generator)
+            return self._residual_side(objective, batch, generator)
+
+    def kernel(self, objective: Objective, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Estimate the whole kernel K, ``[N, N]`` over the rows of all terms, with plain averaging.
+
+        The parameter side gives (1/s) sum y y^T with y = J xi; the residual side (1/s) sum (K omega) omega^T.
+        """
+        with torch.no_grad():
+            if self.side == "parameter":
+                probes = self._probes(objective.layout.size, objective, generator)
+                y = self._push_all(objective, batch, probes)
+                return y.T @ y / self.size
+            rows = sum(objective.row_counts(batch))
+            if self.distribution == "coordinate":
+                chosen = torch.randperm(rows, generator=generator)[: self.size]
+                probes = torch.eye(rows, dtype=objective.like.dtype)[chosen].to(objective.like) * math.sqrt(rows)
+            else:
+                probes = self._probes(rows, objective, generator)
+            directions = objective.jacobian(batch).rmatvec(probes)
+            return self._push_all(objective, batch, directions).T @ probes / len(probes)
+
+    def _push_all(self, objective: Objective, batch: Batch, directions: Tensor) -> Tensor:
+        """J v over the rows of all terms for the ``directions``, ``[m, P]``; returns ``[m, N]``."""
+        if self.derivative == "autodiff":
+            return objective.jacobian(batch).matvec(directions)
+        residuals = _shifted_terms(objective, batch)
+        delta = self._delta(residuals, directions[0], objective)
+        return torch.stack([torch.cat(difference_quotient(residuals, v, delta, self.difference)) for v in directions])
 
     def _parameter_side(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
-        probes = self._probes(objective.layout.size, batch, generator)
+        probes = self._probes(objective.layout.size, objective, generator)
+        ones = (1.0,) * len(objective.terms)
         if self.derivative == "autodiff":
             products = [j.matvec(probes) for j in objective.jacobians(batch)]
-            return _average(torch.stack([y.square().sum(1) for y in products]))
-
-        def residuals(shift: Tensor) -> tuple[Tensor, ...]:
-            return objective.residuals(batch, objective.shifted(shift))
-
+            return TraceEstimate(tuple(y.square().sum(1) for y in products), ones)
+        residuals = _shifted_terms(objective, batch)
         delta = self._delta(residuals, probes[0], objective)
-        samples = []
-        for probe in probes:
-            differences = self._difference(residuals, probe, delta)
-            samples.append(torch.stack([y.square().sum() for y in differences]))
-        traces = torch.stack(samples, dim=1)
-        return _average(traces, torch.full_like(traces[:, 0], delta))
+        quotients = [difference_quotient(residuals, probe, delta, self.difference) for probe in probes]
+        samples = tuple(torch.stack([y.square().sum() for y in term]) for term in zip(*quotients, strict=True))
+        return TraceEstimate(samples, ones, torch.full_like(probes[0, :1], delta).expand(len(samples)))
 
     def _residual_side(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
-        samples, deltas = [], []
+        samples: list[Tensor] = []
+        factors: list[float] = []
+        deltas: list[float] = []
         functions = objective.term_functions(batch)
         for jacobian, function in zip(objective.jacobians(batch), functions, strict=True):
-            probes = self._probes(jacobian.rows, batch, generator)
-            directions = jacobian.rmatvec(probes)
-            if self.derivative == "autodiff":
-                samples.append(directions.square().sum(1))
+            if self.estimator != "plain" and jacobian.rows <= self.size:
+                # Fewer rows than products: every row on its own is exact and cheaper.
+                samples.append(jacobian.diagonal().sum()[None])
+                factors.append(0.0)
+                deltas.append(0.0)
                 continue
-            residuals = _shifted_term(function, objective)
-            delta = self._delta(residuals, directions[0], objective)
-            products = [self._difference(residuals, v, delta)[0] for v in directions]
-            samples.append((torch.stack(products) * probes).sum(1))
+            probes = self._probes(jacobian.rows, objective, generator)
+            factors.append(1.0)
+            if self.derivative == "autodiff" and self.estimator == "plain":
+                samples.append(jacobian.rmatvec(probes).square().sum(1))
+                continue
+            product, delta = self._product(objective, jacobian, function, probes[0])
             deltas.append(delta)
-        traces = torch.stack(samples)
-        return _average(traces, traces.new_tensor(deltas) if deltas else None)
+            if self.estimator == "hutchpp":
+                samples.append(hutchpp_samples(product, probes))
+            elif self.estimator == "xtrace":
+                samples.append(xtrace_samples(product, probes[: self.size // 2]))
+            else:
+                samples.append((product(probes) * probes).sum(1))
+        steps = objective.like.new_tensor(deltas) if self.derivative == "finite_difference" else None
+        return TraceEstimate(tuple(samples), tuple(factors), steps)
+
+    def _product(
+        self, objective: Objective, jacobian: Jacobian, function: TermFunction, probe: Tensor
+    ) -> tuple[Product, float]:
+        """Products with K_ii: J (J^T w), or predictor and corrector; and the step chosen (0 under autodiff)."""
+        if self.derivative == "autodiff":
+            return jacobian.kernel_matvec, 0.0
+        residuals = _shifted_term(objective, function)
+        delta = self._delta(residuals, jacobian.rmatvec(probe[None])[0], objective)
+
+        def product(vectors: Tensor) -> Tensor:
+            directions = jacobian.rmatvec(vectors)
+            return torch.stack([difference_quotient(residuals, v, delta, self.difference)[0] for v in directions])
+
+        return product, delta
 
     def _coordinate(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
         counts = objective.point_counts(batch)
@@ -128,47 +216,31 @@ class Sketch:
         subset = objective.subset(batch, chosen)
         deltas = None
         if self.derivative == "autodiff":
-            diagonals = objective.diagonals(subset)
+            diagonals: Sequence[Tensor] = objective.diagonals(subset)
         else:
             pairs = [self._difference_diagonal(objective, subset, i) for i in range(len(counts))]
-            diagonals = tuple(diagonal for diagonal, _ in pairs)
-            deltas = diagonals[0].new_tensor([delta for _, delta in pairs])
-        traces, errors = [], []
-        for n, diagonal in zip(counts, diagonals, strict=True):
-            m = len(diagonal)
-            traces.append(n * diagonal.mean())
-            # Sampling without replacement: the finite population factor 1 - m/n.
-            variance = diagonal.var() if m > 1 else diagonal.new_tensor(math.nan if n > 1 else 0.0)
-            errors.append(n * (variance * (1 - m / n) / m).sqrt())
-        return TraceEstimate(torch.stack(traces), torch.stack(errors), deltas)
+            diagonals = [diagonal for diagonal, _ in pairs]
+            deltas = objective.like.new_tensor([delta for _, delta in pairs])
+        samples = tuple(n * diagonal for n, diagonal in zip(counts, diagonals, strict=True))
+        # Sampling without replacement: the finite population factor 1 - m/n of the variance.
+        factors = tuple(math.sqrt(1 - len(d) / n) for n, d in zip(counts, diagonals, strict=True))
+        return TraceEstimate(samples, factors, deltas)
 
     def _difference_diagonal(self, objective: Objective, subset: Batch, i: int) -> tuple[Tensor, float]:
         """K_kk of the chosen points of term i by predictor and corrector, and the step."""
         jacobian = objective.jacobians(subset)[i]
-        residuals = _shifted_term(objective.term_functions(subset)[i], objective)
         identity = torch.eye(jacobian.rows, dtype=objective.like.dtype, device=objective.like.device)
-        directions = jacobian.rmatvec(identity)
-        delta = self._delta(residuals, directions[0], objective)
-        diagonal = [self._difference(residuals, v, delta)[0][k] for k, v in enumerate(directions)]
+        product, delta = self._product(objective, jacobian, objective.term_functions(subset)[i], identity[0])
         points = objective.point_counts(subset)[i]
-        return torch.stack(diagonal).view(-1, points).sum(0), delta
+        return product(identity).diagonal().view(-1, points).sum(0), delta
 
-    def _probes(self, length: int, batch: Batch, generator: torch.Generator) -> Tensor:
-        like = batch[0].x
+    def _probes(self, length: int, objective: Objective, generator: torch.Generator) -> Tensor:
+        dtype = objective.like.dtype
         if self.distribution == "gaussian":
-            probes = torch.randn(self.size, length, generator=generator, dtype=like.dtype)
+            probes = torch.randn(self.size, length, generator=generator, dtype=dtype)
         else:
-            probes = torch.randint(0, 2, (self.size, length), generator=generator).to(like.dtype) * 2 - 1
-        return probes.to(like.device)
-
-    def _difference(self, residuals: Shifted, direction: Tensor, delta: float) -> tuple[Tensor, ...]:
-        """Difference quotient of the residuals along a direction."""
-        ahead = residuals(delta * direction)
-        if self.difference == "central":
-            behind = residuals(-delta * direction)
-            return tuple((a - b) / (2 * delta) for a, b in zip(ahead, behind, strict=True))
-        here = residuals(torch.zeros_like(direction))
-        return tuple((a - h) / delta for a, h in zip(ahead, here, strict=True))
+            probes = torch.randint(0, 2, (self.size, length), generator=generator).to(dtype) * 2 - 1
+        return probes.to(objective.like.device)
 
     def _delta(self, residuals: Shifted, direction: Tensor, objective: Objective) -> float:
         if self.delta != "auto":
@@ -176,70 +248,14 @@ class Sketch:
         return balanced_step(residuals, direction, objective.parameter_vector().norm().item(), self.difference)
 
 
-Shifted = Callable[[Tensor], tuple[Tensor, ...]]
-"""Residuals of some terms at theta + shift, for a shift ``[P]``."""
+TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
 
 
-def balanced_step(residuals: Shifted, direction: Tensor, size: float, difference: Difference) -> float:
-    """The step at which truncation and round-off of a difference quotient balance.
-
-    Round-off is measured by second differences so small that only noise is left; truncation by second
-    (forward) or third (central) differences at a coarse step. The step returned minimises the summed
-    squared relative error of all terms.
-
-    Args:
-        residuals: residuals at theta + shift.
-        direction: the probe direction, ``[P]``.
-        size: norm of the parameters, which sets the scale of the trial steps.
-        difference: ``forward`` or ``central``.
-    """
-    epsilon = torch.finfo(direction.dtype).eps
-    unit: float = max(size, 1.0) / max(direction.norm().item(), torch.finfo(direction.dtype).tiny)
-
-    def at(multiple: float) -> tuple[Tensor, ...]:
-        return residuals(multiple * direction)
-
-    here = at(0.0)
-    tiny = 4 * epsilon * unit
-    noise = [
-        max((a - 2 * h + b).square().mean().sqrt().item() / math.sqrt(6), epsilon * h.square().mean().sqrt().item() / 2)
-        for a, h, b in zip(at(tiny), here, at(-tiny), strict=True)
-    ]
-    coarse = unit * (epsilon**0.25 if difference == "forward" else epsilon**0.2)
-    ahead, behind = at(coarse), at(-coarse)
-    slopes = [(a - b).norm().item() / (2 * coarse) / math.sqrt(len(a)) for a, b in zip(ahead, behind, strict=True)]
-    if difference == "forward":
-        order, factor = 1, 2.0
-        curvature = [
-            (a - 2 * h + b).square().mean().sqrt().item() / coarse**2 / 2
-            for a, h, b in zip(ahead, here, behind, strict=True)
-        ]
-    else:
-        order, factor = 2, 0.5
-        far, back = at(2 * coarse), at(-2 * coarse)
-        curvature = [
-            (f - 2 * a + 2 * b - k).square().mean().sqrt().item() / (2 * coarse**3) / 6
-            for f, a, b, k in zip(far, ahead, behind, back, strict=True)
-        ]
-    trials = [unit * math.pow(10, x / 8) for x in range(round(8 * math.log10(epsilon)), 1)]
-
-    def error(delta: float) -> float:
-        total: float = sum(
-            ((c * math.pow(delta, order)) ** 2 + factor * (e / delta) ** 2) / s**2
-            for c, e, s in zip(curvature, noise, slopes, strict=True)
-            if s > 0
-        )
-        return total
-
-    return min(trials, key=error)
+def _shifted_terms(objective: Objective, batch: Batch) -> Shifted:
+    """Residuals of all terms at theta + shift."""
+    return lambda shift: objective.residuals(batch, objective.shifted(shift))
 
 
-def _shifted_term(function: Callable[[Mapping[str, Tensor]], Tensor], objective: Objective) -> Shifted:
+def _shifted_term(objective: Objective, function: TermFunction) -> Shifted:
+    """Residuals of one term at theta + shift."""
     return lambda shift: (function(objective.shifted(shift)),)
-
-
-def _average(samples: Tensor, deltas: Tensor | None = None) -> TraceEstimate:
-    """Means and standard errors of per-probe samples, ``[n, s]``."""
-    s = samples.shape[1]
-    errors = samples.std(1) / math.sqrt(s) if s > 1 else torch.full_like(samples[:, 0], math.nan)
-    return TraceEstimate(samples.mean(1), errors, deltas)

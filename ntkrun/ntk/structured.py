@@ -10,7 +10,8 @@ One backward pass gives every g; products over the few streams give kernels and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +28,12 @@ class OuterRows:
     Attributes:
         inputs: input streams times the map's scale, ``[S, n, in]``.
         gradients: output gradients, ``[S, n, out]``.
+        bias: name of a bias whose gradients are ``gradients[0]``, as for a layer that is used once.
     """
 
     inputs: Tensor
     gradients: Tensor
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class RowBlock:
     Attributes:
         rows: n.
         outer: factored gradients by weight name.
-        plain: gradients by the name of a vector parameter (a bias), ``[n, out]``.
+        plain: gradients by the name of a vector parameter (a bias of another kind), ``[n, out]``.
     """
 
     rows: int
@@ -48,7 +51,7 @@ class RowBlock:
     plain: Mapping[str, Tensor]
 
     def __getitem__(self, rows: slice) -> RowBlock:
-        outer = {name: OuterRows(f.inputs[:, rows], f.gradients[:, rows]) for name, f in self.outer.items()}
+        outer = {name: OuterRows(f.inputs[:, rows], f.gradients[:, rows], f.bias) for name, f in self.outer.items()}
         plain = {name: gradients[rows] for name, gradients in self.plain.items()}
         return RowBlock(len(range(self.rows)[rows]), outer, plain)
 
@@ -68,9 +71,14 @@ class RowBlock:
                 out[name] = f.gradients.flatten(0, 1).T @ (f.inputs * c).flatten(0, 1)
             else:
                 out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
-        for name, gradients in self.plain.items():
+        for name, gradients in self.biases():
             out[name] = cotangent @ gradients
         return out
+
+    def biases(self) -> Iterator[tuple[str, Tensor]]:
+        """Every vector parameter's name and gradients, ``[n, out]``."""
+        yield from ((f.bias, f.gradients[0]) for f in self.outer.values() if f.bias is not None)
+        yield from self.plain.items()
 
     def pushforward(self, vectors: Tensor, layout: ParameterLayout) -> Tensor:
         """J v for ``vectors`` ``[m, P]``; returns ``[m, n]``."""
@@ -78,7 +86,7 @@ class RowBlock:
         for name, f in self.outer.items():
             images = f.inputs.flatten(0, 1) @ layout.part(vectors, name).mT
             out = out + (images.unflatten(1, f.inputs.shape[:2]) * f.gradients).sum((1, 3))
-        for name, gradients in self.plain.items():
+        for name, gradients in self.biases():
             out = out + layout.part(vectors, name) @ gradients.T
         return out
 
@@ -86,7 +94,7 @@ class RowBlock:
         """The rows themselves, ``[n, P]``."""
         parts = {name: like.new_zeros(self.rows, *shape) for name, shape in layout.shapes.items()}
         parts.update({name: torch.einsum("sno,sni->noi", f.gradients, f.inputs) for name, f in self.outer.items()})
-        parts.update(self.plain)
+        parts.update(self.biases())
         return layout.flatten(parts)
 
     def gram(self, other: RowBlock, like: Tensor, memory: int) -> Tensor:
@@ -113,18 +121,24 @@ class RowBlock:
             inputs = f.inputs.flatten(0, 1) @ o.inputs.flatten(0, 1).T
             products = (gradients * inputs).view(len(f.inputs), self.rows, len(o.inputs), other.rows)
             out = out + products.sum((0, 2))
-        for name in self.plain.keys() & other.plain.keys():
-            out = out + self.plain[name] @ other.plain[name].T
+        biases = dict(other.biases())
+        for name, gradients in self.biases():
+            if name in biases:
+                out = out + gradients @ biases[name].T
         return out
 
 
 def _squared_norms(f: OuterRows) -> Tensor:
-    """sum_{s,s'} (g_s . g_s') (a_s . a_s') per point, ``[n]``."""
+    """sum_{s,s'} (g_s . g_s') (a_s . a_s') per point, ``[n]``, and |g_0|^2 for a bias."""
     if len(f.gradients) == 1:
-        return f.gradients[0].square().sum(1) * f.inputs[0].square().sum(1)
+        gradients = torch.linalg.vecdot(f.gradients[0], f.gradients[0])
+        inputs = torch.linalg.vecdot(f.inputs[0], f.inputs[0])
+        return gradients * inputs if f.bias is None else torch.addcmul(gradients, gradients, inputs)
     g = f.gradients.transpose(0, 1)
     a = f.inputs.transpose(0, 1)
-    return ((g @ g.mT) * (a @ a.mT)).sum((1, 2))
+    products = g @ g.mT
+    weight = (products * (a @ a.mT)).sum((1, 2))
+    return weight if f.bias is None else weight + products[:, 0, 0]
 
 
 def row_blocks(uses: Sequence[LinearUse], residual: Tensor, names: Mapping[int, str]) -> list[RowBlock]:
@@ -160,18 +174,21 @@ def _assemble(
 ) -> RowBlock:
     outer: dict[str, OuterRows] = {}
     plain: dict[str, Tensor] = {}
+    times = Counter(id(tensor) for use in uses for tensor in (use.weight, use.bias))
     for use, g in zip(uses, gradients, strict=True):
         if g is None:
             continue
-        if (name := names.get(id(use.weight))) is not None:
+        weight = names.get(id(use.weight))
+        bias = None if use.bias is None else names.get(id(use.bias))
+        once = times[id(use.weight)] == 1 and times[id(use.bias)] == 1 and use.bias_scale == 1
+        if weight is not None:
             a = use.inputs.detach() if use.scale == 1 else use.scale * use.inputs.detach()
-            if name in outer:  # a shared layer: its uses add, so they join along the stream axis
-                outer[name] = OuterRows(torch.cat([outer[name].inputs, a]), torch.cat([outer[name].gradients, g]))
-            else:
-                outer[name] = OuterRows(a, g)
-        if use.bias is not None and (name := names.get(id(use.bias))) is not None:
-            b = g[0] if use.bias_scale == 1 else use.bias_scale * g[0]
-            plain[name] = plain[name] + b if name in plain else b
+            if weight in outer:  # a shared layer: its uses add, so they join along the stream axis
+                a, g = torch.cat([outer[weight].inputs, a]), torch.cat([outer[weight].gradients, g])
+            outer[weight] = OuterRows(a, g, bias if once else None)
+        if bias is not None and (weight is None or not once):
+            own = use.bias_scale * g[-len(use.inputs)]
+            plain[bias] = plain[bias] + own if bias in plain else own
     return RowBlock(rows, outer, plain)
 
 

@@ -24,7 +24,14 @@ class Optimizer(ABC):
     learning_rate: Positive[float] = 1e-3
 
     def start(self, network: nn.Module) -> None:
-        """Take charge of the network's trainable parameters."""
+        """Take charge of the network's trainable parameters.
+
+        Raises:
+            ValueError: the learning rate overflows the parameters' precision.
+        """
+        dtype = next(network.parameters()).dtype
+        if self.learning_rate > torch.finfo(dtype).max:
+            raise ValueError(f"learning_rate={self.learning_rate}: too large for {dtype}")
         self._parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._torch = self.build(list(self._parameters.values()))
 

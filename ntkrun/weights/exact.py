@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,12 +14,20 @@ from ntkrun.weights.policy import NTKWeighting
 
 @dataclass(kw_only=True, eq=False)
 class Exact(NTKWeighting):
-    """NTK weights from exact traces, taken from the backward pass of the gradient itself."""
+    """NTK weights from exact traces.
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
-        if not self.due(step):
-            return objective.gradient(batch, self.weights), None
+    At the training points they come out of the backward pass of the gradient itself; points of their own
+    take a pass of their own.
+    """
+
+    def update(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate]:
         rows = self.rows(objective, batch)
+        if self.points != "training":
+            start = time.perf_counter()
+            traces = objective.traces(self.kernel_batch(batch)) * self.scale(objective, batch)
+            floored = self.absorb(traces, rows)
+            seconds = time.perf_counter() - start
+            return objective.gradient(batch, self.weights), WeightUpdate(traces, self.weights, floored, seconds)
         floored = rows
 
         def weigh(traces: Tensor) -> Tensor:

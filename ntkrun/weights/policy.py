@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ntkrun.checked import Fraction, NonNegative, Positive
-from ntkrun.objective import Batch, Objective
-from ntkrun.weights.base import Weighting
+from ntkrun.geometry import Sampler, mix_seed
+from ntkrun.objective import Batch, Evaluation, Objective
+from ntkrun.weights.base import Weighting, WeightUpdate
 
 
 @dataclass(kw_only=True, eq=False)
@@ -28,6 +30,8 @@ class NTKWeighting(Weighting):
         smoothing: beta in lambda <- beta lambda + (1 - beta) lambda_new; the first update is not smoothed.
         floor: the least t_i allowed, as a fraction of the largest.
         freeze_after: the last step at which the weights may change; ``None`` for no such step.
+        points: ``training``, or the number of points of their own, per term, at which kernels are taken.
+            These are drawn once; traces are scaled to the number of training rows.
     """
 
     update_every: Positive[int] = 100
@@ -36,6 +40,7 @@ class NTKWeighting(Weighting):
     smoothing: Fraction = 0.0
     floor: Annotated[float, Field(gt=0, lt=1)] = 1e-8
     freeze_after: NonNegative[int] | None = None
+    points: Literal["training"] | Positive[int] = "training"
 
     def due(self, step: int) -> bool:
         """Whether the weights are to be updated at this step."""
@@ -44,36 +49,61 @@ class NTKWeighting(Weighting):
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
         self.updates = 0
+        if self.points != "training":
+            self._own_batch = objective.batch(
+                {
+                    term.name: Sampler(term.region, self.points, "sobol", mix_seed(seed, 3, i))
+                    .draw()
+                    .to(objective.like)
+                    for i, term in enumerate(objective.terms)
+                }
+            )
 
-    def weigh(self, traces: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights from traces, by tensor operations alone.
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        if not self.due(step):
+            return objective.gradient(batch, self.weights), None
+        return self.update(step, objective, batch)
+
+    @abstractmethod
+    def update(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate]:
+        """Update the weights and evaluate the gradient under them."""
+
+    def kernel_batch(self, batch: Batch) -> Batch:
+        """The points at which kernels are taken."""
+        return batch if self.points == "training" else self._own_batch
+
+    def scale(self, objective: Objective, batch: Batch) -> Tensor:
+        """Training rows per kernel row of every term, ``[n]``."""
+        kernel_rows = self.weights.new_tensor(objective.row_counts(self.kernel_batch(batch)))
+        return self.rows(objective, batch) / kernel_rows
+
+    def rows(self, objective: Objective, batch: Batch) -> Tensor:
+        """N_i of every term, ``[n]``."""
+        return self.weights.new_tensor(objective.row_counts(batch))
+
+    def target(self, traces: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights that belong to traces, by tensor operations alone.
 
         Args:
             traces: tr(K_ii), ``[n]``; negative estimates count as zero.
             rows: N_i, ``[n]``.
 
         Returns:
-            The new weights and which terms hit the floor, ``[n]`` each.
+            T / t_i and which terms hit the floor, ``[n]`` each.
         """
         t = traces / rows if self.normalization == "mean" else traces
         least = self.floor * t.max()
         floored = t < least
         t = torch.maximum(t, least)
         total = t.sum() if self.total == "sum" else t.mean()
-        new = total / t
-        if self.updates:
-            new = self.smoothing * self.weights + (1 - self.smoothing) * new
-        return new, floored
+        return total / t, floored
 
     def absorb(self, traces: Tensor, rows: Tensor) -> Tensor:
-        """Make the weights of this update current; returns which terms hit the floor."""
-        self.weights, floored = self.weigh(traces, rows)
+        """Make the weights of this update current, smoothed; returns which terms hit the floor."""
+        new, floored = self.target(traces, rows)
+        self.weights = self.smoothing * self.weights + (1 - self.smoothing) * new if self.updates else new
         self.updates += 1
         return floored
-
-    def rows(self, objective: Objective, batch: Batch) -> Tensor:
-        """N_i of every term, ``[n]``."""
-        return self.weights.new_tensor(objective.row_counts(batch))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "updates": self.updates}

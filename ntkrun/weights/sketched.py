@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from ntkrun.checked import Positive
 from ntkrun.geometry import mix_seed
-from ntkrun.ntk.sketch import Derivative, Difference, Distribution, Side, Sketch
+from ntkrun.ntk.differences import Difference
+from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
 from ntkrun.objective import Batch, Evaluation, Objective
 from ntkrun.weights.base import WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(kw_only=True, eq=False)
 class Sketched(NTKWeighting):
-    """NTK weights from randomised estimates of the traces; see ``Sketch`` for the arguments.
+    """NTK weights from randomised estimates of the traces.
 
     The weights are ratios of unbiased estimates and therefore slightly biased themselves.
+
+    Args:
+        sketch_size, side, derivative, distribution, difference, delta, estimator: see ``Sketch``.
+        corrector: ``fresh`` estimates anew at every update. ``recursive`` takes the last estimate as
+            predictor and corrects it by the sketched increment between the old and the new parameters,
+            with the same probes at both: T_k = T_{k-1} + S_k(theta_k) - S_k(theta_{k-1}).
+        restart_every: updates between restarts of the recursion.
+        restart: start the recursion from a ``fresh`` or an ``exact`` estimate.
+        compare_exact: log exact traces and weights beside the sketched ones (their cost is not counted).
     """
 
     sketch_size: Positive[int] = 16
@@ -30,35 +44,93 @@ class Sketched(NTKWeighting):
     distribution: Distribution = "coordinate"
     difference: Difference = "forward"
     delta: Positive[float] | Literal["auto"] = "auto"
+    estimator: Estimator = "plain"
+    corrector: Literal["fresh", "recursive"] = "fresh"
+    restart_every: Positive[int] = 10
+    restart: Literal["fresh", "exact"] = "fresh"
+    compare_exact: bool = False
 
     def __post_init__(self) -> None:
         self.sketch = Sketch(
-            self.sketch_size, self.side, self.derivative, self.distribution, self.difference, self.delta
+            self.sketch_size,
+            self.side,
+            self.derivative,
+            self.distribution,
+            self.difference,
+            self.delta,
+            self.estimator,
         )
 
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
+        self.previous: dict[str, Tensor] = {}
 
     def extras(self) -> tuple[str, ...]:
-        return ("standard_error", "delta") if self.derivative == "finite_difference" else ("standard_error",)
+        columns = ["standard_error"]
+        if self.derivative == "finite_difference":
+            columns.append("delta")
+        if self.compare_exact:
+            columns += ["exact_trace", "exact_weight"]
+        return tuple(columns)
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
-        if not self.due(step):
-            return objective.gradient(batch, self.weights), None
+    def update(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate]:
         start = time.perf_counter()
-        estimate = self.sketch.estimate(objective, batch, self.generator)
-        floored = self.absorb(estimate.traces, self.rows(objective, batch))
-        extras = {"standard_error": estimate.standard_errors}
-        if estimate.deltas is not None:
-            extras["delta"] = estimate.deltas
+        points = self.kernel_batch(batch)
+        traces, errors, deltas = self._estimate(step, objective, points)
+        scale, rows = self.scale(objective, batch), self.rows(objective, batch)
+        traces, errors = traces * scale, errors * scale
+        floored = self.absorb(traces, rows)
         seconds = time.perf_counter() - start
-        update = WeightUpdate(estimate.traces, self.weights, floored, seconds, extras)
+        extras = {"standard_error": errors}
+        if deltas is not None:
+            extras["delta"] = deltas
+        if self.compare_exact:
+            exact = objective.traces(points) * scale
+            extras |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
+        update = WeightUpdate(traces, self.weights, floored, seconds, extras)
         return objective.gradient(batch, self.weights), update
 
+    def _estimate(self, step: int, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Traces, their standard errors and the difference steps, ``[n]`` each."""
+        if self.corrector == "fresh":
+            estimate = self.sketch.estimate(objective, batch, self.generator)
+            return estimate.traces, estimate.standard_errors, estimate.deltas
+        if self.updates % self.restart_every == 0:
+            traces, errors, deltas = self._restart(objective, batch)
+        else:
+            traces, errors, deltas = self._advance(step, objective, batch)
+        self.previous = {"parameters": objective.parameter_vector(), "traces": traces, "errors": errors}
+        return traces, errors, deltas
+
+    def _restart(self, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self.restart == "exact":
+            exact = objective.traces(batch)
+            return exact, torch.zeros_like(exact), None
+        estimate = self.sketch.estimate(objective, batch, self.generator)
+        return estimate.traces, estimate.standard_errors, estimate.deltas
+
+    def _advance(self, step: int, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The last traces plus the sketched increment; a term that would not stay positive starts afresh."""
+        state = self.generator.get_state()
+        with objective.at(self.previous["parameters"]):
+            before = self.sketch.estimate(objective, batch, self.generator)
+        self.generator.set_state(state)
+        now = self.sketch.estimate(objective, batch, self.generator)
+        change: TraceEstimate = now - before
+        traces = self.previous["traces"] + change.traces
+        errors = torch.hypot(self.previous["errors"], change.standard_errors)
+        for i in torch.nonzero(traces <= 0).flatten().tolist():
+            log.warning("step %d: the recursive trace of term %s is not positive; fresh", step, objective.names[i])
+        positive = traces > 0
+        traces = torch.where(positive, traces, now.traces)
+        errors = torch.where(positive, errors, now.standard_errors)
+        return traces, errors, now.deltas
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "generator": self.generator.get_state()}
+        return {**super().state_dict(), "generator": self.generator.get_state(), "previous": self.previous}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
+        self.previous = {name: value.to(self.weights) for name, value in state["previous"].items()}

@@ -6,13 +6,16 @@ Statistical tests compare means within 5 of their own standard errors, with fixe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from ntkrun.network import MLP
-from ntkrun.ntk.sketch import Sketch, balanced_step
+from ntkrun.ntk.differences import balanced_step, difference_quotient
+from ntkrun.ntk.sketch import Sketch
+from ntkrun.ntk.trace import hutchpp_samples, xtrace_samples
 from ntkrun.objective import Batch, Objective
 from ntkrun.pde import Poisson, Wave
 from tests.oracle import dense_jacobians, draw_batch
@@ -37,6 +40,14 @@ IDS = ["-".join(member) for member in FAMILY]
 def make(size: int, side: str, derivative: str, distribution: str, difference: str, delta: float = 1e-6) -> Sketch:
     step = delta if derivative == "finite_difference" else "auto"
     return Sketch(size, side, derivative, distribution, difference, step)  # type: ignore[arg-type]
+
+
+REDUCED = [
+    (estimator, derivative, distribution)
+    for estimator in ("hutchpp", "xtrace")
+    for derivative in ("autodiff", "finite_difference")
+    for distribution in ("gaussian", "rademacher")
+]
 
 
 class Setting:
@@ -120,14 +131,13 @@ def product_errors(
     probe = torch.randn(objective.layout.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     truth = [j.matvec(probe[None])[0] for j in reference.jacobians(exact)]
     direction = probe.to(objective.like)
-    sketch = make(1, "parameter", "finite_difference", "gaussian", difference)
 
     def residuals(shift: Tensor) -> tuple[Tensor, ...]:
         return objective.residuals(batch, objective.shifted(shift))
 
     def error(delta: float) -> float:
         with torch.no_grad():
-            quotients = sketch._difference(residuals, direction, delta)
+            quotients = difference_quotient(residuals, direction, delta, difference)  # type: ignore[arg-type]
         return math.sqrt(
             sum(((q.double() - t).norm() / t.norm()).item() ** 2 for q, t in zip(quotients, truth, strict=True))
         )
@@ -164,11 +174,89 @@ def test_bias_slope(difference: str, slope: float) -> None:
     assert measured == pytest.approx(slope, abs=0.05)
 
 
+@pytest.mark.parametrize("member", REDUCED, ids=lambda member: "-".join(member))
+def test_reduced_estimators_are_unbiased(setting: Setting, member: tuple[str, str, str]) -> None:
+    estimator, derivative, distribution = member
+    delta = 1e-6 if derivative == "finite_difference" else "auto"
+    sketch = Sketch(4, "residual", derivative, distribution, "central", delta, estimator)  # type: ignore[arg-type]
+    samples, _ = setting.samples(sketch, 150)
+    standard_error = samples.std(0) / math.sqrt(len(samples))
+    assert ((samples.mean(0) - setting.traces).abs() < 5 * standard_error + 1e-5 * setting.traces).all()
+
+
+@pytest.mark.parametrize("estimator", ["hutchpp", "xtrace"])
+def test_reduced_estimators_beat_plain_probes_at_equal_cost(estimator: str) -> None:
+    """Six kernel products on every side, on Poisson's residual kernel, which is nearly of rank one."""
+    pde = Poisson()
+    objective = Objective(pde, MLP(64, 3, domain=pde.domain).double())
+    _, batch = draw_batch(objective, [100, 2])
+    generator = torch.Generator().manual_seed(0)
+    variances = []
+    for sketch in (
+        Sketch(6, "residual", "autodiff", "gaussian"),
+        Sketch(6, "residual", "autodiff", "gaussian", estimator=estimator),  # type: ignore[arg-type]
+    ):
+        estimates = [sketch.estimate(objective, batch, generator).traces[0] for _ in range(60)]
+        variances.append(torch.stack(estimates).var().item())
+    assert variances[1] < 0.05 * variances[0]
+
+
+@pytest.mark.parametrize("samples", [hutchpp_samples, xtrace_samples])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_low_rank_is_exact(samples: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor], rank: int) -> None:
+    """Also where the sketch is wider than the rank, as with repeated points."""
+    factor = torch.randn(20, rank, dtype=torch.float64)
+    kernel = factor @ factor.T
+    estimates = samples(lambda w: w @ kernel, torch.randn(9, 20, dtype=torch.float64))
+    assert torch.allclose(estimates, kernel.trace().expand_as(estimates), rtol=1e-10)
+
+
+def test_xtrace_against_its_definition() -> None:
+    """Every sample recomputed with a basis of its own, made without its probe."""
+    factor = torch.randn(12, 12, dtype=torch.float64)
+    kernel, probes = factor @ factor.T, torch.randn(5, 12, dtype=torch.float64)
+    expected = []
+    for i in range(5):
+        others = torch.cat([probes[:i], probes[i + 1 :]])
+        basis = torch.linalg.qr(kernel @ others.T).Q
+        rest = probes[i] - basis @ (basis.T @ probes[i])
+        expected.append((basis.T @ kernel @ basis).trace() + rest @ kernel @ rest)
+    assert torch.allclose(xtrace_samples(lambda w: w @ kernel, probes), torch.stack(expected), rtol=1e-10)
+
+
+def test_terms_with_few_rows_are_exact(setting: Setting) -> None:
+    estimate = Sketch(6, "residual", "autodiff", "gaussian", estimator="xtrace").estimate(
+        setting.objective, setting.batch, torch.Generator().manual_seed(0)
+    )
+    assert estimate.traces[2].item() == pytest.approx(setting.traces[2].item(), rel=1e-12)
+    assert estimate.standard_errors[2] == 0
+
+
+@pytest.mark.parametrize("member", FAMILY, ids=IDS)
+def test_kernel_estimates_are_unbiased(setting: Setting, member: tuple[str, str, str, str]) -> None:
+    """The mean of <K, estimate> within 5 standard errors of <K, K>, and every entry within 6 of its own."""
+    generator = torch.Generator().manual_seed(2)
+    sketch = make(4, *member)
+    estimates = torch.stack([sketch.kernel(setting.objective, setting.batch, generator) for _ in range(200)])
+    whole = torch.cat(setting.dense)
+    kernel = whole @ whole.T
+    overlap = (estimates * kernel).sum((1, 2)) / kernel.square().sum()
+    assert abs(overlap.mean() - 1).item() < 5 * overlap.std().item() / math.sqrt(len(overlap)) + 1e-5
+    standard_error = estimates.std(0) / math.sqrt(len(estimates))
+    assert ((estimates.mean(0) - kernel).abs() < 6 * standard_error + 1e-5 * kernel.diagonal().mean()).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ((4, "parameter", "autodiff", "coordinate", "forward", "auto"), "distribution=coordinate"),
         ((4, "residual", "autodiff", "gaussian", "forward", 0.1), "delta=0.1"),
+        ((4, "parameter", "autodiff", "gaussian", "forward", "auto", "xtrace"), "estimator=xtrace needs side=residual"),
+        (
+            (9, "residual", "autodiff", "coordinate", "forward", "auto", "hutchpp"),
+            "distribution=gaussian or rademacher",
+        ),
+        ((3, "residual", "autodiff", "gaussian", "forward", "auto", "xtrace"), "needs at least 4"),
     ],
 )
 def test_contradictions_are_refused(options: tuple[object, ...], message: str) -> None:

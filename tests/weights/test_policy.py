@@ -33,13 +33,13 @@ def started(weighting: NTKWeighting, terms: int = 3) -> NTKWeighting:
     ids=["mean-sum", "mean-average", "trace-sum", "trace-average", "floor"],
 )
 def test_weights_by_hand(options: dict[str, object], expected: list[float]) -> None:
-    weights, floored = started(Exact(**options)).weigh(TRACES, ROWS)  # type: ignore[arg-type]
+    weights, floored = started(Exact(**options)).target(TRACES, ROWS)  # type: ignore[arg-type]
     assert weights.tolist() == pytest.approx(expected, rel=1e-14)
     assert floored.tolist() == [False, False, "floor" in options]
 
 
 def test_negative_and_zero_traces_hit_the_floor() -> None:
-    weights, floored = started(Exact(floor=1e-3, normalization="trace")).weigh(torch.tensor([2.0, -1.0, 0.0]), ROWS)
+    weights, floored = started(Exact(floor=1e-3, normalization="trace")).target(torch.tensor([2.0, -1.0, 0.0]), ROWS)
     assert floored.tolist() == [False, True, True]
     assert weights.tolist() == pytest.approx([2.004 / 2, 2.004 / 2e-3, 2.004 / 2e-3])
 
@@ -115,3 +115,93 @@ def test_state_goes_on(make: type[Unweighted]) -> None:
         first, _ = one.evaluate(step, objective, batch)
         second, _ = other.evaluate(step, objective, batch)
         assert torch.equal(first.weights, second.weights)
+
+
+def trained_steps(objective: Objective, weighting: NTKWeighting, steps: int) -> list[torch.Tensor]:
+    """The traces of every update while gradient steps move the parameters."""
+    _, batch = draw_batch(objective, [30, 2])
+    weighting.start(objective, seed=0)
+    traces = []
+    for step in range(steps):
+        evaluation, update = weighting.evaluate(step, objective, batch)
+        assert update is not None
+        traces.append(update.traces)
+        with torch.no_grad():
+            for name, parameter in objective.network.named_parameters():
+                parameter -= 1e-7 * evaluation.gradient[name]
+    return traces
+
+
+def poisson_objective() -> Objective:
+    torch.manual_seed(0)
+    pde = Poisson()
+    return Objective(pde, MLP(8, 2, domain=pde.domain).double())
+
+
+def test_recursive_estimates_follow_exact_traces() -> None:
+    """From an exact start, with the same probes at both ends, only the increments are estimated."""
+    exact = trained_steps(poisson_objective(), Exact(update_every=1), 8)
+    errors = {}
+    for corrector in ("fresh", "recursive"):
+        weighting = Sketched(
+            update_every=1,
+            side="residual",
+            distribution="gaussian",
+            sketch_size=4,
+            corrector=corrector,  # type: ignore[arg-type]
+            restart="exact",
+            restart_every=100,
+        )
+        estimates = trained_steps(poisson_objective(), weighting, 8)
+        errors[corrector] = sum(relative(a, b) for a, b in zip(estimates, exact, strict=True))
+    assert errors["recursive"] < 0.1 * errors["fresh"]
+
+
+def test_recursion_restarts() -> None:
+    weighting = Sketched(update_every=1, corrector="recursive", restart="exact", restart_every=3, sketch_size=2)
+    exact = trained_steps(poisson_objective(), Exact(update_every=1), 1)
+    estimates = trained_steps(poisson_objective(), weighting, 4)
+    assert torch.equal(estimates[0], exact[0])
+    assert weighting.previous["errors"].tolist() == [0, 0]  # the fourth update restarted
+
+
+def test_a_recursion_that_turns_negative_starts_afresh(caplog: pytest.LogCaptureFixture) -> None:
+    objective = poisson_objective()
+    _, batch = draw_batch(objective, [30, 2])
+    weighting = Sketched(update_every=1, corrector="recursive", sketch_size=8)
+    weighting.start(objective, seed=0)
+    weighting.evaluate(0, objective, batch)
+    weighting.previous["traces"] = torch.tensor([-1.0, 5.0], dtype=torch.float64)
+    _, update = weighting.evaluate(1, objective, batch)
+    assert update is not None
+    assert update.traces[0] > 0
+    assert update.traces[1] == 5
+    assert "step 1: the recursive trace of term residual is not positive" in caplog.text
+
+
+def test_kernels_at_points_of_their_own() -> None:
+    """Traces keep the scale of the training rows; the mean of K_kk does not depend on the number of points."""
+    pde = Poisson()
+    objective = Objective(pde, MLP(8, 2, domain=pde.domain).double())
+    _, batch = draw_batch(objective, [2000, 2])
+    updates = []
+    for weighting in (Exact(), Exact(points=1024), Sketched(points=1024, sketch_size=1024)):
+        weighting.start(objective, seed=0)
+        _, update = weighting.evaluate(0, objective, batch)
+        assert update is not None
+        updates.append(update)
+    assert relative(updates[1].traces, updates[0].traces) < 0.1  # 2,000 independent points: about 2 % each
+    assert relative(updates[2].traces, updates[1].traces) < 1e-12
+
+
+def test_exact_values_beside_the_sketched() -> None:
+    objective = poisson_objective()
+    _, batch = draw_batch(objective, [30, 2])
+    weighting = Sketched(sketch_size=3, compare_exact=True)
+    weighting.start(objective, seed=0)
+    _, update = weighting.evaluate(0, objective, batch)
+    assert update is not None
+    t = objective.traces(batch) / torch.tensor([30, 2])
+    assert relative(update.extras["exact_trace"], objective.traces(batch)) < 1e-13
+    assert relative(update.extras["exact_weight"], t.sum() / t) < 1e-13
+    assert set(update.extras) == set(weighting.extras())

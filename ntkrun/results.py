@@ -1,0 +1,107 @@
+"""What a run leaves behind besides its tables and checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ntkrun import __version__
+from ntkrun.config import Settings
+from ntkrun.evaluation import Evaluator
+from ntkrun.files import write_atomically, write_text_atomically
+from ntkrun.points import PointSource
+from ntkrun.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: ``completed``, ``failed`` or ``interrupted``.
+        exit_status: for the shell.
+        message: one line about a failure or an interruption.
+    """
+
+    status: str
+    exit_status: int = 0
+    message: str = ""
+
+
+def write_points(points: PointSource, directory: Path) -> None:
+    """Write ``points.npz``: the points in use, ``[N_i, d]`` by term."""
+    arrays: dict[str, Any] = {name: x.numpy() for name, x in points.points.items()}
+    write_atomically(directory / "points.npz", lambda file: np.savez(file, **arrays))
+
+
+def write_solution(evaluator: Evaluator, fields: tuple[str, ...], directory: Path) -> None:
+    """Write ``solution.npz``: axes, field names, prediction, and exact solution and error where known."""
+    solution = evaluator.solution()
+    arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in solution.axes.items()}
+    arrays["fields"] = np.array(fields)
+    arrays["prediction"] = solution.prediction
+    if solution.exact is not None:
+        arrays["exact"] = solution.exact
+        arrays["error"] = solution.prediction - solution.exact
+    write_atomically(directory / "solution.npz", lambda file: np.savez_compressed(file, **arrays))
+
+
+def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, directory: Path) -> None:
+    """Write ``summary.json``; numbers that are not finite become null."""
+    progress, objective = trainer.progress, trainer.objective
+    summary = {
+        "status": outcome.status,
+        "message": outcome.message,
+        "step": progress.step,
+        "iterations": settings.iterations,
+        "rel_l2": {
+            "final": progress.error,
+            "final_step": progress.error_step,
+            "best": progress.best_error,
+            "best_step": progress.best_step,
+        },
+        "seconds": {**progress.seconds, "total": progress.elapsed},
+        "weight_updates": progress.updates,
+        "parameters": objective.layout.size,
+        "kernel_route": objective.route,
+        "weights": dict(zip(objective.names, trainer.weighting.weights.tolist(), strict=True)),
+        "seed": settings.seed,
+        "device": str(objective.like.device),
+        "dtype": settings.dtype,
+        "versions": {
+            "ntkrun": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "hydra-core", "omegaconf")},
+        },
+        "git_commit": _git_commit(),
+    }
+    write_text_atomically(directory / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _git_commit() -> str | None:
+    """The commit of the source this program runs from, if it is a checkout; ``-dirty`` with changes."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
