@@ -15,7 +15,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ntkrun.checked import Positive
@@ -67,6 +67,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(f"{error.full_key} is missing") from None
         key = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(key + str(error).splitlines()[0]) from None
     assert isinstance(values, dict)

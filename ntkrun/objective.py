@@ -103,6 +103,7 @@ class Objective:
         self.memory = memory
         self.route: Route
         self._parsed = [self._parse(term) for term in self.terms]
+        self._plans = self._plan_groups()
         probe = self._probe_batch()
         self.components = tuple(
             len(rows) // n for rows, n in zip(self.residuals(probe), self.point_counts(probe), strict=True)
@@ -117,18 +118,14 @@ class Objective:
         Args:
             points: the points of each term by name, ``[N_i, d]``, of the network's dtype and device.
         """
-        groups: dict[frozenset[str], list[int]] = {}
-        for i, parsed in enumerate(self._parsed):
-            groups.setdefault(frozenset(index for _, index in parsed.values()), []).append(i)
         batch = []
-        for indices, members in groups.items():
+        for plan, members in self._plans:
             parts = [points[self.names[i]] for i in members]
             slices, start = [], 0
             for part in parts:
                 slices.append(slice(start, start + len(part)))
                 start += len(part)
-            plan = plan_streams(sorted(indices), self.pde.coordinates)
-            batch.append(Group(plan, tuple(members), tuple(slices), torch.cat(parts)))
+            batch.append(Group(plan, members, tuple(slices), torch.cat(parts)))
         return tuple(batch)
 
     def subset(self, batch: Batch, chosen: Sequence[Tensor]) -> Batch:
@@ -307,6 +304,15 @@ class Objective:
             return {name: parse_derivative(name, self.pde.fields, self.pde.coordinates) for name in term.derivatives}
         except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
+
+    def _plan_groups(self) -> list[tuple[StreamPlan, tuple[int, ...]]]:
+        """The stream plans needed, each with the terms that share it."""
+        groups: dict[frozenset[str], list[int]] = {}
+        for i, parsed in enumerate(self._parsed):
+            groups.setdefault(frozenset(index for _, index in parsed.values()), []).append(i)
+        return [
+            (plan_streams(sorted(indices), self.pde.coordinates), tuple(members)) for indices, members in groups.items()
+        ]
 
     def _probe_batch(self) -> Batch:
         """Three points of every term, for first checks of a problem's definition and of the route."""

@@ -1,0 +1,301 @@
+"""What an update of NTK weights costs and how wrong a sketched one is.
+
+Usage: python scripts/benchmark_kernel.py [--seconds S] [--threads T] [--case NAME ...] [--plot-only]
+
+For each case, every method is timed in turn with an unweighted training step (gradient and Adam), in one
+process; the ratio to that step is formed round by round, and medians with quartiles are reported. Peak
+memory is the growth of the resident set during one call (Linux). The error of a sketch is the root mean
+square, over terms and repetitions, of the relative error of t_i and of the weights lambda_i, at the initial
+parameters. Dense and per-point Jacobians of the large cases are timed on some of the points and scaled up, as
+their cost is linear in them; the column `scaled_by` says by how much. Their memory is that of the part.
+
+Writes docs/benchmarks/kernel.csv, kernel.md and kernel.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+from ntkrun.allocator import keep_freed_memory
+from ntkrun.geometry import Sampler
+from ntkrun.network import MLP
+from ntkrun.ntk.sketch import Sketch
+from ntkrun.objective import Batch, Objective
+from ntkrun.optimizer import Adam
+from ntkrun.pde import PDE, Poisson, Wave
+
+OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem, a network and the number of points of each term."""
+
+    pde: PDE
+    width: int
+    depth: int
+    counts: tuple[int, ...]
+
+    def build(self) -> tuple[Objective, Batch]:
+        """The objective and its points, in float32."""
+        network = MLP(self.width, self.depth, domain=self.pde.domain, generator=torch.Generator().manual_seed(0))
+        objective = Objective(self.pde, network)
+        points = {
+            term.name: Sampler(term.region, n, "uniform", i).draw().float()
+            for i, (n, term) in enumerate(zip(self.counts, objective.terms, strict=True))
+        }
+        return objective, objective.batch(points)
+
+
+CASES = {
+    "poisson 1-512-1": Case(Poisson(), 512, 1, (100, 100)),
+    "wave 2-500x3-1": Case(Wave(), 500, 3, (300, 200, 100, 100)),
+    "wave 2-128x4-1, 2,000": Case(Wave(), 128, 4, (2000, 200, 200, 200)),
+    "wave 2-256x4-1, 10,000": Case(Wave(), 256, 4, (10000, 500, 500, 500)),
+}
+
+SIZES = {
+    "coordinate": (4, 16, 64, 256),
+    "rademacher": (4, 16, 64),
+    "gaussian": (4, 16, 64),
+    "hutchpp": (6, 12, 30),
+    "xtrace": (6, 12, 30),
+    "parameter": (4, 16, 64),
+    "parameter, difference": (4, 16),
+    "residual, difference": (4, 16),
+}
+
+
+def sketch(family: str, size: int) -> Sketch:
+    """A member of the estimator family by the names of the table."""
+    if family in ("coordinate", "rademacher", "gaussian"):
+        return Sketch(size, "residual", "autodiff", family)  # type: ignore[arg-type]
+    if family in ("hutchpp", "xtrace"):
+        return Sketch(size, "residual", "autodiff", "gaussian", estimator=family)  # type: ignore[arg-type]
+    if family == "parameter":
+        return Sketch(size, "parameter", "autodiff", "gaussian")
+    side = "parameter" if family.startswith("parameter") else "residual"
+    return Sketch(size, side, "finite_difference", "gaussian")  # type: ignore[arg-type]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def interleaved(call: Callable[[], object], step: Callable[[], object], budget: float) -> list[tuple[float, float]]:
+    """Times of (call, step), in turn, after one warm-up of each, until the budget is spent; at least 3 rounds."""
+    call()
+    step()
+    rounds: list[tuple[float, float]] = []
+    start = time.perf_counter()
+    while len(rounds) < 3 or (time.perf_counter() - start < budget and len(rounds) < 41):
+        rounds.append((seconds(call), seconds(step)))
+    return rounds
+
+
+def peak_memory(call: Callable[[], object]) -> float:
+    """Growth of the resident set during one call, in MiB."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to VmRSS
+    before = status_field("VmRSS")
+    call()
+    return (status_field("VmHWM") - before) / 1024
+
+
+def status_field(name: str) -> int:
+    """A field of /proc/self/status in kiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+    raise KeyError(name)
+
+
+def relative_errors(objective: Objective, batch: Batch, member: Sketch, budget: float) -> tuple[float, float, int]:
+    """Root mean square relative error of t_i and of lambda_i, and the number of estimates made."""
+    rows = torch.tensor(objective.row_counts(batch))
+    exact = objective.traces(batch) / rows
+    weights = exact.sum() / exact
+    generator = torch.Generator().manual_seed(0)
+    squares: list[tuple[float, float]] = []
+    start = time.perf_counter()
+    while len(squares) < 10 or (time.perf_counter() - start < budget and len(squares) < 100):
+        t = (member.estimate(objective, batch, generator).traces / rows).clamp_min(1e-12)
+        estimate = t.sum() / t
+        squares.append(((t / exact - 1).square().mean().item(), (estimate / weights - 1).square().mean().item()))
+    return (
+        math.sqrt(statistics.fmean(s[0] for s in squares)),
+        math.sqrt(statistics.fmean(s[1] for s in squares)),
+        len(squares),
+    )
+
+
+def plain_copy(case: Case) -> nn.Module:
+    """A network of the same size from torch's own layers, differentiated by nested autograd."""
+    sizes = [len(case.pde.coordinates), *[case.width] * case.depth]
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+
+
+def methods(
+    case: Case, objective: Objective, batch: Batch
+) -> dict[tuple[str, int], tuple[Callable[[], object], float]]:
+    """Every method to be timed, with the factor by which its time is scaled up."""
+    calls: dict[tuple[str, int], tuple[Callable[[], object], float]] = {}
+    for method, route, network, limit in (
+        ("dense exact", "dense", objective.network, 300),
+        ("per-point exact", "per_point", objective.network, 100),
+        ("per-point exact, nested autograd", "per_point", plain_copy(case), 100),
+    ):
+        scale = max(1.0, sum(case.counts) / limit)
+        if route == "dense" and scale * objective.layout.size * 4 * limit > 2**31:
+            continue
+        slow = Objective(case.pde, network, route)  # type: ignore[arg-type]
+        chosen = [torch.arange(max(1, round(n / scale))) for n in objective.point_counts(batch)]
+        subset = slow.subset(batch, chosen)
+        calls[method, 0] = (lambda slow=slow, subset=subset: slow.traces(subset), scale)
+    calls["structured exact", 0] = (lambda: objective.traces(batch), 1.0)
+    for family, sizes in SIZES.items():
+        for size in sizes:
+            member = sketch(family, size)
+            generator = torch.Generator().manual_seed(0)
+            calls[family, size] = (
+                lambda member=member, generator=generator: member.estimate(objective, batch, generator).traces,
+                1.0,
+            )
+    return calls
+
+
+def measure(name: str, case: Case, budget: float) -> pd.DataFrame:
+    """All rows of one case."""
+    objective, batch = case.build()
+    ones = torch.ones(len(objective.terms))
+    optimizer = Adam(learning_rate=1e-30)  # the cost of a step without its effect
+    optimizer.start(objective.network)
+
+    def step() -> None:
+        optimizer.step(objective.gradient(batch, ones).gradient, 1.0)
+
+    def fused() -> None:
+        optimizer.step(objective.fused(batch, lambda t: t.sum() / t).gradient, 1.0)
+
+    def row(method: str, size: int, rounds: list[tuple[float, float]], scale: float = 1.0, excess: float = 0.0) -> dict:
+        ratios = sorted(scale * a / b - excess for a, b in rounds)
+        quartiles = statistics.quantiles(ratios, n=4)
+        return {
+            "case": name,
+            "parameters": objective.layout.size,
+            "points": sum(case.counts),
+            "method": method,
+            "size": size,
+            "ratio": statistics.median(ratios),
+            "ratio_q1": quartiles[0],
+            "ratio_q3": quartiles[2],
+            "rounds": len(rounds),
+            "scaled_by": scale,
+            "step_ms": 1e3 * statistics.median(b for _, b in rounds),
+        }
+
+    step()
+    memory_of_step = peak_memory(step)
+    rows = [row("training step", 0, interleaved(step, step, budget)) | {"memory_mib": memory_of_step}]
+    rows.append(row("fused exact, excess", 0, interleaved(fused, step, 2 * budget), excess=1.0))
+    rows[-1]["memory_mib"] = peak_memory(fused)
+    for (method, size), (call, scale) in methods(case, objective, batch).items():
+        print(f"  {method} {size or ''}", flush=True)
+        rows.append(row(method, size, interleaved(call, step, budget), scale))
+        if "exact" in method:
+            rows[-1]["memory_mib"] = peak_memory(call)
+        else:
+            error_t, error_weight, estimates = relative_errors(objective, batch, sketch(method, size), budget)
+            rows[-1] |= {"error_t": error_t, "error_weight": error_weight, "estimates": estimates}
+    return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table for people."""
+    lines = [
+        "| case | method | size | cost in steps (quartiles) | peak memory, MiB | error of t_i | error of λ_i |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for r in table.itertuples():
+        memory = "" if pd.isna(r.memory_mib) else f"{r.memory_mib:.0f}"
+        errors = ["" if pd.isna(e) else f"{100 * e:.1f} %" for e in (r.error_t, r.error_weight)]
+        cost = f"{r.ratio:.3g} ({r.ratio_q1:.3g} to {r.ratio_q3:.3g})"
+        lines.append(f"| {r.case} | {r.method} | {r.size or ''} | {cost} | {memory} | {errors[0]} | {errors[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(table: pd.DataFrame) -> None:
+    """Error of the weights against cost, one panel per case."""
+    names = list(dict.fromkeys(table["case"]))
+    plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "legend.frameon": False})
+    figure, panels = plt.subplots(1, len(names), figsize=(4 * len(names), 4.2), sharey=True, layout="constrained")
+    markers = dict(zip(SIZES, "osD^vXP*", strict=True))
+    for axes, name in zip(panels, names, strict=True):
+        own = table[table["case"] == name]
+        for family, marker in markers.items():
+            points = own[own["method"] == family]
+            axes.loglog(points["ratio"], 100 * points["error_weight"], marker=marker, label=family, markersize=5)
+        for method, style in (("structured exact", "--"), ("fused exact, excess", "-")):
+            cost = own[own["method"] == method]["ratio"].iloc[0]
+            if cost > 0:
+                axes.axvline(cost, color="black", linestyle=style, linewidth=1, label=method)
+        axes.axhline(5, color="0.6", linewidth=1, linestyle=":")
+        axes.set(title=name, xlabel="cost of an update in training steps")
+    panels[0].set_ylabel("rms relative error of the weights, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.savefig(OUT / "kernel.png", dpi=110)
+
+
+def main() -> None:
+    """Measure, or only draw what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="budget of every measurement")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--case", action="append", choices=list(CASES), help="only these cases")
+    parser.add_argument("--plot-only", action="store_true")
+    arguments = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / "kernel.csv"
+    if not arguments.plot_only:
+        torch.set_num_threads(arguments.threads)
+        keep_freed_memory()
+        tables = []
+        for name in arguments.case or CASES:
+            print(name, flush=True)
+            tables.append(measure(name, CASES[name], arguments.seconds))
+        pd.concat(tables).to_csv(path, index=False, float_format="%.5g")
+    table = pd.read_csv(path)
+    (OUT / "kernel.md").write_text(markdown(table), encoding="utf-8")
+    plot(table)
+    print(markdown(table))
+
+
+if __name__ == "__main__":
+    main()
