@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
@@ -20,16 +21,26 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ntkrun.checked import Positive
 from ntkrun.geometry import Method
+from ntkrun.objective import Route
 
 T = TypeVar("T")
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
-GROUPS = ("pde", "network", "weights", "optimizer", "schedule")
+GROUPS = ("pde", "network", "weights", "optimizer", "schedule", "diagnostics")
 
 
 class ConfigError(ValueError):
     """A configuration value that cannot be used; the message is one line for the user."""
+
+
+class KernelSettings(BaseModel):
+    """How Jacobian rows and kernels are computed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    route: Route | Literal["auto"]
+    memory_mib: Positive[int]
 
 
 class Settings(BaseModel):
@@ -45,6 +56,7 @@ class Settings(BaseModel):
     checkpoint_every: Positive[int]
     progress: bool
     plots: bool
+    kernel: KernelSettings
 
 
 class Setup(BaseModel):
@@ -167,7 +179,7 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
     try:
         return TypeAdapter(hint, config=_STRICT).validate_python(value)
     except ValidationError as error:
-        raise ConfigError(_describe(error, key)) from None
+        raise ConfigError(_describe(error, key, value)) from None
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -184,7 +196,7 @@ def _model(model: type[Model], values: Mapping[str, Any], key: str, others: Iter
         first = error.errors()[0]
         if first["type"] == "missing":
             raise ConfigError(f"{prefix}{first['loc'][0]} is missing") from None
-        raise ConfigError(_describe(error, key)) from None
+        raise ConfigError(_describe(error, key, values)) from None
 
 
 def _unknown(key: str, prefix: str, choices: Iterable[str]) -> str:
@@ -193,26 +205,29 @@ def _unknown(key: str, prefix: str, choices: Iterable[str]) -> str:
     return f"unknown key {key}{hint or '; known are ' + ', '.join(prefix + choice for choice in choices)}"
 
 
-def _describe(error: ValidationError, key: str) -> str:
+def _describe(error: ValidationError, key: str, values: Any) -> str:
     """One line: the key, what was given, all that is allowed there."""
     errors = error.errors()
-    first = errors[0]
-    # Locations inside a union name the branch; the value given is that of the whole key.
-    place = ".".join([key] * bool(key) + [str(p) for p in first["loc"] if str(p).replace("_", "").islower()])
-    if len(errors) > 1 and len({e["loc"][:1] for e in errors}) > 1:
-        place = key or place
-    allowed = " or ".join(dict.fromkeys(_allowed(e["msg"]) for e in errors))
-    hint = ""
-    for e in errors:
-        if e["type"] == "literal_error" and isinstance(e["input"], str):
-            hint = closest(e["input"], str(e["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
-    return f"{place}={_shown(first['input'])}: expected {allowed}{hint}"
+    place, given = [key] * bool(key), values
+    for part in errors[0]["loc"]:  # beyond the keys, locations name the branches of a union
+        if not isinstance(given, Mapping) or part not in given:
+            break
+        place.append(str(part))
+        given = given[part]
+    where = ".".join(place)
+    if errors[0]["type"] == "extra_forbidden":
+        return f"unknown key {where}"
+    depth = len(place) - bool(key)
+    same = [e for e in errors if e["loc"][:depth] == errors[0]["loc"][:depth]]
+    allowed = " or ".join(dict.fromkeys(_allowed(e["msg"]) for e in same))
+    words = [w for e in errors if e["type"] == "literal_error" for w in re.findall("'([^']*)'", e["ctx"]["expected"])]
+    return f"{where}={_shown(given)}: expected {allowed}{closest(str(given), words)}"
 
 
 def _allowed(message: str) -> str:
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
-    return message
+    return "keys with values" if message.startswith("a valid dictionary") else message
 
 
 def _shown(value: Any) -> str:

@@ -11,6 +11,7 @@ GROUPS = {
     "weights": "how the loss terms are weighted",
     "optimizer": "the optimiser",
     "schedule": "the learning rate over the run",
+    "diagnostics": "what is recorded besides losses, error and weights",
 }
 
 HEAD = """\
@@ -64,13 +65,18 @@ def _top_level(conf: Traversable) -> tuple[dict[str, str], list[tuple[str, str, 
     """The default choices and the plain keys of config.yaml, read without a YAML parser to start fast."""
     defaults: dict[str, str] = {}
     keys = []
+    parent = ""
     for line in (conf / "config.yaml").read_text(encoding="utf-8").splitlines():
         text, _, comment = line.partition(" # ")
-        key, separator, value = text.removeprefix("  - ").partition(": ")
-        if not separator or key.startswith((" ", "override")):
-            continue
+        key, separator, value = text.partition(":")
+        if key == "hydra":
+            break
         if text.startswith("  - "):
-            defaults[key] = value.strip()
+            defaults[key.removeprefix("  - ")] = value.strip()
+        elif not separator or key.startswith("#"):
+            continue
+        elif not value:
+            parent = f"{key}."
         else:
-            keys.append((key, value.strip(), comment))
+            keys.append((key if key == key.lstrip() else parent + key.lstrip(), value.strip(), comment))
     return defaults, keys

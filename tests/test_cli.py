@@ -57,6 +57,10 @@ def assert_refused(result: Result, cwd: Path, *words: str) -> None:
 
 REFUSED = {
     # command line: what the one line must contain
+    "kernel.route=structure": ("kernel.route=structure", "'per_point'", "did you mean structured?"),
+    "kernel.rout=dense": ("kernel.rout", "did you mean kernel.route?"),
+    "+kernel.foo=1": ("unknown key kernel.foo",),
+    "kernel=3": ("kernel=3", "keys with values"),
     "pde=poison": ("pde=poison", "poisson, wave", "did you mean poisson?"),
     "weights=sketchd": ("weights=sketchd", "exact, none, sketched", "did you mean sketched?"),
     "schedule=qqq": ("schedule=qqq", "constant, cosine, exponential"),
@@ -111,7 +115,7 @@ REFUSED = {
     "+pde.points.bondary=3": ("pde.points", "bondary", "residual, boundary"),
     "~pde.points.boundary": ("pde.points", "residual, boundary"),
     "pde.points.residual=0": ("pde.points.residual=0", "greater than 0"),
-    "pde.points=3": ("pde.points=3", "dictionary"),
+    "pde.points=3": ("pde.points=3", "keys with values"),
     "pde=null": ("pde=null", "poisson, wave"),
     "~weights": ("weights", "weights=NAME"),
     "~iterations": ("iterations", "missing"),
@@ -167,7 +171,7 @@ def test_help_shows_the_whole_menu(arguments: list[str], tmp_path: Path) -> None
     choices = {g: [c.name.removesuffix(".yaml") for c in cs if c.name.endswith(".yaml")] for g, cs in menu.items()}
     lines = [line.strip(" *") for line in result.stdout.splitlines()]
     shown = {group: names for group, names in choices.items() if names}
-    assert set(shown) == {"pde", "network", "weights", "optimizer", "schedule"}
+    assert set(shown) == {"pde", "network", "weights", "optimizer", "schedule", "diagnostics"}
     for group, names in shown.items():
         start = next(i for i, line in enumerate(lines) if line.startswith(f"{group}: "))
         listed = [line.split()[0] for line in lines[start + 1 : start + 1 + len(names)]]

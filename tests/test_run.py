@@ -150,7 +150,7 @@ def test_summary(case: Case) -> None:
             "best_step": metrics["step"][error.idxmin()],
         }
     )
-    phases = {"training", "weight_updates", "evaluation", "saving"}
+    phases = {"training", "weight_updates", "diagnostics", "evaluation", "saving"}
     assert set(summary["seconds"]) == {*phases, "total"}
     assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][phase] for phase in phases))
     assert set(summary["versions"]) == {"ntkrun", "python", "torch", "numpy", "hydra-core", "omegaconf"}
@@ -325,3 +325,19 @@ def test_no_steps_at_all(tmp_path: Path) -> None:
     assert result.status == 0
     assert pd.read_csv(result.directory / "metrics.csv")["step"].tolist() == [0]
     assert len(list((result.directory / "plots").iterdir())) == 8
+
+
+def test_kernel_routes_give_the_same_weights(tmp_path: Path) -> None:
+    weights = []
+    for route in ("structured", "per_point", "dense"):
+        result = ntkrun(
+            *("pde=poisson", "weights.update_every=5", "dtype=float64", f"kernel.route={route}", "plots=false", *SMALL),
+            *("optimizer=gradient_descent", "optimizer.learning_rate=1e-7"),
+            cwd=tmp_path,
+        )
+        assert result.status == 0
+        assert f"kernel route: {route}" in (result.directory / "ntkrun.log").read_text()
+        table = pd.read_csv(result.directory / "weights.csv")
+        weights.append(table[["weight/residual", "weight/boundary"]].to_numpy())
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-9)
+    np.testing.assert_allclose(weights[2], weights[0], rtol=1e-9)
