@@ -38,9 +38,10 @@ from ntkrun.allocator import keep_freed_memory
 from ntkrun.geometry import Sampler
 from ntkrun.network import MLP
 from ntkrun.ntk.sketch import Sketch
-from ntkrun.objective import Batch, Objective
+from ntkrun.objective import Objective
 from ntkrun.optimizer import Adam
 from ntkrun.pde import PDE, Poisson, Wave
+from ntkrun.residuals import Batch
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 MEGABYTE = 2**20

@@ -16,8 +16,9 @@ from ntkrun.network import MLP
 from ntkrun.ntk.differences import balanced_step, difference_quotient
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.ntk.trace import hutchpp_samples, xtrace_samples
-from ntkrun.objective import Batch, Objective
+from ntkrun.objective import Objective
 from ntkrun.pde import Poisson, Wave
+from ntkrun.residuals import Batch
 from tests.oracle import dense_jacobians, draw_batch
 from tests.problems import System, mlp
 
