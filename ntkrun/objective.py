@@ -21,7 +21,7 @@ from ntkrun.ntk import Jacobian, RowBlock, StackedJacobian, StructuredJacobian
 from ntkrun.ntk.per_point import PerPointJacobian, dense_jacobian
 from ntkrun.ntk.structured import row_blocks
 from ntkrun.pde import PDE
-from ntkrun.residuals import Batch, Group, Residuals
+from ntkrun.residuals import PROBE_POINTS, Batch, Group, Residuals
 
 Route = Literal["structured", "per_point", "dense"]
 
@@ -61,8 +61,13 @@ class Objective(Residuals):
         network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
         route: how Jacobian rows are computed. ``structured``: from layer inputs and gradients;
             ``per_point``: one reverse pass per row, in chunks; ``dense``: the whole matrix. ``auto`` takes
-            the first of these whose J^T 1 agrees with back-propagation.
+            the first of these that fits: the first two need residuals that depend on their own point alone,
+            and their J^T 1 must agree with back-propagation.
         memory: bytes that intermediate products of kernel computations may take.
+
+    Attributes:
+        route: the route in use.
+        pointwise: whether residuals at a point depend on that point alone.
 
     Raises:
         ProblemError: the problem's definition does not fit itself or the network.
@@ -166,19 +171,35 @@ class Objective(Residuals):
         return StackedJacobian(self.jacobians(batch))
 
     def _choose_route(self, wanted: Route | Literal["auto"], probe: Batch) -> None:
+        self.pointwise = self._rows_stand_alone(probe)
         candidates: tuple[Route, ...] = ("structured", "per_point", "dense") if wanted == "auto" else (wanted,)
+        name = type(self.network).__name__
         for route in candidates:
             if route == "structured" and not isinstance(self.network, JetNetwork):
                 continue
             self.route = route
-            if route == "dense" or self._rows_agree(probe):
+            if route == "dense" or (self.pointwise and self._rows_agree(probe)):
                 return
-        raise RouteError(f"route {wanted} does not fit {type(self.network).__name__}: its J^T 1 is not the gradient")
+        if not self.pointwise:
+            raise RouteError(f"route {wanted} does not fit {name}: its residuals at one point depend on other points")
+        raise RouteError(f"route {wanted} does not fit {name}: its J^T 1 is not the gradient")
+
+    def _rows_stand_alone(self, probe: Batch) -> bool:
+        """Whether residuals at a point stay what they are when the point is evaluated alone."""
+        tolerance = torch.finfo(self.like.dtype).eps ** 0.5
+        together = self.residuals(probe)
+        for k in range(PROBE_POINTS):
+            alone = self.residuals(self.subset(probe, [torch.tensor([k])] * len(self.terms)))
+            for rows, own in zip(together, alone, strict=True):
+                there = rows.view(-1, PROBE_POINTS)[:, k]
+                if (there - own).norm() > tolerance * (own.norm() + 1e-3 * rows.norm()):
+                    return False
+        return True
 
     def _rows_agree(self, probe: Batch) -> bool:
         """Whether J^T 1 equals back-propagation of the summed residuals, parameter by parameter.
 
-        This catches parameters that are used outside of linear maps, and rows that share points.
+        This catches parameters that are used outside of linear maps.
         """
         ours = sum(j.rmatvec(self.like.new_ones(1, j.rows)) for j in self.jacobians(probe))
         assert isinstance(ours, Tensor)

@@ -16,6 +16,8 @@ from ntkrun.ntk.jacobian import ParameterLayout
 from ntkrun.ntk.per_point import RowFunction
 from ntkrun.pde import PDE, Columns, ProblemError, Term
 
+PROBE_POINTS = 3
+
 
 @dataclass(frozen=True)
 class Group:
@@ -102,8 +104,10 @@ class Residuals:
         return tuple(n * m for n, m in zip(self.point_counts(batch), self.components, strict=True))
 
     def probe_batch(self) -> Batch:
-        """Three points of every term, for first checks of a definition."""
-        points = {t.name: Sampler(t.region, 3, "uniform", i).draw().to(self.like) for i, t in enumerate(self.terms)}
+        """A few points of every term, for first checks of a definition."""
+        points = {
+            t.name: Sampler(t.region, PROBE_POINTS, "uniform", i).draw().to(self.like) for i, t in enumerate(self.terms)
+        }
         return self.batch(points)
 
     def residuals(self, batch: Batch, parameters: Mapping[str, Tensor] | None = None) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 Usage: python scripts/benchmark_kernel.py [--seconds S] [--threads T] [--max-cost STEPS] [--case NAME ...]
        python scripts/benchmark_kernel.py --plot-only
+       python scripts/benchmark_kernel.py --growth [--threads T]
 
 For each case, every method is timed in turn with an unweighted training step (gradient and Adam), in one
 process; the ratio to that step is formed round by round, and medians with quartiles are reported. Peak
@@ -283,6 +284,23 @@ def plot(table: pd.DataFrame) -> None:
     figure.savefig(OUT / "kernel.png", dpi=110)
 
 
+def growth() -> None:
+    """Print how the seconds of exact traces grow with points and parameters, with log-log slopes."""
+    sizes = {
+        "points": [Case(Wave(), 64, 3, (n, n // 10, n // 10, n // 10)) for n in (500, 1000, 2000, 4000, 8000, 16000)],
+        "parameters": [Case(Wave(), width, 3, (1000, 100, 100, 100)) for width in (64, 128, 256, 512, 1024)],
+    }
+    for name, cases in sizes.items():
+        rows = []
+        for case in cases:
+            objective, batch = case.build()
+            best = min(seconds(lambda o=objective, b=batch: o.traces(b)) for _ in range(7))  # type: ignore[misc]
+            rows.append((sum(case.counts) if name == "points" else objective.layout.size, best))
+            print(f"{name} {rows[-1][0]}: {1e3 * best:.2f} ms", flush=True)
+        slope = math.log(rows[-1][1] / rows[0][1]) / math.log(rows[-1][0] / rows[0][0])
+        print(f"slope of the cost of exact traces in {name}: {slope:.2f}")
+
+
 def main() -> None:
     """Measure, or only draw what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -291,7 +309,13 @@ def main() -> None:
     parser.add_argument("--max-cost", type=float, default=10.0, help="of a sketch, in training steps")
     parser.add_argument("--case", action="append", choices=list(CASES), help="only these cases")
     parser.add_argument("--plot-only", action="store_true")
+    parser.add_argument("--growth", action="store_true", help="only print how exact traces grow with the size")
     arguments = parser.parse_args()
+    if arguments.growth:
+        torch.set_num_threads(arguments.threads)
+        keep_freed_memory()
+        growth()
+        return
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / "kernel.csv"
     if not arguments.plot_only:

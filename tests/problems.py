@@ -91,6 +91,19 @@ class Coupled(nn.Module):
         return u + u.mean(0, keepdim=True)
 
 
+class CoupledJets(JetNetwork):
+    """As ``Coupled``, built of jets: J^T 1 of the structured route is the gradient, but its rows are wrong."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.inner = MLP(5, 1, domain=domain, outputs=outputs)
+
+    def forward(self, jet: Jet) -> Jet:
+        jet = self.inner(jet)
+        streams = jet.resolve()
+        return Jet(streams + streams.mean(1, keepdim=True), jet.plan, None, jet.uses)
+
+
 class Plain(nn.Module):
     """A network that knows nothing of jets."""
 

@@ -44,6 +44,9 @@ class Weighting(ABC):
         Args:
             objective: the problem and network to be trained.
             seed: of the weighting's own random numbers.
+
+        Raises:
+            ValueError: the weighting does not fit the network.
         """
         self.weights = torch.ones(len(objective.terms), dtype=objective.like.dtype, device=objective.like.device)
 

@@ -63,6 +63,8 @@ class Sketched(NTKWeighting):
         )
 
     def start(self, objective: Objective, seed: int) -> None:
+        if self.distribution == "coordinate" and not objective.pointwise:
+            raise ValueError("distribution=coordinate needs residuals that depend on their own point alone")
         super().start(objective, seed)
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
         self.previous: dict[str, Tensor] = {}

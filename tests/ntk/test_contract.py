@@ -13,7 +13,7 @@ from ntkrun.geometry import Box
 from ntkrun.objective import Objective, Route, RouteError
 from ntkrun.pde import PDE, Poisson, Wave
 from tests.oracle import dense_jacobians, draw_points, relative
-from tests.problems import Coupled, Gain, Mixed, Plain, Shared, System, frozen_mlp, mlp, ntk_mlp
+from tests.problems import Coupled, CoupledJets, Gain, Mixed, Plain, Shared, System, frozen_mlp, mlp, ntk_mlp
 
 NETWORKS: dict[str, Callable[[Box, int], nn.Module]] = {
     "mlp": mlp,
@@ -155,14 +155,24 @@ def test_no_side_effects(case: Case) -> None:
 
 @pytest.mark.parametrize(
     ("network", "route"),
-    [(mlp, "structured"), (Shared, "structured"), (Gain, "per_point"), (Plain, "per_point"), (Coupled, "dense")],
+    [
+        (mlp, "structured"),
+        (Shared, "structured"),
+        (Gain, "per_point"),
+        (Plain, "per_point"),
+        (Coupled, "dense"),
+        (CoupledJets, "dense"),
+    ],
 )
 def test_automatic_route(network: Callable[[Box, int], nn.Module], route: Route) -> None:
     pde = System()
     assert Objective(pde, network(pde.domain, 2).double()).route == route
 
 
-@pytest.mark.parametrize(("network", "route"), [(Gain, "structured"), (Plain, "structured"), (Coupled, "per_point")])
+@pytest.mark.parametrize(
+    ("network", "route"),
+    [(Gain, "structured"), (Plain, "structured"), (Coupled, "per_point"), (CoupledJets, "structured")],
+)
 def test_routes_that_do_not_fit_are_refused(network: Callable[[Box, int], nn.Module], route: Route) -> None:
     pde = System()
     with pytest.raises(RouteError, match=f"route {route} does not fit"):

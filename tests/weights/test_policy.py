@@ -10,6 +10,7 @@ from ntkrun.objective import Objective
 from ntkrun.pde import Poisson, Wave
 from ntkrun.weights import Exact, NTKWeighting, Sketched, Unweighted
 from tests.oracle import dense_jacobians, draw_batch, relative
+from tests.problems import CoupledJets
 
 TRACES = torch.tensor([60.0, 4.0, 1.0], dtype=torch.float64)
 ROWS = torch.tensor([30.0, 1.0, 4.0], dtype=torch.float64)
@@ -205,3 +206,10 @@ def test_exact_values_beside_the_sketched() -> None:
     assert relative(update.extras["exact_trace"], objective.traces(batch)) < 1e-13
     assert relative(update.extras["exact_weight"], t.sum() / t) < 1e-13
     assert set(update.extras) == set(weighting.extras())
+
+
+def test_coordinate_sketches_need_rows_of_their_own_points() -> None:
+    pde = Poisson()
+    objective = Objective(pde, CoupledJets(pde.domain).double())
+    with pytest.raises(ValueError, match="distribution=coordinate needs residuals that depend on their own point"):
+        Sketched().start(objective, seed=0)
