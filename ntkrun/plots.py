@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from ntkrun.spectrum_plots import plot_spectrum
+
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -34,7 +36,7 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw all figures of a run into ``directory/plots``, as PNG and PDF.
 
     Args:
-        directory: a run directory with ``metrics.csv``, ``weights.csv`` and ``solution.npz``.
+        directory: a run directory with ``metrics.csv``, ``weights.csv``, ``solution.npz`` and perhaps ``spectrum.npz``.
 
     Returns:
         The files written.
@@ -49,6 +51,9 @@ def plot_run(directory: Path) -> list[Path]:
             figures["error"] = plot_error(metrics)
         with np.load(directory / "solution.npz") as solution:
             figures["solution"] = plot_solution(dict(solution))
+        if (directory / "spectrum.npz").exists():
+            with np.load(directory / "spectrum.npz") as file:
+                figures |= plot_spectrum(dict(file))
         return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
 
 

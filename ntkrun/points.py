@@ -42,11 +42,14 @@ class PointSource:
             for i, term in enumerate(objective.terms)
         }
         self.points: dict[str, Tensor] = {}
+        self._drawn_at: int | None = None
         self._batch: Batch = ()
 
     def at(self, step: int) -> Batch:
         """The batch for this step; must be asked in the order of the steps."""
-        if not self.points or (self._every is not None and step % self._every == 0):
+        due = self._every is not None and step % self._every == 0 and step != self._drawn_at
+        if not self.points or due:
+            self._drawn_at = step
             self._use({name: sampler.draw() for name, sampler in self._samplers.items()})
         return self._batch
 
@@ -61,12 +64,17 @@ class PointSource:
         self._batch = self._objective.batch({name: x.to(like) for name, x in points.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """The points in use and how many draws were made."""
-        return {"points": self.points, "samplers": {n: s.state_dict() for n, s in self._samplers.items()}}
+        """The points in use, the step they were drawn at, and how many draws were made."""
+        return {
+            "drawn_at": self._drawn_at,
+            "points": self.points,
+            "samplers": {n: s.state_dict() for n, s in self._samplers.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         for name, sampler in self._samplers.items():
             sampler.load_state_dict(state["samplers"][name])
+        self._drawn_at = state["drawn_at"]
         if state["points"]:
             self._use({name: state["points"][name].cpu() for name in self._samplers})

@@ -17,6 +17,7 @@ from ntkrun.ntk.per_point import RowFunction
 from ntkrun.pde import PDE, Columns, ProblemError, Term
 
 PROBE_POINTS = 3
+SMALL = 0.1  # the most that a joined group may add to the work of another
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ class Residuals:
         )
 
     def batch(self, points: Mapping[str, Tensor]) -> Batch:
-        """Gather the points of terms with equal needs.
+        """Gather the points of terms with equal needs, and those of few points with others that need more.
 
         Args:
             points: the points of each term by name, ``[N_i, d]``, of the network's dtype and device.
         """
         batch = []
-        for plan, members in self._plans:
+        for plan, members in self._join_small([len(points[name]) for name in self.names]):
             parts = [points[self.names[i]] for i in members]
             slices, start = [], 0
             for part in parts:
@@ -212,6 +213,25 @@ class Residuals:
         return [
             (plan_streams(sorted(indices), self.pde.coordinates), tuple(members)) for indices, members in groups.items()
         ]
+
+    def _join_small(self, counts: Sequence[int]) -> list[tuple[StreamPlan, tuple[int, ...]]]:
+        """The groups, those joined to a larger one whose streams serve them and whose work they hardly add to.
+
+        A pass costs as much for two points as for fifty; a few rows that carry unused streams cost nothing.
+        """
+        groups = sorted(self._plans, key=lambda group: -group[0].streams * sum(counts[i] for i in group[1]))
+        joined: list[tuple[StreamPlan, tuple[int, ...]]] = []
+        for plan, members in groups:
+            rows = sum(counts[i] for i in members)
+            for k, (larger, others) in enumerate(joined):
+                work = larger.streams * sum(counts[i] for i in others)
+                serves = {index for index, _ in plan.recipes} <= {index for index, _ in larger.recipes}
+                if serves and larger.streams * rows <= SMALL * work:
+                    joined[k] = (larger, (*others, *members))
+                    break
+            else:
+                joined.append((plan, members))
+        return joined
 
     def term_function(self, group: Group, i: int) -> RowFunction:
         """The residual of term i as a function of trainable parameters and points, ``[N, m]``."""

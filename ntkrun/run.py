@@ -14,10 +14,11 @@ from torch import nn
 from ntkrun.allocator import keep_freed_memory
 from ntkrun.checkpoints import NAME, CheckpointError, load_checkpoint
 from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, read_setup
+from ntkrun.diagnostics import Diagnostics
 from ntkrun.evaluation import Evaluator
 from ntkrun.geometry import mix_seed
 from ntkrun.logs import logging_to
-from ntkrun.objective import Objective
+from ntkrun.objective import Objective, RouteError
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.pde import PDE, ProblemError
 from ntkrun.points import PointSource
@@ -42,6 +43,7 @@ class Parts:
     schedule: Schedule
     points: PointSource
     evaluator: Evaluator
+    diagnostics: Diagnostics
 
 
 def assemble(values: Mapping[str, Any]) -> Parts:
@@ -60,6 +62,7 @@ def assemble(values: Mapping[str, Any]) -> Parts:
     weighting = build(values["weights"], "weights", Weighting)
     optimizer = build(values["optimizer"], "optimizer", Optimizer)
     schedule = build(values["schedule"], "schedule", Schedule)
+    diagnostics = build(values["diagnostics"], "diagnostics", Diagnostics)
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
     runtime = {"domain": pde.domain, "outputs": len(pde.fields), "generator": generator}
@@ -68,19 +71,25 @@ def assemble(values: Mapping[str, Any]) -> Parts:
         raise ConfigError("network: no trainable parameters")
     network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
     try:
-        objective = Objective(pde, network)
+        objective = Objective(pde, network, settings.kernel.route, settings.kernel.memory_mib * 2**20)
         points = PointSource(objective, setup.points, setup.sampling, setup.resample_every, settings.seed)
         evaluator = Evaluator(objective, setup.grid)
     except ProblemError as error:
         raise ConfigError(f"pde: {error}") from None
+    except RouteError as error:
+        raise ConfigError(f"kernel.{error}") from None
     except ValueError as error:
         raise ConfigError(f"pde.points: {error}") from None
-    weighting.start(objective, settings.seed)
+    try:
+        weighting.start(objective, settings.seed)
+    except ValueError as error:
+        raise ConfigError(f"weights: {error}") from None
+    diagnostics.start(objective, settings.iterations)
     try:
         optimizer.start(network)
     except ValueError as error:
         raise ConfigError(f"optimizer.{error}") from None
-    return Parts(settings, setup, objective, weighting, optimizer, schedule, points, evaluator)
+    return Parts(settings, setup, objective, weighting, optimizer, schedule, points, evaluator, diagnostics)
 
 
 def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) -> Outcome:
@@ -123,7 +132,7 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
 def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
     """Put a checkpoint's state into the parts of a run."""
     try:
-        return restore(parts.objective, parts.weighting, parts.optimizer, parts.points, state)
+        return restore(parts.objective, parts.weighting, parts.optimizer, parts.points, parts.diagnostics, state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{NAME} does not fit this run: {reason}") from None
@@ -144,6 +153,7 @@ def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest,
         schedule=parts.schedule,
         points=parts.points,
         evaluator=parts.evaluator,
+        diagnostics=parts.diagnostics,
         records=records,
         directory=directory,
         iterations=parts.settings.iterations,
@@ -181,6 +191,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
 def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome) -> None:
     """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone."""
     write_points(parts.points, directory)
+    parts.diagnostics.finish(directory)
     with trainer.progress.phase("evaluation"):
         write_solution(parts.evaluator, parts.objective.pde.fields, directory)
     write_summary(parts.settings, trainer, outcome, directory)

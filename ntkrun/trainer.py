@@ -15,16 +15,18 @@ import torch
 from tqdm import tqdm
 
 from ntkrun.checkpoints import save_checkpoint
+from ntkrun.diagnostics import Diagnostics
 from ntkrun.evaluation import Evaluator
 from ntkrun.objective import Objective
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.points import PointSource
 from ntkrun.records import Records
+from ntkrun.residuals import Batch
 from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
 
-PHASES = ("training", "weight_updates", "evaluation", "saving")
+PHASES = ("training", "weight_updates", "diagnostics", "evaluation", "saving")
 
 
 class DivergenceError(RuntimeError):
@@ -75,7 +77,7 @@ class Trainer:
     """Everything one run consists of.
 
     Attributes:
-        objective, weighting, optimizer, schedule, points, evaluator: the parts, started.
+        objective, weighting, optimizer, schedule, points, evaluator, diagnostics: the parts, started.
         records: where rows go.
         directory: where checkpoints go.
         iterations: length of the run in optimiser steps.
@@ -91,6 +93,7 @@ class Trainer:
     schedule: Schedule
     points: PointSource
     evaluator: Evaluator
+    diagnostics: Diagnostics
     records: Records
     directory: Path
     iterations: int
@@ -119,6 +122,7 @@ class Trainer:
                 step = progress.step
                 start = time.perf_counter()
                 batch = self.points.at(step)
+                start += self._observe(batch)
                 evaluation, update = self.weighting.evaluate(step, self.objective, batch)
                 self._watch(step, evaluation.losses)
                 if update is not None:
@@ -142,6 +146,7 @@ class Trainer:
                 losses = self.objective.losses(batch)
                 self._watch(progress.step, losses)
                 self._log(losses, self.weighting.weights, bar)
+                self._observe(batch)
             self.save()
         return finished
 
@@ -164,12 +169,21 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "weighting": self.weighting.state_dict(),
             "points": self.points.state_dict(),
+            "diagnostics": self.diagnostics.state_dict(),
             "random": torch.get_rng_state(),
         }
 
     def _bar(self) -> tqdm[Any]:
         disable = None if self.show_bar else True
         return tqdm(total=self.iterations, initial=self.progress.step, disable=disable, unit="it", dynamic_ncols=True)
+
+    def _observe(self, batch: Batch) -> float:
+        """Call the diagnostics; returns the seconds that they took, which count as a phase of their own."""
+        start = time.perf_counter()
+        self.diagnostics.observe(self.progress.step, self.objective, batch)
+        seconds = time.perf_counter() - start
+        self.progress.seconds["diagnostics"] += seconds
+        return seconds
 
     def _watch(self, step: int, losses: torch.Tensor) -> None:
         """Keep the losses of a step until the next check, without waiting for the device."""
@@ -232,7 +246,12 @@ class Trainer:
 
 
 def restore(
-    objective: Objective, weighting: Weighting, optimizer: Optimizer, points: PointSource, state: Mapping[str, Any]
+    objective: Objective,
+    weighting: Weighting,
+    optimizer: Optimizer,
+    points: PointSource,
+    diagnostics: Diagnostics,
+    state: Mapping[str, Any],
 ) -> Progress:
     """Put what ``Trainer.state_dict`` gave into the parts of a run; returns how far that run had come."""
     progress = Progress(**state["progress"])
@@ -240,5 +259,6 @@ def restore(
     optimizer.load_state_dict(state["optimizer"])
     weighting.load_state_dict(state["weighting"])
     points.load_state_dict(state["points"])
+    diagnostics.load_state_dict(state["diagnostics"])
     torch.set_rng_state(state["random"])
     return progress

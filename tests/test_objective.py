@@ -11,7 +11,7 @@ from ntkrun.geometry import Box
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Poisson, ProblemError, Term, Wave
-from tests.oracle import draw_batch, relative, residual_rows
+from tests.oracle import dense_jacobians, draw_batch, relative, residual_rows
 from tests.problems import ONE, System, mlp
 
 
@@ -21,6 +21,22 @@ def test_terms_with_equal_needs_share_a_pass() -> None:
     _, batch = draw_batch(objective, [4, 3, 2, 2])
     assert [group.members for group in batch] == [(0,), (1, 2), (3,)]
     assert [group.plan.streams for group in batch] == [5, 1, 2]
+
+
+def test_terms_of_few_points_join_a_larger_pass() -> None:
+    """With the same residuals, traces and gradient."""
+    pde = Poisson()
+    objective = Objective(pde, mlp(pde.domain).double())
+    points, batch = draw_batch(objective, [40, 2])
+    assert [group.members for group in batch] == [(0, 1)]
+    for ours, expected in zip(objective.residuals(batch), residual_rows(objective, points), strict=True):
+        assert relative(ours, expected) < 1e-11
+    evaluation = objective.fused(batch, lambda traces: traces.sum() / traces)
+    traces = torch.stack([dense.square().sum() for dense in dense_jacobians(objective, points)])
+    assert evaluation.traces is not None
+    assert relative(evaluation.traces, traces) < 1e-12
+    plain = objective.gradient(batch, evaluation.weights)
+    assert relative(objective.layout.flatten(evaluation.gradient), objective.layout.flatten(plain.gradient)) < 1e-12
 
 
 def test_residuals_against_nested_autograd() -> None:

@@ -1,0 +1,114 @@
+"""Eigenvalues of the kernel and drift of kernel and parameters along a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntkrun.checked import NonNegative, Positive
+from ntkrun.diagnostics.base import Diagnostics
+from ntkrun.files import write_atomically
+from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
+from ntkrun.objective import Objective
+from ntkrun.residuals import Batch
+
+
+class Spectrum(Diagnostics):
+    """Spectra of the kernel K of all residual rows and of its blocks K_ii, and drift since step 0.
+
+    Always at points of step 0, for otherwise the drift would mix in the change of points, and in float64
+    on a copy of the network in evaluation mode, for in float32 round-off hides all eigenvalues below 1e-7
+    of the largest.
+
+    Args:
+        steps: when to observe, besides step 0 and the end of the run; steps beyond the end are ignored.
+        points: the most points per term to take, chosen at random; ``None`` takes all.
+    """
+
+    def __init__(self, *, steps: list[NonNegative[int]], points: Positive[int] | None = 200) -> None:
+        self.steps = frozenset(steps)
+        self.points = points
+
+    def start(self, objective: Objective, iterations: int) -> None:
+        self._due = {0, *self.steps, iterations}
+        network = copy.deepcopy(objective.network).to(torch.float64).eval()
+        self._double = Objective(objective.pde, network, memory=objective.memory)
+        self._observed: dict[int, dict[str, Tensor]] = {}
+        self._points: dict[str, Tensor] = {}
+        self._first_parameters: Tensor | None = None
+        self._first_kernels: dict[str, Tensor] = {}
+
+    def observe(self, step: int, objective: Objective, batch: Batch) -> None:
+        if step not in self._due:
+            return
+        double = self._double
+        double.network.load_state_dict(objective.network.state_dict())
+        parameters = double.parameter_vector()
+        if self._first_parameters is None:
+            self._first_parameters, self._points = parameters, self._choose(objective, batch)
+        if not self._first_kernels:  # not part of the checkpoint, which they would make large
+            with double.at(self._first_parameters):
+                self._first_kernels = self._kernels()
+        values = {"parameter_drift": drift(parameters, self._first_parameters)}
+        for name, matrix in self._kernels().items():
+            spectrum = eigenvalues(matrix)
+            values[f"eigenvalues{name}"] = spectrum
+            values[f"kernel_drift{name}"] = drift(matrix, self._first_kernels[name])
+            values[f"effective_rank{name}"] = effective_rank(spectrum)
+            values[f"condition_number{name}"] = condition_number(spectrum)
+        self._observed[step] = {name: value.cpu() for name, value in values.items()}
+
+    def finish(self, directory: Path) -> None:
+        """Write ``spectrum.npz``.
+
+        ``steps`` are the T steps observed, ``eigenvalues`` those of K, ``[T, N]``, the largest first;
+        ``kernel_drift``, ``effective_rank`` and ``condition_number``, ``[T]``, are also of K, and
+        with ``/<term>`` of K_ii; ``parameter_drift``, ``[T]``, is that of the trainable parameters.
+        """
+        if not self._observed:
+            return
+        steps = sorted(self._observed)
+        arrays: dict[str, Any] = {"steps": np.array(steps)}
+        for name in self._observed[steps[0]]:
+            arrays[name] = torch.stack([self._observed[step][name] for step in steps]).numpy()
+        write_atomically(directory / "spectrum.npz", lambda file: np.savez_compressed(file, **arrays))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"observed": self._observed, "points": self._points, "first_parameters": self._first_parameters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        # The end of a run that is made longer gives way to what an uninterrupted run observes.
+        self._observed = {step: values for step, values in state["observed"].items() if step in self._due}
+        device = self._double.like.device
+        self._points = {name: x.to(device) for name, x in state["points"].items()}
+        first = state["first_parameters"]
+        self._first_parameters = None if first is None else first.to(device)
+        self._first_kernels = {}
+
+    def _choose(self, objective: Objective, batch: Batch) -> dict[str, Tensor]:
+        """At most ``points`` points of every term, in float64.
+
+        At random without replacement: a regular choice would favour some region of a grid or of a Sobol sequence.
+        """
+        generator = torch.Generator().manual_seed(0)
+        chosen = {}
+        for group in batch:
+            for i, rows in zip(group.members, group.slices, strict=True):
+                x = group.x[rows].to(torch.float64)
+                if self.points is not None and self.points < len(x):
+                    x = x[torch.randperm(len(x), generator=generator)[: self.points].sort().values.to(x.device)]
+                chosen[objective.names[i]] = x
+        return chosen
+
+    def _kernels(self) -> dict[str, Tensor]:
+        """K under ``""`` and every K_ii under ``"/<term>"``, the suffixes of their arrays' names."""
+        batch = self._double.batch(self._points)
+        whole = kernel(self._double, batch)
+        blocks = diagonal_blocks(whole, self._double.row_counts(batch))
+        return {"": whole, **{f"/{name}": block for name, block in zip(self._double.names, blocks, strict=True)}}
