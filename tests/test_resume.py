@@ -152,7 +152,7 @@ def test_a_run_may_be_interrupted_again_and_again(tmp_path: Path, stop_at: Calla
     assert_same_end(whole, parts)
 
 
-@pytest.mark.parametrize("stop", [13, 20], ids=["between-rows", "on-a-row"])
+@pytest.mark.parametrize("stop", [0, 13, 20], ids=["untrained", "between-rows", "on-a-row"])
 def test_a_finished_run_can_be_made_longer(stop: int, tmp_path: Path) -> None:
     """Its closing row gives way to what an uninterrupted run writes."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
