@@ -25,7 +25,7 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         ("relative L2 error, best", _error(error["best"], error["best_step"])),
         ("training", f"{seconds['training']:.2f} s"),
         ("weight updates", f"{seconds['weight_updates']:.2f} s ({updates} update{'s' * (updates != 1)})"),
-        *([("diagnostics", f"{seconds['diagnostics']:.2f} s")] if seconds["diagnostics"] else []),
+        *([("diagnostics", f"{seconds['diagnostics']:.2f} s")] if seconds["diagnostics"] >= 0.005 else []),
         ("evaluation", f"{seconds['evaluation']:.2f} s"),
         ("saving", f"{seconds['saving']:.2f} s"),
     ]

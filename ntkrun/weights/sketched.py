@@ -39,7 +39,7 @@ class Sketched(NTKWeighting):
         compare_exact: log exact traces and weights beside the sketched ones (their cost is not counted).
     """
 
-    sketch_size: Positive[int] = 16
+    sketch_size: Positive[int] = 64
     side: Side = "residual"
     derivative: Derivative = "autodiff"
     distribution: Distribution = "coordinate"
