@@ -26,6 +26,7 @@ from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
 
+HISTORY = 1024  # steps whose losses may wait for a check
 PHASES = ("training", "weight_updates", "diagnostics", "evaluation", "saving")
 
 
@@ -113,7 +114,7 @@ class Trainer:
             DivergenceError: a loss, trace, weight or parameter is not finite. The last checkpoint stays as it was.
         """
         progress = self.progress
-        self._history = self.objective.like.new_empty(self.log_every, len(self.objective.terms))
+        self._history = self.objective.like.new_empty(min(self.log_every, HISTORY), len(self.objective.terms))
         self._unchecked: list[int] = []
         self._updates: list[tuple[int, float, WeightUpdate]] = []
         self._warned: set[str] = set()
@@ -189,7 +190,7 @@ class Trainer:
         """Keep the losses of a step until the next check, without waiting for the device."""
         self._history[len(self._unchecked)] = losses
         self._unchecked.append(step)
-        if len(self._unchecked) == self.log_every:
+        if len(self._unchecked) == len(self._history):
             self._check()
 
     def _check(self) -> None:

@@ -341,3 +341,14 @@ def test_kernel_routes_give_the_same_weights(tmp_path: Path) -> None:
         weights.append(table[["weight/residual", "weight/boundary"]].to_numpy())
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-9)
     np.testing.assert_allclose(weights[2], weights[0], rtol=1e-9)
+
+
+def test_rows_may_be_rarer_than_checks(tmp_path: Path) -> None:
+    """A huge log_every neither takes memory nor delays the discovery of a divergence."""
+    result = ntkrun(
+        *("pde=poisson", *SMALL, "log_every=1000000000", "iterations=1500", "plots=false"),
+        *("optimizer=gradient_descent", "optimizer.learning_rate=1e3"),
+        cwd=tmp_path,
+    )
+    assert result.status == 1
+    assert re.search(r"step \d+: the loss of term", result.stderr)
