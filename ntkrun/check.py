@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.config import ConfigError, plain
+from ntkrun.refusal import refuse
 from ntkrun.run import assemble
 
 
@@ -30,9 +30,3 @@ def own_values(config: DictConfig) -> dict[str, Any]:
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     assert isinstance(own, DictConfig)
     return plain(own)
-
-
-def refuse(reason: object) -> NoReturn:
-    """Print one line to standard error and leave with exit status 2."""
-    print(f"ntkrun: {reason}", file=sys.stderr)
-    sys.exit(2)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ntkrun.refusal import refuse
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -33,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"ntkrun {__version__}")
         sys.exit(0)
     if complaint := _wrong_form(arguments):
-        print(f"ntkrun: {complaint}", file=sys.stderr)
-        sys.exit(2)
+        refuse(complaint)
     sys.path.insert(0, os.getcwd())  # where users keep their own problems
     if any(argument.startswith("resume=") for argument in arguments):
         sys.exit(_resume(arguments))
@@ -89,7 +90,6 @@ def _hydra(arguments: Sequence[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        from ntkrun.check import refuse
         from ntkrun.config import ConfigError
         from ntkrun.explain import explain
 
@@ -112,7 +112,6 @@ def _run(config: DictConfig, directory: Path) -> int:
 
 
 def _resume(arguments: Sequence[str]) -> int:
-    from ntkrun.check import refuse
     from ntkrun.checkpoints import CheckpointError
     from ntkrun.closing import print_closing
     from ntkrun.config import ConfigError

@@ -24,19 +24,21 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        return (
-            f"{group}={choice}: no such choice; allowed are {', '.join(error.options)}{closest(choice, error.options)}"
-        )
+        return _no_such_choice(f"{group}={choice}", choice, error.options)
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key in GROUPS and isinstance(error, ValueError) and not isinstance(error, HydraException):
-            return f"{argument}: no such choice; allowed are {', '.join(choices(key))}{closest(value, choices(key))}"
+            return _no_such_choice(argument, value, choices(key))
         if reason := _unparsable(argument):
             return f"{argument}: not of the form key=value: {reason}"
     text = str(error) or type(error).__name__
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
         return _unknown_key(match[1], arguments)
     return " ".join(re.sub(r"See https?://\S+ for details", "", text).split())
+
+
+def _no_such_choice(given: str, choice: str, options: Sequence[str]) -> str:
+    return f"{given}: no such choice; allowed are {', '.join(options)}{closest(choice, options)}"
 
 
 def _unparsable(argument: str) -> str | None:
@@ -65,9 +67,9 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
 
 def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
     """Every key of the configuration with the command line's choices from groups."""
-    choices = [a for a in arguments if a.partition("=")[0] in GROUPS]
+    chosen = [a for a in arguments if a.partition("=")[0] in GROUPS]
     GlobalHydra.instance().clear()
-    for overrides in (choices, []):
+    for overrides in (chosen, []):
         try:
             with initialize_config_module("ntkrun.conf", version_base="1.3"):
                 values = plain(compose("config", overrides=overrides))

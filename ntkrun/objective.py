@@ -95,13 +95,7 @@ class Objective(Residuals):
             weights: ``[n]``.
         """
         losses = torch.stack([r.square().mean() for r in self.residuals(batch)])
-        parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        gradients = torch.autograd.grad(weights @ losses, list(parameters.values()), allow_unused=True)
-        named = {
-            name: torch.zeros_like(p) if g is None else g
-            for (name, p), g in zip(parameters.items(), gradients, strict=True)
-        }
-        return Evaluation(losses.detach(), weights, named)
+        return Evaluation(losses.detach(), weights, self._back_propagate(weights @ losses))
 
     def fused(self, batch: Batch, weigh: Weigh) -> Evaluation:
         """Gradient and exact traces from one forward and one backward pass.
@@ -153,7 +147,7 @@ class Objective(Residuals):
         """J_i of every term, as linear operators."""
         out: dict[int, Jacobian] = {}
         if self.route == "dense":
-            return tuple(dense_jacobian(f, self.network, self.layout) for f in self.term_functions(batch))
+            return tuple(dense_jacobian(f, self.detached(), self.layout) for f in self.term_functions(batch))
         for group in batch:
             if self.route == "structured":
                 residuals, blocks = self._rows(group)
@@ -163,7 +157,7 @@ class Objective(Residuals):
             else:
                 for i, rows in zip(group.members, group.slices, strict=True):
                     function = self.term_function(group, i)
-                    out[i] = PerPointJacobian(function, self.network, self.layout, group.x[rows], self.memory)
+                    out[i] = PerPointJacobian(function, self.detached(), self.layout, group.x[rows], self.memory)
         return tuple(out[i] for i in range(len(self.terms)))
 
     def jacobian(self, batch: Batch) -> Jacobian:
@@ -186,13 +180,11 @@ class Objective(Residuals):
 
     def _rows_stand_alone(self, probe: Batch) -> bool:
         """Whether residuals at a point stay what they are when the point is evaluated alone."""
-        tolerance = torch.finfo(self.like.dtype).eps ** 0.5
         together = self.residuals(probe)
         for k in range(PROBE_POINTS):
             alone = self.residuals(self.subset(probe, [torch.tensor([k])] * len(self.terms)))
             for rows, own in zip(together, alone, strict=True):
-                there = rows.view(-1, PROBE_POINTS)[:, k]
-                if (there - own).norm() > tolerance * (own.norm() + 1e-3 * rows.norm()):
+                if not _close(rows.view(-1, PROBE_POINTS)[:, k], own, rows.norm()):
                     return False
         return True
 
@@ -203,17 +195,18 @@ class Objective(Residuals):
         """
         ours = sum(j.rmatvec(self.like.new_ones(1, j.rows)) for j in self.jacobians(probe))
         assert isinstance(ours, Tensor)
-        parameters = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         with torch.enable_grad():
-            total = torch.stack([r.sum() for r in self.residuals(probe)]).sum()
-            gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-        tolerance = torch.finfo(self.like.dtype).eps ** 0.5
-        scale = max((g.norm().item() for g in gradients if g is not None), default=0.0)
-        for (name, p), g in zip(parameters.items(), gradients, strict=True):
-            expected = torch.zeros_like(p) if g is None else g
-            if (self.layout.part(ours[0], name) - expected).norm() > tolerance * (expected.norm() + 1e-3 * scale):
-                return False
-        return True
+            expected = self._back_propagate(torch.stack([r.sum() for r in self.residuals(probe)]).sum())
+        scale = torch.stack([gradient.norm() for gradient in expected.values()]).max()
+        return all(_close(self.layout.part(ours[0], name), gradient, scale) for name, gradient in expected.items())
+
+    def _back_propagate(self, total: Tensor) -> dict[str, Tensor]:
+        """Gradient of a number by parameter name, zero for parameters that are not involved."""
+        gradients = torch.autograd.grad(total, list(self.trainable.values()), allow_unused=True)
+        return {
+            name: torch.zeros_like(p) if g is None else g
+            for (name, p), g in zip(self.trainable.items(), gradients, strict=True)
+        }
 
     def _rows(self, group: Group) -> tuple[list[Tensor], list[RowBlock]]:
         """Residuals of a group and its factored Jacobian rows, one block per residual component."""
@@ -224,7 +217,7 @@ class Objective(Residuals):
         return [r.detach() for r in residuals], blocks
 
     def _names(self) -> dict[int, str]:
-        return {id(p): name for name, p in self.network.named_parameters() if p.requires_grad}
+        return {id(p): name for name, p in self.trainable.items()}
 
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
@@ -242,6 +235,12 @@ class Objective(Residuals):
         traces = torch.stack([d.sum() for d in diagonals()])
         weights = weigh(traces)
         return weights, traces, time.perf_counter() - start
+
+
+def _close(ours: Tensor, expected: Tensor, scale: Tensor) -> bool:
+    """Equal up to half the digits, of ``expected`` or of a thousandth of ``scale`` where that is more."""
+    tolerance = torch.finfo(expected.dtype).eps ** 0.5
+    return not bool((ours - expected).norm() > tolerance * (expected.norm() + 1e-3 * scale))
 
 
 def _stack_rows(residuals: Sequence[Tensor]) -> Tensor:

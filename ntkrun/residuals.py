@@ -50,7 +50,8 @@ class Residuals:
     Attributes:
         terms, names: the loss terms and their names.
         components: residuals per point of every term.
-        layout: the order of the trainable parameters.
+        trainable: the trainable parameters by name.
+        layout: their order in one vector.
 
     Raises:
         ProblemError: the problem's definition does not fit itself or the network.
@@ -63,6 +64,7 @@ class Residuals:
         self.names = tuple(term.name for term in self.terms)
         if len(set(self.names)) < len(self.names):
             raise ProblemError(f"two loss terms share a name: {', '.join(self.names)}")
+        self.trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.layout = ParameterLayout(network)
         self._parsed = [self._parse(term) for term in self.terms]
         self._plans = self._plan_groups()
@@ -89,16 +91,17 @@ class Residuals:
 
     def subset(self, batch: Batch, chosen: Sequence[Tensor]) -> Batch:
         """The batch of the ``chosen`` point indices of each term."""
-        points = {}
-        for group in batch:
-            for i, rows in zip(group.members, group.slices, strict=True):
-                points[self.names[i]] = group.x[rows][chosen[i].to(group.x.device)]
-        return self.batch(points)
+        points, device = self.points(batch), self.like.device
+        return self.batch({name: points[name][k.to(device)] for name, k in zip(self.names, chosen, strict=True)})
+
+    def points(self, batch: Batch) -> dict[str, Tensor]:
+        """The points of each term by name, ``[N_i, d]``: what the batch was made from."""
+        return {self.names[i]: g.x[rows] for g in batch for i, rows in zip(g.members, g.slices, strict=True)}
 
     def point_counts(self, batch: Batch) -> tuple[int, ...]:
         """The number of points of every term."""
-        counts = {i: rows.stop - rows.start for g in batch for i, rows in zip(g.members, g.slices, strict=True)}
-        return tuple(counts[i] for i in range(len(self.terms)))
+        points = self.points(batch)
+        return tuple(len(points[name]) for name in self.names)
 
     def row_counts(self, batch: Batch) -> tuple[int, ...]:
         """N_i of every term: points times residuals per point."""
@@ -176,7 +179,11 @@ class Residuals:
 
     def parameter_vector(self) -> Tensor:
         """The trainable parameters as one vector, ``[P]``, detached."""
-        return self.layout.flatten({n: p.detach() for n, p in self.network.named_parameters()})
+        return self.layout.flatten(self.detached())
+
+    def detached(self) -> dict[str, Tensor]:
+        """The trainable parameters by name, outside of any graph."""
+        return {name: p.detach() for name, p in self.trainable.items()}
 
     def shifted(self, shift: Tensor) -> dict[str, Tensor]:
         """The trainable parameters plus ``shift``, ``[P]``, by name."""
@@ -195,9 +202,8 @@ class Residuals:
     def _set_parameters(self, vector: Tensor) -> None:
         values = self.layout.unflatten(vector)
         with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                if name in values:
-                    parameter.copy_(values[name])
+            for name, parameter in self.trainable.items():
+                parameter.copy_(values[name])
 
     def _parse(self, term: Term) -> dict[str, tuple[str, str]]:
         try:

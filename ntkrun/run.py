@@ -36,7 +36,6 @@ class Parts:
     """What a configuration describes, built and checked."""
 
     settings: Settings
-    setup: Setup
     objective: Objective
     weighting: Weighting
     optimizer: Optimizer
@@ -89,7 +88,7 @@ def assemble(values: Mapping[str, Any]) -> Parts:
         optimizer.start(network)
     except ValueError as error:
         raise ConfigError(f"optimizer.{error}") from None
-    return Parts(settings, setup, objective, weighting, optimizer, schedule, points, evaluator, diagnostics)
+    return Parts(settings, objective, weighting, optimizer, schedule, points, evaluator, diagnostics)
 
 
 def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) -> Outcome:

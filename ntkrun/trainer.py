@@ -21,7 +21,6 @@ from ntkrun.objective import Objective
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.points import PointSource
 from ntkrun.records import Records
-from ntkrun.residuals import Batch
 from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
@@ -121,9 +120,11 @@ class Trainer:
         with self._bar() as bar:
             while progress.step < self.iterations and not self.should_stop():
                 step = progress.step
+                with progress.phase("training"):
+                    batch = self.points.at(step)
+                with progress.phase("diagnostics"):
+                    self.diagnostics.observe(step, self.objective, batch)
                 start = time.perf_counter()
-                batch = self.points.at(step)
-                start += self._observe(batch)
                 evaluation, update = self.weighting.evaluate(step, self.objective, batch)
                 self._watch(step, evaluation.losses)
                 if update is not None:
@@ -147,7 +148,8 @@ class Trainer:
                 losses = self.objective.losses(batch)
                 self._watch(progress.step, losses)
                 self._log(losses, self.weighting.weights, bar)
-                self._observe(batch)
+                with progress.phase("diagnostics"):
+                    self.diagnostics.observe(progress.step, self.objective, batch)
             self.save()
         return finished
 
@@ -177,14 +179,6 @@ class Trainer:
     def _bar(self) -> tqdm[Any]:
         disable = None if self.show_bar else True
         return tqdm(total=self.iterations, initial=self.progress.step, disable=disable, unit="it", dynamic_ncols=True)
-
-    def _observe(self, batch: Batch) -> float:
-        """Call the diagnostics; returns the seconds that they took, which count as a phase of their own."""
-        start = time.perf_counter()
-        self.diagnostics.observe(self.progress.step, self.objective, batch)
-        seconds = time.perf_counter() - start
-        self.progress.seconds["diagnostics"] += seconds
-        return seconds
 
     def _watch(self, step: int, losses: torch.Tensor) -> None:
         """Keep the losses of a step until the next check, without waiting for the device."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ntkrun.points import PointSource
-from tests.test_cli import Result, assert_refused, ntkrun
+from tests.driver import Result, assert_refused, ntkrun
 
 SMALL = ["network.width=8", "network.depth=2", "pde.grid=10", "log_every=5", "progress=false", "schedule=constant"]
 COUNTS = {"residual": 30, "boundary": 21, "initial": 10, "initial_velocity": 11}

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ntkrun.signals import StopRequest
-from tests.test_cli import Result, ntkrun
+from tests.driver import Result, ntkrun
 
 STEPS, STOP = 30, 13  # the interruption falls on no multiple of log_every or checkpoint_every
 SMALL = [

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ntkrun.points import PointSource
-from tests.test_cli import Result, ntkrun
+from tests.driver import Result, ntkrun
 
 TERMS = {"poisson": ["residual", "boundary"], "wave": ["residual", "boundary", "initial", "initial_velocity"]}
 COUNTS = {

@@ -98,12 +98,11 @@ class Spectrum(Diagnostics):
         """
         generator = torch.Generator().manual_seed(0)
         chosen = {}
-        for group in batch:
-            for i, rows in zip(group.members, group.slices, strict=True):
-                x = group.x[rows].to(torch.float64)
-                if self.points is not None and self.points < len(x):
-                    x = x[torch.randperm(len(x), generator=generator)[: self.points].sort().values.to(x.device)]
-                chosen[objective.names[i]] = x
+        for name, points in objective.points(batch).items():
+            x = points.to(torch.float64)
+            if self.points is not None and self.points < len(x):
+                x = x[torch.randperm(len(x), generator=generator)[: self.points].sort().values.to(x.device)]
+            chosen[name] = x
         return chosen
 
     def _kernels(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntkrun.ntk.jacobian import DenseJacobian, Jacobian, ParameterLayout
 
@@ -14,16 +14,15 @@ RowFunction = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
 
 def dense_jacobian(
-    function: Callable[[Mapping[str, Tensor]], Tensor], network: nn.Module, layout: ParameterLayout
+    function: Callable[[Mapping[str, Tensor]], Tensor], parameters: Mapping[str, Tensor], layout: ParameterLayout
 ) -> DenseJacobian:
     """The Jacobian of residual rows ``[N]`` as a matrix, by reverse mode over all rows at once.
 
     Args:
         function: the rows as a function of the trainable parameters.
-        network: supplies the parameters' present values.
+        parameters: the trainable parameters by name, where the Jacobian is taken.
         layout: the order of the parameters.
     """
-    parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
     return DenseJacobian(layout.flatten(torch.func.jacrev(function)(parameters)), layout)
 
 
@@ -34,7 +33,7 @@ class PerPointJacobian(Jacobian):
 
     Args:
         function: the residual as a function of trainable parameters and points.
-        network: supplies the parameters' present values.
+        parameters: the trainable parameters by name, where the Jacobian is taken.
         layout: the order of the parameters.
         x: the term's points, ``[n, d]``.
         memory: bytes that the rows held at a time may take.
@@ -43,7 +42,7 @@ class PerPointJacobian(Jacobian):
     def __init__(
         self,
         function: RowFunction,
-        network: nn.Module,
+        parameters: Mapping[str, Tensor],
         layout: ParameterLayout,
         x: Tensor,
         memory: int,
@@ -51,7 +50,7 @@ class PerPointJacobian(Jacobian):
         self.layout = layout
         self._function = function
         self._x = x
-        self._parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+        self._parameters = parameters
         with torch.no_grad():
             self._components = function(self._parameters, x[:1]).shape[1]
         self.rows = len(x) * self._components
