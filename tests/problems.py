@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
-from ntkrun.network import MLP, JetNetwork, Linear
-from ntkrun.pde import PDE, Term
+from ntkrun.network import (
+    ECRN,
+    MLP,
+    ChebyshevKAN,
+    FourierNetwork,
+    JetNetwork,
+    Linear,
+    ModifiedMLP,
+    constrained,
+)
+from ntkrun.pde import PDE, Columns, Term
 
 ONE = Box.of(x=(0.0, 1.0))
 TWO = Box.of(x=(0.0, 1.0), t=(0.0, 1.0))
@@ -134,3 +143,95 @@ def frozen_mlp(domain: Box, outputs: int = 1) -> MLP:
     network.layers[1].bias.requires_grad_(False)
     network.layers[2].bias.requires_grad_(False)
     return network
+
+
+class Gains(JetNetwork):
+    """Gains of both shapes on the streams: one factor used twice, a vector that is also a bias, and a frozen one."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.first = Linear(len(domain.coordinates), 5, "ntk")
+        self.last = Linear(5, outputs, "glorot_normal")
+        self.factor = nn.Parameter(torch.tensor([1.5]))
+        self.vector = nn.Parameter(torch.linspace(-1, 1, 5))
+        self.frozen = nn.Parameter(torch.tensor([0.7]), requires_grad=False)
+
+    def forward(self, jet: Jet) -> Jet:
+        jet = self.first(jet).gain(self.factor).tanh()
+        jet = jet.gain(self.frozen) + jet.gain(self.vector).sin() * jet.gain(self.vector)
+        result: Jet = self.last(jet)
+        return result.gain(self.factor)
+
+
+def modified_mlp(domain: Box, outputs: int = 1) -> ModifiedMLP:
+    """Two hidden layers of five."""
+    return ModifiedMLP(5, 2, domain=domain, outputs=outputs)
+
+
+def fourier(domain: Box, outputs: int = 1) -> FourierNetwork:
+    """Fixed frequencies of two scales."""
+    return FourierNetwork(5, 1, features=3, scales=(0.1, 0.3), domain=domain, outputs=outputs)
+
+
+def trainable_fourier(domain: Box, outputs: int = 1) -> FourierNetwork:
+    """Trained frequencies of two scales."""
+    return FourierNetwork(4, 2, features=3, scales=(0.1, 0.3), trainable=True, domain=domain, outputs=outputs)
+
+
+def cpikan(domain: Box, outputs: int = 1) -> ChebyshevKAN:
+    """One hidden layer of four."""
+    return ChebyshevKAN(4, 1, 3, domain=domain, outputs=outputs)
+
+
+def ecrn(domain: Box, outputs: int = 1) -> ECRN:
+    """Three residual layers, all kept."""
+    return ECRN(3, 3, scale=0.2, trainable=True, domain=domain, outputs=outputs)
+
+
+def thinned_ecrn(domain: Box, outputs: int = 1) -> ECRN:
+    """Three residual layers in a step that drops some of them."""
+    network = ECRN(3, 3, scale=0.2, survival=0.3, domain=domain, outputs=outputs)
+    step = 0
+    while all(network.factors) or not any(network.factors):
+        network.start_step(step)
+        step += 1
+    return network
+
+
+def periodic_mlp(domain: Box, outputs: int = 1) -> MLP:
+    """Periodic along x with the length of the domain."""
+    period = {"x": domain.high["x"] - domain.low["x"]}
+    return MLP(5, 1, periodic=True, domain=domain, outputs=outputs, periods=period)
+
+
+class Anchored(PDE):
+    """Fields that vanish at one x by construction, with all operations that a construction may use."""
+
+    built_in = frozenset({"end"})
+
+    def __init__(self, domain: Box = TWO, outputs: int = 2, end: float = 0.0) -> None:
+        self.domain = domain
+        self.end = end
+        self.fields = ("u", "v")[:outputs]  # type: ignore[misc]
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term("residual", (self.domain,), ("u_t", "u_xx"), lambda x, d: d.u_t - d.u_xx),
+            Term("end", self.domain.faces("x")[:1], ("u",), lambda x, d: d.u),
+        )
+
+    def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
+        z = x.x - self.end
+        lift = z.sin() * (1 - 2 * z.exp()) + (z.cos() - 1)
+        distance = (3 * z - z**2).tanh()
+        return tuple(lift + distance * (field - 0.5 * field**3) for field in (getattr(u, f) for f in self.fields))
+
+
+def anchored(domain: Box, outputs: int = 1) -> nn.Module:
+    """An MLP on jets, constrained outside of the domain, so that no row of its kernel is zero."""
+    return constrained(MLP(5, 1, domain=domain, outputs=outputs), Anchored(domain, outputs, end=-1.0))
+
+
+def anchored_plain(domain: Box, outputs: int = 1) -> nn.Module:
+    """A network that knows nothing of jets, constrained."""
+    return constrained(Plain(domain, outputs), Anchored(domain, outputs, end=-1.0))

@@ -1,7 +1,7 @@
 """Taylor-mode derivatives: input derivatives of a network carried forward as streams."""
 
 from ntkrun.jets.functions import ACTIVATIONS, Activation
-from ntkrun.jets.jet import Jet, LinearUse
+from ntkrun.jets.jet import GainUse, Jet, LinearUse, MatrixUse
 from ntkrun.jets.nested import nested_streams
 from ntkrun.jets.plan import MAX_ORDER, StreamPlan, UnknownDerivativeError, parse_derivative, plan_streams
 
@@ -9,8 +9,10 @@ __all__ = [
     "ACTIVATIONS",
     "MAX_ORDER",
     "Activation",
+    "GainUse",
     "Jet",
     "LinearUse",
+    "MatrixUse",
     "StreamPlan",
     "UnknownDerivativeError",
     "nested_streams",

@@ -1,4 +1,4 @@
-"""Activation functions with their derivatives up to fourth order."""
+"""Elementwise functions with their derivatives up to fourth order."""
 
 from __future__ import annotations
 
@@ -39,6 +39,36 @@ def sin(z: Tensor, order: int) -> list[Tensor]:
     return [s, c, -s, -c, s][: order + 1]
 
 
+def cos(z: Tensor, order: int) -> list[Tensor]:
+    """Cosine."""
+    c = torch.cos(z)
+    if order == 0:
+        return [c]
+    s = torch.sin(z)
+    return [c, -s, -c, s, c][: order + 1]
+
+
+def exp(z: Tensor, order: int) -> list[Tensor]:
+    """Exponential function."""
+    return [torch.exp(z)] * (order + 1)
+
+
+def power(exponent: int) -> Activation:
+    """The function ``z ** exponent`` for a whole exponent of 0 or more.
+
+    Raises:
+        ValueError: the exponent is negative.
+    """
+    if exponent < 0:
+        raise ValueError(f"exponent {exponent}: whole powers start at 0")
+
+    def function(z: Tensor, order: int) -> list[Tensor]:
+        # math.perm is 0 beyond the exponent, where the derivative vanishes.
+        return [math.perm(exponent, k) * z ** max(exponent - k, 0) for k in range(order + 1)]
+
+    return function
+
+
 def silu(z: Tensor, order: int) -> list[Tensor]:
     """Sigmoid-weighted linear unit, ``z sigmoid(z)`` (also called swish)."""
     s = torch.sigmoid(z)
@@ -70,3 +100,4 @@ def _times_identity(z: Tensor, f: list[Tensor]) -> list[Tensor]:
 
 
 ACTIVATIONS: dict[str, Activation] = {"tanh": tanh, "sin": sin, "silu": silu, "gelu": gelu}
+"""Those that serve between the layers of a network, by the name used in configuration."""

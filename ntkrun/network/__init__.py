@@ -1,6 +1,21 @@
 """Networks, and the layers that carry streams."""
 
 from ntkrun.network.base import JetNetwork, Linear, output_streams
+from ntkrun.network.constrained import constrained
+from ntkrun.network.cpikan import ChebyshevKAN
+from ntkrun.network.ecrn import ECRN
+from ntkrun.network.fourier import FourierNetwork
 from ntkrun.network.mlp import MLP
+from ntkrun.network.modified_mlp import ModifiedMLP
 
-__all__ = ["MLP", "JetNetwork", "Linear", "output_streams"]
+__all__ = [
+    "ECRN",
+    "MLP",
+    "ChebyshevKAN",
+    "FourierNetwork",
+    "JetNetwork",
+    "Linear",
+    "ModifiedMLP",
+    "constrained",
+    "output_streams",
+]

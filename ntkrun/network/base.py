@@ -10,19 +10,31 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import Box
 from ntkrun.jets import Jet, LinearUse, StreamPlan, nested_streams
 
 Initialization = Literal["glorot_normal", "glorot_uniform", "ntk"]
 
 
 class JetNetwork(nn.Module):
-    """A network whose forward pass maps a jet of points to a jet of outputs."""
+    """A network whose forward pass maps a jet of points to a jet of outputs.
+
+    Attributes:
+        periodic: whether the outputs are periodic by construction wherever the problem is.
+    """
+
+    periodic: bool = False
 
     @abstractmethod
     def forward(self, jet: Jet) -> Jet:
         """Map the jet of the inputs, ``[S, N, d]``, to that of the outputs, ``[S, N, outputs]``."""
         raise NotImplementedError
+
+    def start_step(self, step: int) -> None:
+        """Called before optimiser step ``step``; what a network draws at random for a step it draws here.
+
+        The draw depends on the step and on nothing that happened before, so that a resumed run repeats it.
+        """
+        return
 
 
 class Linear(nn.Module):
@@ -56,24 +68,6 @@ class Linear(nn.Module):
         return jet.linear(self.weight, self.bias, scale=self.scale)
 
 
-class Standardize(nn.Module):
-    """Shift and scale the inputs to mean 0 and variance 1 for points uniform on a box."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, box: Box) -> None:
-        super().__init__()
-        low = torch.tensor(list(box.low.values()))
-        high = torch.tensor(list(box.high.values()))
-        self.register_buffer("mean", (low + high) / 2)
-        self.register_buffer("deviation", (high - low) / math.sqrt(12))
-
-    def forward(self, jet: Jet) -> Jet:
-        streams = jet.resolve() / self.deviation
-        return Jet(streams, jet.plan, -self.mean / self.deviation, jet.uses)
-
-
 def output_streams(
     network: nn.Module,
     x: Tensor,
@@ -88,7 +82,7 @@ def output_streams(
         x: points, ``[N, d]``.
         plan: the streams wanted.
         parameters: values used in place of the network's own parameters.
-        uses: for a ``JetNetwork``, receives every linear map's inputs and outputs.
+        uses: for a ``JetNetwork``, receives the inputs and outputs of every linear map and gain.
 
     Returns:
         ``[S, N, outputs]``.

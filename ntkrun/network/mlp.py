@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 from ntkrun.checked import Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
-from ntkrun.network.base import Initialization, JetNetwork, Linear, Standardize
+from ntkrun.network.base import Initialization, JetNetwork, Linear
+from ntkrun.network.inputs import NO_PERIODS, Inputs
 
 
 class MLP(JetNetwork):
@@ -22,7 +24,7 @@ class MLP(JetNetwork):
         depth: number of hidden layers.
         activation: the elementwise function after every hidden layer.
         initialization: see ``Linear``.
-        standardize: shift and scale the inputs to mean 0, variance 1 over the domain.
+        standardize, periodic, periods: see ``Inputs``.
         domain: the box the inputs live in; sets the number of inputs.
         outputs: number of output fields.
         generator: source of the initial values.
@@ -35,20 +37,22 @@ class MLP(JetNetwork):
         activation: Literal["tanh", "sin", "silu", "gelu"] = "tanh",
         initialization: Initialization = "glorot_normal",
         standardize: bool = True,
+        periodic: bool = False,
         *,
         domain: Box,
         outputs: int = 1,
+        periods: Mapping[str, float] = NO_PERIODS,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.periodic = periodic
         self.activation = ACTIVATIONS[activation]
-        self.standardize = Standardize(domain) if standardize else None
-        sizes = [len(domain.coordinates), *[width] * depth, outputs]
+        self.inputs = Inputs(domain, standardize, periodic, periods)
+        sizes = [self.inputs.width, *[width] * depth, outputs]
         self.layers = nn.ModuleList(Linear(a, b, initialization, generator) for a, b in itertools.pairwise(sizes))
 
     def forward(self, jet: Jet) -> Jet:
-        if self.standardize is not None:
-            jet = self.standardize(jet)
+        jet = self.inputs(jet)
         *hidden, last = self.layers
         for layer in hidden:
             jet = layer(jet).map(self.activation)

@@ -118,6 +118,39 @@ class StackedJacobian(Jacobian):
         return torch.cat([part.dense() for part in self.parts])
 
 
+class ScaledJacobian(Jacobian):
+    """The rows of a Jacobian, each times a number of its own.
+
+    Args:
+        inner: the rows.
+        scale: the factors, ``[N]``.
+    """
+
+    def __init__(self, inner: Jacobian, scale: Tensor) -> None:
+        self.inner = inner
+        self.scale = scale
+        self.layout = inner.layout
+        self.rows = inner.rows
+
+    def diagonal(self) -> Tensor:
+        return self.inner.diagonal() * self.scale.square()
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        return self.inner.matvec(vectors) * self.scale
+
+    def rmatvec(self, vectors: Tensor) -> Tensor:
+        return self.inner.rmatvec(vectors * self.scale)
+
+    def gram(self, other: Jacobian | None = None) -> Tensor:
+        others = self if other is None else other
+        if not isinstance(others, ScaledJacobian):
+            raise TypeError(f"no kernel between a scaled Jacobian and a {type(others).__name__}")
+        return self.scale[:, None] * self.inner.gram(others.inner) * others.scale
+
+    def dense(self) -> Tensor:
+        return self.scale[:, None] * self.inner.dense()
+
+
 class DenseJacobian(Jacobian):
     """A Jacobian held as a matrix; for tests, tiny problems and rows that share points.
 

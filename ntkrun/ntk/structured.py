@@ -1,10 +1,11 @@
 """Rows of the Jacobian from layer inputs and output gradients, with no N x P matrix.
 
-Every parameter sits in a linear map applied to streams, and row k depends on point k alone. With the
+Every parameter sits in a linear map or a gain applied to streams, and row k depends on point k alone. With the
 input streams a[s, k] of a map and the gradients g[s, k] of the summed residual at its output,
 
-    dr_k/dW = sum_s g[s, k] (x) a[s, k],      dr_k/db = g[0, k].
+    dr_k/dW = sum_s g[s, k] (x) a[s, k],      dr_k/db = g[0, k];
 
+with those of an elementwise gain, dr_k/dp = sum_s g[s, k] * a[s, k], summed over the width for a single factor.
 One backward pass gives every g; products over the few streams give kernels and traces.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntkrun.jets import LinearUse
+from ntkrun.jets import GainUse, LinearUse, MatrixUse
 from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
 
 
@@ -43,7 +44,7 @@ class RowBlock:
     Attributes:
         rows: n.
         outer: factored gradients by weight name.
-        plain: gradients by the name of a vector parameter (a bias of another kind), ``[n, out]``.
+        plain: gradients by the name of a vector parameter (a gain, a bias of another kind), ``[n, size]``.
     """
 
     rows: int
@@ -71,12 +72,12 @@ class RowBlock:
                 out[name] = f.gradients.flatten(0, 1).T @ (f.inputs * c).flatten(0, 1)
             else:
                 out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
-        for name, gradients in self.biases():
+        for name, gradients in self.vector_rows():
             out[name] = cotangent @ gradients
         return out
 
-    def biases(self) -> Iterator[tuple[str, Tensor]]:
-        """Every vector parameter's name and gradients, ``[n, out]``."""
+    def vector_rows(self) -> Iterator[tuple[str, Tensor]]:
+        """Every vector parameter's name and gradients, ``[n, size]``."""
         yield from ((f.bias, f.gradients[0]) for f in self.outer.values() if f.bias is not None)
         yield from self.plain.items()
 
@@ -86,7 +87,7 @@ class RowBlock:
         for name, f in self.outer.items():
             images = f.inputs.flatten(0, 1) @ layout.part(vectors, name).mT
             out = out + (images.unflatten(1, f.inputs.shape[:2]) * f.gradients).sum((1, 3))
-        for name, gradients in self.biases():
+        for name, gradients in self.vector_rows():
             out = out + layout.part(vectors, name) @ gradients.T
         return out
 
@@ -94,7 +95,7 @@ class RowBlock:
         """The rows themselves, ``[n, P]``."""
         parts = {name: like.new_zeros(self.rows, *shape) for name, shape in layout.shapes.items()}
         parts.update({name: torch.einsum("sno,sni->noi", f.gradients, f.inputs) for name, f in self.outer.items()})
-        parts.update(self.biases())
+        parts.update(self.vector_rows())
         return layout.flatten(parts)
 
     def gram(self, other: RowBlock, like: Tensor, memory: int) -> Tensor:
@@ -121,10 +122,10 @@ class RowBlock:
             inputs = f.inputs.flatten(0, 1) @ o.inputs.flatten(0, 1).T
             products = (gradients * inputs).view(len(f.inputs), self.rows, len(o.inputs), other.rows)
             out = out + products.sum((0, 2))
-        biases = dict(other.biases())
-        for name, gradients in self.biases():
-            if name in biases:
-                out = out + gradients @ biases[name].T
+        others = dict(other.vector_rows())
+        for name, gradients in self.vector_rows():
+            if name in others:
+                out = out + gradients @ others[name].T
         return out
 
 
@@ -142,10 +143,10 @@ def _squared_norms(f: OuterRows) -> Tensor:
 
 
 def row_blocks(uses: Sequence[LinearUse], residual: Tensor, names: Mapping[int, str]) -> list[RowBlock]:
-    """Factored Jacobian rows from the linear maps of one forward pass.
+    """Factored Jacobian rows from the linear maps and gains of one forward pass.
 
     Args:
-        uses: the maps, recorded while ``residual`` was computed.
+        uses: these, recorded while ``residual`` was computed.
         residual: ``[n, m]``, m residuals per point.
         names: trainable parameters' names by ``id`` of their tensors.
 
@@ -174,22 +175,41 @@ def _assemble(
 ) -> RowBlock:
     outer: dict[str, OuterRows] = {}
     plain: dict[str, Tensor] = {}
-    times = Counter(id(tensor) for use in uses for tensor in (use.weight, use.bias))
+    times = Counter(id(tensor) for use in uses for tensor in use.parameters)
     for use, g in zip(uses, gradients, strict=True):
         if g is None:
             continue
-        weight = names.get(id(use.weight))
-        bias = None if use.bias is None else names.get(id(use.bias))
-        once = times[id(use.weight)] == 1 and times[id(use.bias)] == 1 and use.bias_scale == 1
-        if weight is not None:
-            a = use.inputs.detach() if use.scale == 1 else use.scale * use.inputs.detach()
-            if weight in outer:  # a shared layer: its uses add, so they join along the stream axis
-                a, g = torch.cat([outer[weight].inputs, a]), torch.cat([outer[weight].gradients, g])
-            outer[weight] = OuterRows(a, g, bias if once else None)
-        if bias is not None and (weight is None or not once):
-            own = use.bias_scale * g[-len(use.inputs)]
-            plain[bias] = plain[bias] + own if bias in plain else own
+        if isinstance(use, MatrixUse):
+            _add_matrix(use, g, names, times, outer, plain)
+        elif isinstance(use, GainUse) and id(use.gain) in names:
+            own = (g * use.inputs.detach()).sum(0)
+            _add(plain, names[id(use.gain)], own if len(use.gain) > 1 else own.sum(1, keepdim=True))
     return RowBlock(rows, outer, plain)
+
+
+def _add_matrix(
+    use: MatrixUse,
+    g: Tensor,
+    names: Mapping[int, str],
+    times: Mapping[int, int],
+    outer: dict[str, OuterRows],
+    plain: dict[str, Tensor],
+) -> None:
+    """Add one use of a linear map, with the gradients ``g`` at its output, to the rows."""
+    weight = names.get(id(use.weight))
+    bias = None if use.bias is None else names.get(id(use.bias))
+    once = all(times[id(tensor)] == 1 for tensor in use.parameters) and use.bias_scale == 1
+    if bias is not None and (weight is None or not once):
+        _add(plain, bias, use.bias_scale * g[0])
+    if weight is not None:
+        a = use.inputs.detach() if use.scale == 1 else use.scale * use.inputs.detach()
+        if weight in outer:  # a shared layer: its uses add, so they join along the stream axis
+            a, g = torch.cat([outer[weight].inputs, a]), torch.cat([outer[weight].gradients, g])
+        outer[weight] = OuterRows(a, g, bias if once else None)
+
+
+def _add(plain: dict[str, Tensor], name: str, gradients: Tensor) -> None:
+    plain[name] = plain[name] + gradients if name in plain else gradients
 
 
 class StructuredJacobian(Jacobian):

@@ -28,13 +28,16 @@ def test_ntk_parametrisation_scales_by_fan_in() -> None:
     assert torch.allclose(values(network, x), hidden @ last.weight.T / 4 + last.bias, atol=1e-14)
 
 
-def test_standardised_inputs_have_mean_zero_and_variance_one() -> None:
-    network = MLP(3, 1, domain=BOX).double()
-    assert network.standardize is not None
-    assert network.standardize.mean.tolist() == [3, 0]
-    assert network.standardize.deviation.tolist() == pytest.approx([2 / math.sqrt(12)] * 2)
-
-
 def test_generator_fixes_the_initial_values() -> None:
     networks = [MLP(4, 2, domain=BOX, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(networks[0].parameters(), networks[1].parameters(), strict=True))
+
+
+def test_initial_values_of_a_seed_stay_what_they_are() -> None:
+    """Layer by layer from one generator, whatever the inputs are."""
+    network = MLP(4, 1, domain=BOX, generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    for layer, shape in zip(network.layers, [(4, 2), (1, 4)], strict=True):
+        expected = torch.nn.init.xavier_normal_(torch.empty(shape), generator=generator)
+        assert torch.equal(layer.weight, expected)
+        assert not layer.bias.any()

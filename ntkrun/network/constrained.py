@@ -1,0 +1,79 @@
+"""Networks whose outputs satisfy conditions of a problem by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.jets import Jet
+from ntkrun.network.base import JetNetwork
+
+if TYPE_CHECKING:
+    from ntkrun.pde import PDE
+
+Value = TypeVar("Value", Jet, Tensor)
+
+
+def constrained(network: nn.Module, pde: PDE) -> nn.Module:
+    """Wrap a network so that it puts out ``pde.constrain(x, u)`` of its own outputs u.
+
+    Args:
+        network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
+        pde: a problem with built-in conditions.
+
+    Returns:
+        A network of the same kind with the parameters of ``network``; it counts as periodic where that does.
+    """
+    return ConstrainedJets(network, pde) if isinstance(network, JetNetwork) else Constrained(network, pde)
+
+
+class ConstrainedJets(JetNetwork):
+    """A network on jets with its outputs constrained; see ``constrained``."""
+
+    def __init__(self, network: JetNetwork, pde: PDE) -> None:
+        super().__init__()
+        self.network = network
+        self.periodic = network.periodic
+        self._pde = pde
+
+    def start_step(self, step: int) -> None:
+        self.network.start_step(step)
+
+    def forward(self, jet: Jet) -> Jet:
+        outputs: Jet = self.network(jet)
+        return Jet.cat(_fields(self._pde, jet, outputs, outputs.streams.shape[-1], lambda jet, i: jet.column(i)))
+
+
+class Constrained(nn.Module):
+    """Any other module with its outputs constrained; see ``constrained``."""
+
+    def __init__(self, network: nn.Module, pde: PDE) -> None:
+        super().__init__()
+        self.network = network
+        self.periodic: bool = getattr(network, "periodic", False)
+        self._pde = pde
+
+    def start_step(self, step: int) -> None:
+        """Pass the step on to a network that asks for it."""
+        start_step = getattr(self.network, "start_step", None)
+        if start_step is not None:
+            start_step(step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, d]`` to ``[N, fields]``."""
+        outputs: Tensor = self.network(x)
+        return torch.cat(_fields(self._pde, x, outputs, outputs.shape[-1], lambda z, i: z[:, i : i + 1]), dim=1)
+
+
+def _fields(pde: PDE, x: Value, outputs: Value, width: int, column: Callable[[Value, int], Value]) -> list[Value]:
+    # Loaded already, with the problem itself; networks do not need problems otherwise.
+    from ntkrun.pde import Columns, ProblemError
+
+    if width != len(pde.fields):
+        raise ProblemError(f"the network has {width} outputs; the fields are {', '.join(pde.fields)}")
+    coordinates = {name: column(x, i) for i, name in enumerate(pde.coordinates)}
+    fields = {name: column(outputs, i) for i, name in enumerate(pde.fields)}
+    return list(pde.constrain(Columns(coordinates, "the point set"), Columns(fields, "the network")))

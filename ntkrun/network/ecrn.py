@@ -1,0 +1,93 @@
+"""The residual network on Fourier features with stochastic depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ntkrun.checked import Positive
+from ntkrun.geometry import Box, mix_seed
+from ntkrun.jets import ACTIVATIONS, Jet
+from ntkrun.network.base import Initialization, JetNetwork, Linear
+from ntkrun.network.fourier import FourierFeatures
+from ntkrun.network.inputs import NO_PERIODS, Inputs
+
+
+class ECRN(JetNetwork):
+    """Residual layers h + alpha * activation(W h + b) on Fourier features, and a linear output.
+
+    Source: arXiv 2512.08264 (NTK-ECRN). Every alpha is one trainable number. Under stochastic depth (Huang et al.,
+    arXiv 1603.09382) residual layer l of L is kept in an optimiser step with probability
+    1 - l / L (1 - survival) and its branch is then divided by that probability; otherwise the layer passes h on.
+    In evaluation mode, and before the first step, all branches are kept as they are.
+
+    Args:
+        features: number of frequencies; h has twice that width.
+        depth: number of residual layers L.
+        activation: the elementwise function of every residual branch.
+        initialization: see ``Linear``.
+        scale: standard deviation of the frequencies.
+        trainable: whether the frequencies are trained.
+        alpha: initial value of every alpha; ``None`` means ``1 / depth``.
+        survival: probability of keeping the branch of the last residual layer.
+        standardize, periodic, periods: see ``Inputs``.
+        domain: the box the inputs live in; sets the number of inputs.
+        outputs: number of output fields.
+        generator: source of the initial values and of the seed of the draws.
+
+    Attributes:
+        survival: probability of keeping each branch.
+        factors: what each branch is multiplied by in training mode in the present step, 0 where it is dropped.
+    """
+
+    def __init__(
+        self,
+        features: Positive[int] = 32,
+        depth: Positive[int] = 4,
+        activation: Literal["tanh", "sin", "silu", "gelu"] = "tanh",
+        initialization: Initialization = "glorot_normal",
+        scale: Positive[float] = 1.0,
+        trainable: bool = False,
+        alpha: float | None = None,
+        survival: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        standardize: bool = True,
+        periodic: bool = False,
+        *,
+        domain: Box,
+        outputs: int = 1,
+        periods: Mapping[str, float] = NO_PERIODS,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.periodic = periodic
+        self.activation = ACTIVATIONS[activation]
+        self.inputs = Inputs(domain, standardize, periodic, periods)
+        self.features = FourierFeatures(self.inputs.width, features, scale, trainable, generator)
+        width = 2 * features
+        self.layers = nn.ModuleList(Linear(width, width, initialization, generator) for _ in range(depth))
+        start = 1 / depth if alpha is None else alpha
+        self.alphas = nn.ParameterList(nn.Parameter(torch.full((1,), start)) for _ in range(depth))
+        self.last = Linear(width, outputs, initialization, generator)
+        self.survival = [1 - (layer + 1) / depth * (1 - survival) for layer in range(depth)]
+        self.factors = [1.0] * depth
+        self._seed = int(torch.randint(2**62, (), generator=generator))
+
+    def start_step(self, step: int) -> None:
+        """Draw the residual layers kept in this step, from the seed and the step alone."""
+        generator = torch.Generator().manual_seed(mix_seed(self._seed, step))
+        draws = torch.rand(len(self.survival), generator=generator, dtype=torch.float64).tolist()
+        self.factors = [1 / p if draw < p else 0.0 for p, draw in zip(self.survival, draws, strict=True)]
+
+    def forward(self, jet: Jet) -> Jet:
+        jet = self.features(self.inputs(jet))
+        factors = self.factors if self.training else [1.0] * len(self.factors)
+        for layer, alpha, factor in zip(self.layers, self.alphas, factors, strict=True):
+            if factor:
+                branch = layer(jet).map(self.activation).gain(alpha)
+                jet = jet + (branch if factor == 1 else factor * branch)
+        result: Jet = self.last(jet)
+        return result

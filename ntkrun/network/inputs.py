@@ -1,0 +1,69 @@
+"""What the first layer of a network sees of the coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.geometry import Box
+from ntkrun.jets import Jet
+
+NO_PERIODS: Mapping[str, float] = MappingProxyType({})
+
+
+class Inputs(nn.Module):
+    """Standardised coordinates, and circles in place of periodic ones.
+
+    A coordinate z of period L becomes cos(2 pi z / L) and sin(2 pi z / L), which makes every function of them
+    periodic, with all its derivatives (Dong and Ni, arXiv 2007.07442).
+
+    Args:
+        domain: the box that the coordinates live in.
+        standardize: shift and scale to mean 0 and variance 1 for points uniform on the domain.
+        periodic: embed the coordinates that have a period; these are not standardised.
+        periods: the period along every periodic coordinate.
+
+    Attributes:
+        width: number of columns put out.
+        periodic: as given.
+
+    Raises:
+        ValueError: an embedding is asked for, but no coordinate is periodic.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, domain: Box, standardize: bool = True, periodic: bool = False, periods: Mapping[str, float] = NO_PERIODS
+    ) -> None:
+        super().__init__()
+        if periodic and not periods:
+            raise ValueError("periodic=true: the problem has no periodic coordinate")
+        self.periodic = periodic
+        self.standardize = standardize
+        # Kept as numbers: a buffer of single precision would be off by 1e-8 in a network of double precision.
+        self._periods = {domain.coordinates.index(c): period for c, period in periods.items()} if periodic else {}
+        self._others = [i for i in range(len(domain.coordinates)) if i not in self._periods]
+        self.width = len(self._others) + 2 * len(self._periods)
+        if standardize:
+            low = torch.tensor(list(domain.low.values()))
+            high = torch.tensor(list(domain.high.values()))
+            self.register_buffer("mean", (low + high) / 2)
+            self.register_buffer("deviation", (high - low) / math.sqrt(12))
+
+    def forward(self, jet: Jet) -> Jet:
+        """Map the jet of the coordinates, ``[S, N, d]``, to one of ``width`` columns."""
+        scaled = self._standardized(jet) if self.standardize else jet
+        if not self._periods:
+            return scaled
+        angles = Jet.cat([jet.column(i) * (2 * math.pi / period) for i, period in self._periods.items()])
+        return Jet.cat([*(scaled.column(i) for i in self._others), angles.cos(), angles.sin()])
+
+    def _standardized(self, jet: Jet) -> Jet:
+        streams = jet.resolve() / self.deviation
+        return Jet(streams, jet.plan, -self.mean / self.deviation, jet.uses)
