@@ -38,15 +38,23 @@ def derivative(function: Callable[[Tensor], Tensor], x: Tensor, axes: list[int])
 
 
 def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Objective, i: int) -> Columns:
-    """The derivatives that term i declares, of a function ``[N, d] -> [N, fields]``."""
-    pde = objective.pde
-    columns = {}
-    for name in objective.terms[i].derivatives:
-        field, _, letters = name.partition("_")
-        index = pde.fields.index(field)
-        axes = [pde.coordinates.index(letter) for letter in letters]
-        columns[name] = derivative(lambda z, index=index: function(z)[:, index], x, axes)
-    return Columns(columns, "oracle")
+    """The derivatives that term i declares, of a function ``[N, d] -> [N, fields]``, at partner points too."""
+    pde, term = objective.pde, objective.terms[i]
+
+    def columns(x: Tensor) -> dict[str, Tensor]:
+        named = {}
+        for name in term.derivatives:
+            field, _, letters = name.partition("_")
+            index = pde.fields.index(field)
+            axes = [pde.coordinates.index(letter) for letter in letters]
+            named[name] = derivative(lambda z, index=index: function(z)[:, index], x, axes)
+        return named
+
+    partner = None
+    if term.partner is not None:
+        shift = torch.tensor([term.partner.get(c, 0.0) for c in pde.coordinates], dtype=x.dtype)
+        partner = Columns(columns(x + shift), "oracle")
+    return Columns(columns(x), "oracle", partner)
 
 
 def residual_rows(objective: Objective, points: Mapping[str, Tensor]) -> list[Tensor]:

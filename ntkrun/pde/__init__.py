@@ -1,7 +1,35 @@
 """Problems: an equation with its conditions, as loss terms."""
 
-from ntkrun.pde.base import PDE, Columns, ProblemError, Term
+from ntkrun.pde.advection import Advection
+from ntkrun.pde.allen_cahn import AllenCahn
+from ntkrun.pde.base import PDE, Columns, ProblemError, Reference, Term
+from ntkrun.pde.beam import Beam
+from ntkrun.pde.burgers import Burgers
+from ntkrun.pde.cavity import Cavity
+from ntkrun.pde.diffusion import Diffusion
+from ntkrun.pde.helmholtz import Helmholtz
+from ntkrun.pde.klein_gordon import KleinGordon
 from ntkrun.pde.poisson import Poisson
+from ntkrun.pde.poisson2d import Poisson2D
+from ntkrun.pde.regression import Regression
 from ntkrun.pde.wave import Wave
 
-__all__ = ["PDE", "Columns", "Poisson", "ProblemError", "Term", "Wave"]
+__all__ = [
+    "PDE",
+    "Advection",
+    "AllenCahn",
+    "Beam",
+    "Burgers",
+    "Cavity",
+    "Columns",
+    "Diffusion",
+    "Helmholtz",
+    "KleinGordon",
+    "Poisson",
+    "Poisson2D",
+    "ProblemError",
+    "Reference",
+    "Regression",
+    "Term",
+    "Wave",
+]

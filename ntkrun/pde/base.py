@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ntkrun.geometry import Box
@@ -17,19 +20,30 @@ class ProblemError(ValueError):
 
 
 class Columns:
-    """Named columns of length N: the coordinates of points (``x.t``) or derivatives at them (``d.u_xx``)."""
+    """Named columns of length N: the coordinates of points (``x.t``) or derivatives at them (``d.u_xx``).
 
-    def __init__(self, columns: Mapping[str, Tensor], what: str) -> None:
+    ``d.partner`` holds the derivatives at the partner points of a term that has them.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], what: str, partner: Columns | None = None) -> None:
         self._columns = columns
         self._what = what
+        self._partner = partner
 
-    def __getattr__(self, name: str) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         try:
             return self._columns[name]
         except KeyError:
             raise ProblemError(f"{self._what} has no {name!r}, only {', '.join(self._columns)}") from None
+
+    @property
+    def partner(self) -> Columns:
+        """The same derivatives at the partner points."""
+        if self._partner is None:
+            raise ProblemError(f"{self._what} has no partner points")
+        return self._partner
 
 
 Residual = Callable[[Columns, Columns], Tensor]
@@ -45,30 +59,74 @@ class Term:
         region: the boxes from which the term's points are drawn.
         derivatives: what the residual reads, such as ``("u_tt", "u_xx")``; ``"u"`` is the value.
         residual: computes the residual rows.
+        partner: a translation, such as ``{"x": 2.0}``. The residual then also reads the derivatives at the
+            translated points, as ``d.partner.u``; with these, periodic conditions are written.
     """
 
     name: str
     region: tuple[Box, ...]
     derivatives: tuple[str, ...]
     residual: Residual
+    partner: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A numerical solution on a product grid, for problems without a closed form.
+
+    Attributes:
+        axes: the grid's coordinates by letter, in the order of the network's inputs.
+        values: ``[*grid, fields]``; NaN where nothing is known (a pressure, say).
+    """
+
+    axes: Mapping[str, NDArray[np.float64]]
+    values: NDArray[np.float64]
 
 
 class PDE(ABC):
     """A problem on a box.
 
     Subclasses set ``domain`` and, where the network has several outputs, ``fields``. Every constructor
-    argument is a configuration key of the problem. Coordinates are the single letters of the domain.
+    argument is a configuration key of the problem. Coordinates are the single letters of the domain; time,
+    where there is one, is ``t``.
+
+    Attributes:
+        domain: the box that the solution lives on.
+        fields: names of the network's outputs.
+        periods: the period along every coordinate in which the solution is periodic.
+        built_in: names of the terms that ``constrain`` satisfies by construction; they are not trained.
     """
 
     domain: Box
     fields: ClassVar[tuple[str, ...]] = ("u",)
+    periods: Mapping[str, float] = MappingProxyType({})
+    built_in: frozenset[str] = frozenset()
 
     @abstractmethod
     def terms(self) -> tuple[Term, ...]:
-        """The loss terms, each with a name of its own."""
+        """The loss terms, each with a name of its own, those built in included."""
+
+    def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
+        """The fields with the ``built_in`` conditions satisfied exactly, made from coordinates and outputs.
+
+        Called only where ``built_in`` names a term. Coordinates and outputs are columns ``[N, 1]`` or jets
+        of them: use ``+``, ``-``, ``*``, whole powers and the methods ``sin``, ``cos``, ``exp`` and ``tanh``.
+
+        Args:
+            x: coordinates by letter.
+            u: the network's outputs by field.
+
+        Returns:
+            One value per field.
+        """
+        raise NotImplementedError
 
     def exact(self, x: Columns) -> Tensor | None:
         """The solution at the points ``x``, ``[N]`` or ``[N, fields]``; ``None`` when none is known."""
+        return None
+
+    def reference(self) -> Reference | None:
+        """A numerical solution to compare with where ``exact`` gives none."""
         return None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +20,22 @@ class Poisson(PDE):
 
     Args:
         a: number of half waves, a whole number, so that the solution vanishes at x = 1.
+        hard_boundary: multiply the network by x (1 - x), so that the boundary term holds exactly.
     """
 
-    def __init__(self, a: Positive[int] = 4) -> None:
+    def __init__(self, a: Positive[int] = 4, hard_boundary: bool = False) -> None:
         self.k = a * math.pi
         self.domain = Box.of(x=(0.0, 1.0))
+        self.built_in = frozenset({"boundary"} if hard_boundary else ())
 
     def terms(self) -> tuple[Term, ...]:
         return (
             Term("residual", (self.domain,), ("u_xx",), lambda x, d: d.u_xx + self.k**2 * torch.sin(self.k * x.x)),
             Term("boundary", self.domain.faces("x"), ("u",), lambda x, d: d.u),
         )
+
+    def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
+        return (x.x * (1 - x.x) * u.u,)
 
     def exact(self, x: Columns) -> Tensor:
         return torch.sin(self.k * x.x)

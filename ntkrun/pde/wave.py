@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +23,14 @@ class Wave(PDE):
     Args:
         a: amplitude of the fourth mode.
         c: wave speed.
+        hard_boundary: multiply the network by x (1 - x), so that the boundary term holds exactly.
     """
 
-    def __init__(self, a: float = 0.5, c: Positive[float] = 2.0) -> None:
+    def __init__(self, a: float = 0.5, c: Positive[float] = 2.0, hard_boundary: bool = False) -> None:
         self.a = a
         self.c = c
         self.domain = Box.of(x=(0.0, 1.0), t=(0.0, 1.0))
+        self.built_in = frozenset({"boundary"} if hard_boundary else ())
 
     def terms(self) -> tuple[Term, ...]:
         start = (self.domain.face("t", "low"),)
@@ -37,6 +40,9 @@ class Wave(PDE):
             Term("initial", start, ("u",), lambda x, d: d.u - self._mode(1, x) - self.a * self._mode(4, x)),
             Term("initial_velocity", start, ("u_t",), lambda x, d: d.u_t),
         )
+
+    def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
+        return (x.x * (1 - x.x) * u.u,)
 
     def exact(self, x: Columns) -> Tensor:
         return self._mode(1, x) + self.a * self._mode(4, x)
