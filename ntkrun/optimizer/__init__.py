@@ -1,6 +1,22 @@
 """Optimisers and learning rate schedules."""
 
-from ntkrun.optimizer.first_order import Adam, GradientDescent, Optimizer
+from ntkrun.optimizer.base import Optimizer, Reevaluate, TorchOptimizer
+from ntkrun.optimizer.first_order import SOAP, Adam, AdamW, GradientDescent
+from ntkrun.optimizer.lbfgs import LBFGS, AdamLBFGS
 from ntkrun.optimizer.schedule import Constant, Cosine, Exponential, Schedule
 
-__all__ = ["Adam", "Constant", "Cosine", "Exponential", "GradientDescent", "Optimizer", "Schedule"]
+__all__ = [
+    "LBFGS",
+    "SOAP",
+    "Adam",
+    "AdamLBFGS",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "GradientDescent",
+    "Optimizer",
+    "Reevaluate",
+    "Schedule",
+    "TorchOptimizer",
+]

@@ -2,68 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ntkrun.checked import Fraction, Positive
+from ntkrun.checked import Fraction, NonNegative, Positive
+from ntkrun.objective import Evaluation
+from ntkrun.optimizer.base import Reevaluate, TorchOptimizer
 
 
-@dataclass(kw_only=True, eq=False)
-class Optimizer(ABC):
-    """A torch optimiser fed with gradients by name.
+class FirstOrder(TorchOptimizer):
+    """A torch optimiser fed with the gradient of each step."""
 
-    Args:
-        learning_rate: the rate that the schedule multiplies.
-    """
-
-    learning_rate: Positive[float] = 1e-3
-
-    def start(self, network: nn.Module) -> None:
-        """Take charge of the network's trainable parameters.
-
-        Raises:
-            ValueError: the learning rate overflows the parameters' precision.
-        """
-        dtype = next(network.parameters()).dtype
-        if self.learning_rate > torch.finfo(dtype).max:
-            raise ValueError(f"learning_rate={self.learning_rate}: too large for {dtype}")
-        self._parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self._torch = self.build(list(self._parameters.values()))
-
-    @abstractmethod
-    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimiser for these parameters."""
-
-    def step(self, gradient: Mapping[str, Tensor], factor: float) -> None:
-        """Update the parameters.
-
-        Args:
-            gradient: of the weighted loss, by parameter name.
-            factor: the schedule's factor of the learning rate at this step.
-        """
+    def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:
         for group in self._torch.param_groups:
-            group["lr"] = self.learning_rate * factor
-        for name, parameter in self._parameters.items():
-            parameter.grad = gradient[name]
+            group["lr"] = self.rate(factor)
+        self.assign(evaluation.gradient)
         self._torch.step()
         self._torch.zero_grad(set_to_none=True)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The torch optimiser's state."""
-        return self._torch.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self._torch.load_state_dict(dict(state))
-
 
 @dataclass(kw_only=True, eq=False)
-class GradientDescent(Optimizer):
+class GradientDescent(FirstOrder):
     """Plain gradient descent."""
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -71,7 +32,7 @@ class GradientDescent(Optimizer):
 
 
 @dataclass(kw_only=True, eq=False)
-class Adam(Optimizer):
+class Adam(FirstOrder):
     """Adam (Kingma, Ba, arXiv 1412.6980).
 
     Args:
@@ -87,3 +48,56 @@ class Adam(Optimizer):
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
         return torch.optim.Adam(parameters, lr=self.learning_rate, betas=betas, eps=self.epsilon, fused=True)
+
+
+@dataclass(kw_only=True, eq=False)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov, Hutter, arXiv 1711.05101).
+
+    Args:
+        weight_decay: per step, the parameters shrink by the learning rate times this.
+    """
+
+    weight_decay: NonNegative[float] = 1e-4
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters,
+            lr=self.learning_rate,
+            betas=(self.beta1, self.beta2),
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class SOAP(FirstOrder):
+    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., arXiv 2409.11321), by ``pytorch-optimizer``.
+
+    Args:
+        beta1: decay of the first moment.
+        beta2: decay of the second moment and of the preconditioner.
+        epsilon: added to the denominator.
+        precondition_every: steps between updates of the eigenbasis.
+    """
+
+    beta1: Fraction = 0.95
+    beta2: Fraction = 0.95
+    epsilon: Positive[float] = 1e-8
+    precondition_every: Positive[int] = 10
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        try:
+            import pytorch_optimizer
+        except ImportError:
+            raise ValueError("_target_: SOAP needs the package pytorch-optimizer: pip install 'ntkrun[soap]'") from None
+        optimizer: torch.optim.Optimizer = pytorch_optimizer.SOAP(
+            parameters,
+            lr=self.learning_rate,
+            betas=(self.beta1, self.beta2),
+            eps=self.epsilon,
+            weight_decay=0.0,
+            precondition_frequency=self.precondition_every,
+        )
+        return optimizer
