@@ -11,8 +11,9 @@ import torch
 
 from ntkrun.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 NAME = "checkpoint.pt"
+BEST = "best.pt"
 
 
 class CheckpointError(ValueError):
@@ -22,6 +23,11 @@ class CheckpointError(ValueError):
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
     """Write ``state``, plain values and tensors only, as the directory's checkpoint."""
     write_atomically(directory / NAME, lambda file: torch.save({"format": FORMAT, **state}, file))
+
+
+def save_best(directory: Path, state: dict[str, Any]) -> None:
+    """Write the network of the smallest error so far, with that error and its step."""
+    write_atomically(directory / BEST, lambda file: torch.save({"format": FORMAT, **state}, file))
 
 
 def load_checkpoint(directory: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
-GROUPS = ("pde", "network", "weights", "optimizer", "schedule", "diagnostics")
+GROUPS = ("pde", "network", "weights", "point_weights", "optimizer", "schedule", "diagnostics")
 
 
 class ConfigError(ValueError):
@@ -43,6 +43,15 @@ class KernelSettings(BaseModel):
     memory_mib: Positive[int]
 
 
+class StopSettings(BaseModel):
+    """What ends a run before its last step."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    error: Positive[float] | None
+    loss: Positive[float] | None
+
+
 class Settings(BaseModel):
     """The top-level values of a configuration."""
 
@@ -54,6 +63,9 @@ class Settings(BaseModel):
     dtype: Literal["float32", "float64"]
     log_every: Positive[int]
     checkpoint_every: Positive[int]
+    time_windows: Positive[int]
+    stop: StopSettings
+    keep_best: bool
     progress: bool
     plots: bool
     kernel: KernelSettings

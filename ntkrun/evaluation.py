@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
-from ntkrun.objective import Objective
+from ntkrun.pde import PDE, ProblemError
 
 CHUNK = 2**15
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Values on an equispaced grid.
+    """Values on a product grid.
 
     Attributes:
         axes: the grid's coordinates by letter, ``[G]`` each.
@@ -32,40 +33,57 @@ class Solution:
 
 
 class Evaluator:
-    """Evaluates a network on the grid of its problem.
+    """Evaluates a network on a grid: that of the problem's reference solution, or an equispaced one.
 
     Args:
-        objective: the problem and the network.
-        grid: points per coordinate.
+        pde: the problem.
+        network: the network.
+        like: of the network's dtype and device.
+        grid: points per coordinate of an equispaced grid.
+
+    Raises:
+        ProblemError: the problem's solution has the wrong shape.
     """
 
-    def __init__(self, objective: Objective, grid: int) -> None:
-        self._objective = objective
-        self._grid = grid
-        self._plan = plan_streams([""], objective.pde.coordinates)
-        points = objective.pde.domain.grid(grid)
-        exact = objective.pde.exact(objective.pde.columns(points))
-        if exact is not None:
-            exact = exact.reshape(len(points), -1).to(objective.like.device)
-        self._exact = exact
-        self._points = points.to(objective.like)
+    def __init__(self, pde: PDE, network: nn.Module, like: Tensor, grid: int) -> None:
+        self._pde = pde
+        self._network = network
+        self._plan = plan_streams([""], pde.coordinates)
+        domain, reference = pde.domain, pde.reference()
+        self._axes = (
+            {c: np.linspace(domain.low[c], domain.high[c], grid) for c in pde.coordinates}
+            if reference is None
+            else {c: np.asarray(reference.axes[c]) for c in pde.coordinates}
+        )
+        axes = [torch.as_tensor(axis, dtype=torch.float64) for axis in self._axes.values()]
+        points = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+        self._shape = [*map(len, axes), len(pde.fields)]
+        exact = pde.exact(pde.columns(points)) if reference is None else torch.as_tensor(reference.values)
+        if exact is not None and exact.numel() != math.prod(self._shape):
+            raise ProblemError(
+                f"the solution at {len(points)} points has shape {list(exact.shape)}, "
+                f"expected [{len(points)}, {len(pde.fields)}]"
+            )
+        self._exact = None if exact is None else exact.reshape(len(points), -1).to(like.device, torch.float64)
+        self._points = points.to(like)
 
     def error(self) -> float | None:
         """Relative L2 error over all grid points and fields, in float64; ``None`` without a solution."""
         if self._exact is None:
             return None
         difference = self._predict() - self._exact
-        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self._exact))
+        known = ~torch.isnan(self._exact)
+        return float(torch.linalg.vector_norm(difference[known]) / torch.linalg.vector_norm(self._exact[known]))
 
     def solution(self) -> Solution:
         """Prediction and solution on the grid."""
-        pde = self._objective.pde
-        shape = [self._grid] * len(pde.coordinates) + [len(pde.fields)]
-        axes = {c: np.linspace(pde.domain.low[c], pde.domain.high[c], self._grid) for c in pde.coordinates}
-        exact = None if self._exact is None else self._exact.reshape(shape).cpu().numpy()
-        return Solution(axes, self._predict().reshape(shape).cpu().numpy(), exact)
+        exact = None if self._exact is None else self._exact.reshape(self._shape).cpu().numpy()
+        return Solution(dict(self._axes), self._predict().reshape(self._shape).cpu().numpy(), exact)
 
     def _predict(self) -> Tensor:
+        training = self._network.training
+        self._network.eval()
         with torch.no_grad():
-            parts = [output_streams(self._objective.network, x, self._plan)[0] for x in self._points.split(CHUNK)]
+            parts = [output_streams(self._network, x, self._plan)[0] for x in self._points.split(CHUNK)]
+        self._network.train(training)
         return torch.cat(parts).double()

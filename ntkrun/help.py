@@ -9,6 +9,7 @@ GROUPS = {
     "pde": "the problem",
     "network": "the network",
     "weights": "how the loss terms are weighted",
+    "point_weights": "how the points of a term are weighted",
     "optimizer": "the optimiser",
     "schedule": "the learning rate over the run",
     "diagnostics": "what is recorded besides losses, error and weights",

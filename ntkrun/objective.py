@@ -8,7 +8,7 @@ weights are made from.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ntkrun.jets import LinearUse
 from ntkrun.network.base import JetNetwork
-from ntkrun.ntk import Jacobian, RowBlock, StackedJacobian, StructuredJacobian
+from ntkrun.ntk import Jacobian, RowBlock, ScaledJacobian, StackedJacobian, StructuredJacobian
 from ntkrun.ntk.per_point import PerPointJacobian, dense_jacobian
 from ntkrun.ntk.structured import row_blocks
 from ntkrun.pde import PDE
@@ -31,7 +31,7 @@ class RouteError(ValueError):
 
 
 Weigh = Callable[[Tensor], Tensor]
-"""Maps the traces tr(K_ii), ``[n]``, to the weights of the loss terms, ``[n]``."""
+"""Maps the traces tr(K_ii) or the losses, ``[n]``, to the weights of the loss terms, ``[n]``."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,23 @@ class Evaluation:
     """A weighted gradient and what came with it.
 
     Attributes:
-        losses: mean squared residual of each term, ``[n]``, unweighted.
+        losses: L_i, the mean squared residual of each term with its point weights, ``[n]``.
         weights: the weights of the terms in this gradient, ``[n]``.
         gradient: of the weighted loss, by parameter name.
         traces: tr(K_ii), ``[n]``, when the pass was fused.
-        kernel_seconds: time spent on the traces and weights within the pass.
+        weigh_seconds: time spent on traces and weights within the pass.
     """
 
     losses: Tensor
     weights: Tensor
     gradient: dict[str, Tensor]
     traces: Tensor | None = None
-    kernel_seconds: float = 0.0
+    weigh_seconds: float = 0.0
+
+    @property
+    def loss(self) -> Tensor:
+        """The weighted sum of the losses."""
+        return self.weights @ self.losses
 
 
 class Objective(Residuals):
@@ -87,15 +92,29 @@ class Objective(Residuals):
         with torch.no_grad():
             return torch.stack([r.square().mean() for r in self.residuals(batch)])
 
-    def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:
+    def gradient(self, batch: Batch, weights: Tensor | Weigh) -> Evaluation:
         """Gradient of sum_i weights_i L_i by back-propagation.
 
         Args:
             batch: the points.
-            weights: ``[n]``.
+            weights: ``[n]``, or what makes them from the losses of this very pass.
         """
         losses = torch.stack([r.square().mean() for r in self.residuals(batch)])
-        return Evaluation(losses.detach(), weights, self._back_propagate(weights @ losses))
+        seconds = 0.0
+        if not isinstance(weights, Tensor):
+            start = time.perf_counter()
+            weights = weights(losses.detach())
+            seconds = time.perf_counter() - start
+        return Evaluation(losses.detach(), weights, self._back_propagate(weights @ losses), None, seconds)
+
+    def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The losses, ``[n]``, and the gradient of each of them, ``[n, P]``, by one reverse pass per term."""
+        losses = torch.stack([r.square().mean() for r in self.residuals(batch)])
+        gradients = []
+        for i, loss in enumerate(losses):
+            parts = self._back_propagate(loss, retain_graph=i < len(losses) - 1)
+            gradients.append(self.layout.flatten(parts))
+        return losses.detach(), torch.stack(gradients)
 
     def fused(self, batch: Batch, weigh: Weigh) -> Evaluation:
         """Gradient and exact traces from one forward and one backward pass.
@@ -121,9 +140,12 @@ class Objective(Residuals):
         gradient: dict[str, Tensor] = {}
         for group, residuals, blocks in passes:
             scaled = []
-            for i, residual in zip(group.members, residuals, strict=True):
-                losses[i] = residual.square().mean()
-                scaled.append(residual * (weights[i] * (2 / residual.numel())))
+            for k, (i, residual) in enumerate(zip(group.members, residuals, strict=True)):
+                scale = None if group.scales is None else group.scales[k]
+                own = residual if scale is None else residual * scale
+                losses[i] = own.square().mean()
+                cotangent = own * (weights[i] * (2 / residual.numel()))
+                scaled.append(cotangent if scale is None else cotangent * scale)
             for block, cotangent in zip(blocks, _stack_rows(scaled).unbind(1), strict=True):
                 for name, part in block.pullback(cotangent).items():
                     gradient[name] = gradient[name] + part if name in gradient else part
@@ -145,20 +167,29 @@ class Objective(Residuals):
 
     def jacobians(self, batch: Batch) -> tuple[Jacobian, ...]:
         """J_i of every term, as linear operators."""
-        out: dict[int, Jacobian] = {}
         if self.route == "dense":
             return tuple(dense_jacobian(f, self.detached(), self.layout) for f in self.term_functions(batch))
+        out: dict[int, Jacobian] = {}
         for group in batch:
-            if self.route == "structured":
-                residuals, blocks = self._rows(group)
-                for i, rows, residual in zip(group.members, group.slices, residuals, strict=True):
-                    own = [block[rows] for block in blocks[: residual.shape[1]]]
-                    out[i] = StructuredJacobian(own, self.layout, group.x, self.memory)
-            else:
-                for i, rows in zip(group.members, group.slices, strict=True):
-                    function = self.term_function(group, i)
-                    out[i] = PerPointJacobian(function, self.detached(), self.layout, group.x[rows], self.memory)
+            for k, jacobian in enumerate(self._group_jacobians(group)):
+                i, scaled = group.members[k], jacobian
+                if group.scales is not None:
+                    columns = group.scales[k].expand(-1, self.components[i])
+                    scaled = ScaledJacobian(jacobian, columns.T.flatten())
+                out[i] = scaled
         return tuple(out[i] for i in range(len(self.terms)))
+
+    def _group_jacobians(self, group: Group) -> Iterator[Jacobian]:
+        """J_i of every member, before any point weights."""
+        if self.route == "structured":
+            residuals, blocks = self._rows(group)
+            for rows, residual in zip(group.slices, residuals, strict=True):
+                own = [block[rows] for block in blocks[: residual.shape[1]]]
+                yield StructuredJacobian(own, self.layout, group.x, self.memory)
+            return
+        for i, rows in zip(group.members, group.slices, strict=True):
+            function = self.term_function(group, i)
+            yield PerPointJacobian(function, self.detached(), self.layout, group.x[rows], self.memory)
 
     def jacobian(self, batch: Batch) -> Jacobian:
         """J of all terms, the rows of the first on top."""
@@ -200,9 +231,12 @@ class Objective(Residuals):
         scale = torch.stack([gradient.norm() for gradient in expected.values()]).max()
         return all(_close(self.layout.part(ours[0], name), gradient, scale) for name, gradient in expected.items())
 
-    def _back_propagate(self, total: Tensor) -> dict[str, Tensor]:
+    def _back_propagate(self, total: Tensor, retain_graph: bool = False) -> dict[str, Tensor]:
         """Gradient of a number by parameter name, zero for parameters that are not involved."""
-        gradients = torch.autograd.grad(total, list(self.trainable.values()), allow_unused=True)
+        if not total.requires_grad:
+            return {name: torch.zeros_like(p) for name, p in self.trainable.items()}
+        parameters = list(self.trainable.values())
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=retain_graph)
         return {
             name: torch.zeros_like(p) if g is None else g
             for (name, p), g in zip(self.trainable.items(), gradients, strict=True)
@@ -222,11 +256,15 @@ class Objective(Residuals):
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
         for group, blocks in passes:
-            diagonal, *more = (block.diagonal(group.x) for block in blocks)
-            for other in more:
-                diagonal = diagonal + other
-            for i, rows in zip(group.members, group.slices, strict=True):
-                diagonals[i] = diagonal[rows]
+            components = [block.diagonal(group.x) for block in blocks]
+            if group.scales is None:
+                diagonal = sum(components[1:], start=components[0])
+                for i, rows in zip(group.members, group.slices, strict=True):
+                    diagonals[i] = diagonal[rows]
+                continue
+            table = torch.stack(components, dim=1)
+            for i, rows, scale in zip(group.members, group.slices, group.scales, strict=True):
+                diagonals[i] = (table[rows, : self.components[i]] * scale.square()).sum(1)
         return tuple(diagonals[i] for i in range(len(self.terms)))
 
     @staticmethod

@@ -29,7 +29,7 @@ class PointSource:
     def __init__(
         self, objective: Objective, counts: Mapping[str, int], method: Method, resample_every: int | None, seed: int
     ) -> None:
-        if set(counts) != set(objective.names):
+        if set(counts) - set(objective.built_in) != set(objective.names):
             raise ValueError(
                 f"points are given for {', '.join(counts)}; the loss terms are {', '.join(objective.names)}"
             )
@@ -42,14 +42,14 @@ class PointSource:
             for i, term in enumerate(objective.terms)
         }
         self.points: dict[str, Tensor] = {}
-        self._drawn_at: int | None = None
+        self.drawn_at: int | None = None  # the step of the last draw
         self._batch: Batch = ()
 
     def at(self, step: int) -> Batch:
         """The batch for this step; must be asked in the order of the steps."""
-        due = self._every is not None and step % self._every == 0 and step != self._drawn_at
+        due = self._every is not None and step % self._every == 0 and step != self.drawn_at
         if not self.points or due:
-            self._drawn_at = step
+            self.drawn_at = step
             self._use({name: sampler.draw() for name, sampler in self._samplers.items()})
         return self._batch
 
@@ -66,7 +66,7 @@ class PointSource:
     def state_dict(self) -> dict[str, Any]:
         """The points in use, the step they were drawn at, and how many draws were made."""
         return {
-            "drawn_at": self._drawn_at,
+            "drawn_at": self.drawn_at,
             "points": self.points,
             "samplers": {n: s.state_dict() for n, s in self._samplers.items()},
         }
@@ -75,6 +75,6 @@ class PointSource:
         """Restore what ``state_dict`` gave."""
         for name, sampler in self._samplers.items():
             sampler.load_state_dict(state["samplers"][name])
-        self._drawn_at = state["drawn_at"]
+        self.drawn_at = state["drawn_at"]
         if state["points"]:
             self._use({name: state["points"][name].cpu() for name in self._samplers})

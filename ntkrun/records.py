@@ -12,6 +12,8 @@ from ntkrun.files import write_text_atomically
 
 Value = float | int | None
 
+LEAST = "least_point_weight"
+
 
 class Table:
     """A CSV file that grows row by row.
@@ -66,21 +68,29 @@ class Records:
     Args:
         directory: the run directory.
         terms: names of the loss terms.
-        extras: further per-term columns of weights.csv (``standard_error``, ``delta``).
+        columns: further per-term columns of weights.csv (``trace``, ``standard_error``).
+        weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
         digits: see ``Table``.
         keep_below: see ``Table``.
     """
 
     def __init__(
-        self, directory: Path, terms: Sequence[str], extras: Sequence[str], digits: int, keep_below: int | None = None
+        self,
+        directory: Path,
+        terms: Sequence[str],
+        columns: Sequence[str],
+        weighted_points: Sequence[str],
+        digits: int,
+        keep_below: int | None = None,
     ) -> None:
         self._terms = tuple(terms)
         metrics = [
-            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr"
+            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr",
+            *(f"{LEAST}/{term}" for term in weighted_points),
         ]  # fmt: skip
-        weights = ["step", "seconds", "update_seconds", *self._names("trace"), *self._names("weight")]
-        for extra in extras:
-            weights += self._names(extra)
+        weights = ["step", "seconds", "update_seconds", *self._names("weight")]
+        for column in columns:
+            weights += self._names(column)
         self._metrics = Table(directory / "metrics.csv", metrics, digits, keep_below)
         self._weights = Table(directory / "weights.csv", weights, digits, keep_below)
 
@@ -92,11 +102,13 @@ class Records:
         weights: Sequence[float],
         error: float | None,
         learning_rate: float,
+        least_point_weights: Mapping[str, float],
     ) -> None:
         """Append a row of metrics.csv; ``loss`` is the weighted sum of the ``losses``."""
         total = sum(w * value for w, value in zip(weights, losses, strict=True))
         row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
         row |= self._values("loss", losses) | self._values("weight", weights)
+        row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
         self._metrics.add(row | {"error/rel_l2": error, "lr": learning_rate})
 
     def weight_update(
@@ -104,18 +116,15 @@ class Records:
         step: int,
         seconds: float,
         update_seconds: float,
-        traces: Sequence[float],
-        weights: Sequence[float],
-        extras: Mapping[str, Sequence[float]],
+        columns: Mapping[str, Sequence[float]],
     ) -> None:
-        """Append a row of weights.csv."""
+        """Append a row of weights.csv; ``columns`` holds values by term for ``weight`` and all others."""
         row: dict[str, Value] = {
             "step": step,
             "seconds": round(seconds, 6),
             "update_seconds": round(update_seconds, 6),
         }
-        row |= self._values("trace", traces) | self._values("weight", weights)
-        for name, values in extras.items():
+        for name, values in columns.items():
             row |= self._values(name, values)
         self._weights.add(row)
 

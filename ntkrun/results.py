@@ -60,8 +60,8 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
     summary = {
         "status": outcome.status,
         "message": outcome.message,
-        "step": progress.step,
-        "iterations": settings.iterations,
+        "step": progress.total_steps,
+        "iterations": settings.iterations * settings.time_windows,
         "rel_l2": {
             "final": progress.error,
             "final_step": progress.error_step,

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.config import ConfigError, closest, plain
 
-ALLOWED = ("iterations", "log_every", "checkpoint_every", "progress", "plots")
+ALLOWED = ("iterations", "stop.error", "stop.loss", "log_every", "checkpoint_every", "progress", "plots")
 """Keys that may change on resuming: the length of the run and its output."""
 
 
@@ -45,8 +45,13 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         raise ConfigError(f"resume={directory}: .hydra/config.yaml is not a configuration")
     values = plain(config)
     for key, value in overrides.items():
+        *groups, name = key.split(".")
         try:
-            values[key] = OmegaConf.from_dotlist([f"{key}={value}"])[key]
+            read = OmegaConf.select(OmegaConf.from_dotlist([f"{key}={value}"]), key)
         except yaml.YAMLError:
-            values[key] = value  # the check of its type will refuse it
+            read = value  # the check of its type will refuse it
+        node = values
+        for group in groups:
+            node = node[group]
+        node[name] = read
     return directory, values

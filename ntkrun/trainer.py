@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -14,11 +15,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ntkrun.checkpoints import save_checkpoint
+from ntkrun.checkpoints import save_best, save_checkpoint
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.evaluation import Evaluator
+from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
 from ntkrun.optimizer import Optimizer, Schedule
+from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
 from ntkrun.records import Records
 from ntkrun.weights import Weighting, WeightUpdate
@@ -33,12 +36,38 @@ class DivergenceError(RuntimeError):
     """A number that must be finite is not."""
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What ends a run before its last step, looked at in every row of metrics.csv.
+
+    Attributes:
+        error: relative L2 error to reach.
+        loss: weighted loss to reach.
+    """
+
+    error: float | None = None
+    loss: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.error is not None or self.loss is not None
+
+    def reached(self, error: float | None, loss: float) -> str | None:
+        """Which target is reached, in words."""
+        if self.error is not None and error is not None and error <= self.error:
+            return f"relative L2 error {error:.3e}, target {self.error:g}"
+        if self.loss is not None and loss <= self.loss:
+            return f"loss {loss:.3e}, target {self.loss:g}"
+        return None
+
+
 @dataclass
 class Progress:
     """How far a run has come; part of its checkpoint.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimiser steps done in this time window.
+        window: the time window, from 0.
+        first_step: optimiser steps done in the windows before.
         seconds: by phase.
         updates: weight updates done.
         error: the latest relative L2 error, at ``error_step``.
@@ -46,6 +75,8 @@ class Progress:
     """
 
     step: int = 0
+    window: int = 0
+    first_step: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     updates: int = 0
     error: float | None = None
@@ -65,11 +96,18 @@ class Progress:
         yield
         self.seconds[name] += time.perf_counter() - start
 
-    def saw_error(self, error: float) -> None:
-        """Take note of an evaluation at the present step."""
-        self.error, self.error_step = error, self.step
-        if self.best_error is None or error < self.best_error:
-            self.best_error, self.best_step = error, self.step
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps done in all time windows."""
+        return self.first_step + self.step
+
+    def saw_error(self, error: float) -> bool:
+        """Take note of an evaluation at the present step; returns whether it is the best so far."""
+        self.error, self.error_step = error, self.total_steps
+        best = self.best_error is None or error < self.best_error
+        if best:
+            self.best_error, self.best_step = error, self.total_steps
+        return best
 
 
 @dataclass
@@ -77,18 +115,23 @@ class Trainer:
     """Everything one run consists of.
 
     Attributes:
-        objective, weighting, optimizer, schedule, points, evaluator, diagnostics: the parts, started.
+        objective, weighting, point_weights, optimizer, schedule, points, evaluator, diagnostics: the parts, started.
         records: where rows go.
         directory: where checkpoints go.
-        iterations: length of the run in optimiser steps.
+        iterations: length of the run, or of this time window, in optimiser steps.
+        windows: number of time windows.
+        targets: what ends it earlier.
         log_every: steps between rows of metrics.csv, counted from 0; the last step has a row as well.
         checkpoint_every: steps between checkpoints; one is always written at the end.
+        keep_best: keep the network of the smallest error as best.pt.
         show_bar: show a progress bar where standard error is a terminal.
         should_stop: asked before every step.
+        earlier: states of the networks of earlier time windows, part of the checkpoint.
     """
 
     objective: Objective
     weighting: Weighting
+    point_weights: PointWeights
     optimizer: Optimizer
     schedule: Schedule
     points: PointSource
@@ -97,17 +140,21 @@ class Trainer:
     records: Records
     directory: Path
     iterations: int
+    windows: int
+    targets: Targets
     log_every: int
     checkpoint_every: int
+    keep_best: bool
     show_bar: bool
     should_stop: Callable[[], bool]
     progress: Progress = field(default_factory=Progress)
+    earlier: tuple[Mapping[str, Any], ...] = ()
 
-    def fit(self) -> bool:
-        """Train until the end or until asked to stop.
+    def fit(self) -> str | None:
+        """Train until the end, until a target is reached, or until asked to stop.
 
         Returns:
-            Whether the run reached its end.
+            What ended the run, empty for its last step; ``None`` where it was asked to stop.
 
         Raises:
             DivergenceError: a loss, trace, weight or parameter is not finite. The last checkpoint stays as it was.
@@ -117,44 +164,75 @@ class Trainer:
         self._unchecked: list[int] = []
         self._updates: list[tuple[int, float, WeightUpdate]] = []
         self._warned: set[str] = set()
+        self._best: dict[str, Any] | None = None
+        ended: str | None = None
         with self._bar() as bar:
-            while progress.step < self.iterations and not self.should_stop():
-                step = progress.step
-                with progress.phase("training"):
-                    batch = self.points.at(step)
-                with progress.phase("diagnostics"):
-                    self.diagnostics.observe(step, self.objective, batch)
-                start = time.perf_counter()
-                evaluation, update = self.weighting.evaluate(step, self.objective, batch)
-                self._watch(step, evaluation.losses)
-                if update is not None:
-                    self._updates.append((step, progress.elapsed, update))
-                    progress.seconds["weight_updates"] += update.seconds
-                    progress.updates += 1
-                    start += update.seconds
-                if step % self.log_every == 0:
-                    progress.seconds["training"] += time.perf_counter() - start
-                    self._log(evaluation.losses, evaluation.weights, bar)
-                    start = time.perf_counter()
-                self.optimizer.step(evaluation.gradient, self.schedule.factor(step, self.iterations))
-                progress.seconds["training"] += time.perf_counter() - start
-                progress.step += 1
-                bar.update()
-                if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
-                    self.save()
-            finished = progress.step >= self.iterations
-            if finished:
-                batch = self.points.at(progress.step) if not self.points.points else self.points.batch
-                losses = self.objective.losses(batch)
-                self._watch(progress.step, losses)
-                self._log(losses, self.weighting.weights, bar)
-                with progress.phase("diagnostics"):
-                    self.diagnostics.observe(progress.step, self.objective, batch)
+            while ended is None and not (progress.step < self.iterations and self.should_stop()):
+                ended = self._close(bar) if progress.step >= self.iterations else self._step(bar)
             self.save()
-        return finished
+        return ended
+
+    def _step(self, bar: tqdm[Any]) -> str | None:
+        """One optimiser step; returns the target that was reached before it, if one was."""
+        progress, step = self.progress, self.progress.step
+        with progress.phase("training"):
+            if isinstance(self.objective.network, JetNetwork):
+                self.objective.network.start_step(step)
+            plain = self.points.at(step)
+        with progress.phase("diagnostics"):
+            self.diagnostics.observe(step, self.objective, plain)
+        start = time.perf_counter()
+        logged = step % self.log_every == 0 and (step or not progress.window)  # the last window's end has its row
+        # A run that ends here may be resumed with other targets, and then takes this step anew.
+        before = copy.deepcopy(self._weights_state()) if logged and self.targets else None
+        self.point_weights.update(self.objective, plain)
+        batch = self.point_weights.apply(self.objective, plain)
+        evaluation, update = self.weighting.evaluate(step, self.objective, batch)
+        self._watch(progress.total_steps, evaluation.losses)
+        if update is not None:
+            self._updates.append((progress.total_steps, progress.elapsed, update))
+            progress.seconds["weight_updates"] += update.seconds
+            progress.updates += 1
+            start += update.seconds
+        if logged:
+            progress.seconds["training"] += time.perf_counter() - start
+            target = self._log(evaluation.losses, evaluation.weights, bar)
+            if target is not None and before is not None:
+                self.weighting.load_state_dict(before["weighting"])
+                self.point_weights.load_state_dict(before["point_weights"])
+                progress.updates -= update is not None
+                return target
+            start = time.perf_counter()
+        changed = update is not None or self.points.drawn_at == step or self.point_weights.varying
+        self.optimizer.step(
+            evaluation, self._factor(), lambda: self.objective.gradient(batch, evaluation.weights), changed
+        )
+        progress.seconds["training"] += time.perf_counter() - start
+        progress.step += 1
+        bar.update()
+        if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
+            self.save()
+        return None
+
+    def _close(self, bar: tqdm[Any]) -> str:
+        """The row of the last step."""
+        progress = self.progress
+        plain = self.points.at(progress.step) if not self.points.points else self.points.batch
+        batch = self.point_weights.apply(self.objective, plain)
+        losses = self.objective.losses(batch)
+        self._watch(progress.total_steps, losses)
+        self._log(losses, self.weighting.weights, bar)
+        with progress.phase("diagnostics"):
+            self.diagnostics.observe(progress.step, self.objective, plain)
+        return ""
+
+    def _factor(self) -> float:
+        """The schedule's factor at the present step."""
+        horizon = self.optimizer.horizon(self.iterations)
+        return self.schedule.factor(min(self.progress.step, horizon), horizon)
 
     def save(self) -> None:
-        """Flush the tables and write a checkpoint.
+        """Flush the tables, write the best network if there is a new one, and a checkpoint.
 
         Raises:
             DivergenceError: the state is not worth keeping.
@@ -162,6 +240,9 @@ class Trainer:
         with self.progress.phase("saving"):
             self._check()
             self.records.flush()
+            if self._best is not None:
+                save_best(self.directory, self._best)
+                self._best = None
             save_checkpoint(self.directory, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
@@ -169,12 +250,16 @@ class Trainer:
         return {
             "progress": dict(vars(self.progress)),
             "network": self.objective.network.state_dict(),
+            "earlier": [dict(state) for state in self.earlier],
             "optimizer": self.optimizer.state_dict(),
-            "weighting": self.weighting.state_dict(),
+            **self._weights_state(),
             "points": self.points.state_dict(),
             "diagnostics": self.diagnostics.state_dict(),
             "random": torch.get_rng_state(),
         }
+
+    def _weights_state(self) -> dict[str, Any]:
+        return {"weighting": self.weighting.state_dict(), "point_weights": self.point_weights.state_dict()}
 
     def _bar(self) -> tqdm[Any]:
         disable = None if self.show_bar else True
@@ -201,33 +286,37 @@ class Trainer:
         self._unchecked.clear()
         for name, parameter in self.objective.network.named_parameters():
             if not torch.isfinite(parameter).all():
-                raise DivergenceError(f"step {self.progress.step}: parameter {name} is not finite")
+                raise DivergenceError(f"step {self.progress.total_steps}: parameter {name} is not finite")
 
     def _write_update(self, step: int, elapsed: float, update: WeightUpdate) -> None:
         names = self.objective.names
-        traces, weights = update.traces.tolist(), update.weights.tolist()
-        for what, values in (("trace", traces), ("weight", weights)):
+        columns = {what: values.tolist() for what, values in update.columns.items()}
+        columns["weight"] = update.weights.tolist()
+        for what, values in columns.items():
             for name, value in zip(names, values, strict=True):
-                if not math.isfinite(value):
+                if what in ("trace", "weight") and not math.isfinite(value):
                     raise DivergenceError(f"step {step}: the {what} of term {name} is not finite")
-        for name, floored in zip(names, update.floored.tolist(), strict=True):
-            if floored and name not in self._warned:
+        capped = [False] * len(names) if update.capped is None else update.capped.tolist()
+        for name, cap in zip(names, capped, strict=True):
+            if cap and name not in self._warned:
                 self._warned.add(name)
                 log.warning("step %d: the trace of term %s is below the floor; its weight is capped", step, name)
-        extras = {name: values.tolist() for name, values in update.extras.items()}
-        self.records.weight_update(step, elapsed, update.seconds, traces, weights, extras)
+        self.records.weight_update(step, elapsed, update.seconds, columns)
 
-    def _log(self, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> None:
+    def _log(self, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> str | None:
+        """Write a row of metrics.csv; returns the target that is reached, if one is."""
         self._check()
         progress = self.progress
+        values, factors = losses.tolist(), weights.tolist()
+        total = sum(w * value for w, value in zip(factors, values, strict=True))
         with progress.phase("evaluation"):
             error = self.evaluator.error()
-        if error is not None:
-            progress.saw_error(error)
-        values, factors = losses.tolist(), weights.tolist()
-        rate = self.optimizer.learning_rate * self.schedule.factor(progress.step, self.iterations)
-        self.records.metrics(progress.step, progress.elapsed, values, factors, error, rate)
-        total = sum(w * value for w, value in zip(factors, values, strict=True))
+        if error is not None and progress.saw_error(error) and self.keep_best:
+            network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
+            self._best = {"step": progress.total_steps, "error": error, "network": network}
+        rate = self.optimizer.rate(self._factor())
+        least = self.point_weights.least()
+        self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, rate, least)
         shown = {"loss": f"{total:.2e}"}
         if error is not None:
             shown["rel_l2"] = f"{error:.2e}"
@@ -235,14 +324,16 @@ class Trainer:
         bar.set_postfix(shown, refresh=False)
         tenth = max(1, self.iterations // 10)
         if progress.step % tenth < self.log_every or progress.step == self.iterations:
-            log.info(
-                "step %d of %d: %s", progress.step, self.iterations, ", ".join(f"{k} {v}" for k, v in shown.items())
-            )
+            end = progress.first_step + self.iterations
+            text = ", ".join(f"{k} {v}" for k, v in shown.items())
+            log.info("step %d of %d: %s", progress.total_steps, end, text)
+        return self.targets.reached(error, total)
 
 
 def restore(
     objective: Objective,
     weighting: Weighting,
+    point_weights: PointWeights,
     optimizer: Optimizer,
     points: PointSource,
     diagnostics: Diagnostics,
@@ -253,6 +344,7 @@ def restore(
     objective.network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     weighting.load_state_dict(state["weighting"])
+    point_weights.load_state_dict(state["point_weights"])
     points.load_state_dict(state["points"])
     diagnostics.load_state_dict(state["diagnostics"])
     torch.set_rng_state(state["random"])

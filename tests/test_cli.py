@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ntkrun.help import choices
 from tests.driver import Result, assert_refused, ntkrun
 
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "ntkrun")
@@ -19,8 +20,8 @@ REFUSED = {
     "kernel.rout=dense": ("kernel.rout", "did you mean kernel.route?"),
     "+kernel.foo=1": ("unknown key kernel.foo",),
     "kernel=3": ("kernel=3", "keys with values"),
-    "pde=poison": ("pde=poison", "poisson, wave", "did you mean poisson?"),
-    "weights=sketchd": ("weights=sketchd", "exact, none, sketched", "did you mean sketched?"),
+    "pde=poison": ("pde=poison", ", ".join(choices("pde")), "did you mean poisson?"),
+    "weights=sketchd": ("weights=sketchd", ", ".join(choices("weights")), "did you mean sketched?"),
     "schedule=qqq": ("schedule=qqq", "constant, cosine, exponential"),
     "netwrok=mlp": ("netwrok", "did you mean network?"),
     "network.widht=3": ("network.widht", "did you mean network.width?"),
@@ -74,7 +75,7 @@ REFUSED = {
     "~pde.points.boundary": ("pde.points", "residual, boundary"),
     "pde.points.residual=0": ("pde.points.residual=0", "greater than 0"),
     "pde.points=3": ("pde.points=3", "keys with values"),
-    "pde=null": ("pde=null", "poisson, wave"),
+    "pde=null": ("pde=null", ", ".join(choices("pde"))),
     "~weights": ("weights", "weights=NAME"),
     "~iterations": ("iterations", "missing"),
     "width": ("width", "="),
@@ -129,7 +130,8 @@ def test_help_shows_the_whole_menu(arguments: list[str], tmp_path: Path) -> None
     choices = {g: [c.name.removesuffix(".yaml") for c in cs if c.name.endswith(".yaml")] for g, cs in menu.items()}
     lines = [line.strip(" *") for line in result.stdout.splitlines()]
     shown = {group: names for group, names in choices.items() if names}
-    assert set(shown) == {"pde", "network", "weights", "optimizer", "schedule", "diagnostics"}
+    groups = {"pde", "network", "weights", "point_weights", "optimizer", "schedule", "diagnostics"}
+    assert set(shown) == groups
     for group, names in shown.items():
         start = next(i for i, line in enumerate(lines) if line.startswith(f"{group}: "))
         listed = [line.split()[0] for line in lines[start + 1 : start + 1 + len(names)]]

@@ -2,7 +2,24 @@
 
 from ntkrun.weights.base import Unweighted, Weighting, WeightUpdate
 from ntkrun.weights.exact import Exact
+from ntkrun.weights.fixed import Fixed
+from ntkrun.weights.gradient_norm import GradientNorm
 from ntkrun.weights.policy import NTKWeighting
+from ntkrun.weights.relobralo import ReLoBRaLo
 from ntkrun.weights.sketched import Sketched
+from ntkrun.weights.softadapt import SoftAdapt
+from ntkrun.weights.uncertainty import Uncertainty
 
-__all__ = ["Exact", "NTKWeighting", "Sketched", "Unweighted", "WeightUpdate", "Weighting"]
+__all__ = [
+    "Exact",
+    "Fixed",
+    "GradientNorm",
+    "NTKWeighting",
+    "ReLoBRaLo",
+    "Sketched",
+    "SoftAdapt",
+    "Uncertainty",
+    "Unweighted",
+    "WeightUpdate",
+    "Weighting",
+]

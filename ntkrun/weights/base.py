@@ -16,21 +16,19 @@ from ntkrun.residuals import Batch
 
 @dataclass(frozen=True)
 class WeightUpdate:
-    """What one update of the weights saw and gave.
+    """What one update of the weights gave, and what it was made from.
 
     Attributes:
-        traces: tr(K_ii), exact or estimated, ``[n]``.
         weights: the weights from now on, ``[n]``.
-        floored: which terms hit the floor, ``[n]``.
         seconds: cost of the update.
-        extras: further columns of the weight log by name, ``[n]`` each.
+        columns: further columns of the weight log by name, ``[n]`` each (``trace``, ``standard_error``).
+        capped: which terms' weights were capped, ``[n]``; ``None`` where nothing caps them.
     """
 
-    traces: Tensor
     weights: Tensor
-    floored: Tensor
     seconds: float
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    capped: Tensor | None = None
 
 
 class Weighting(ABC):
@@ -50,7 +48,7 @@ class Weighting(ABC):
         """
         self.weights = torch.ones(len(objective.terms), dtype=objective.like.dtype, device=objective.like.device)
 
-    def extras(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[str, ...]:
         """Names of the further per-term columns that updates bring."""
         return ()
 

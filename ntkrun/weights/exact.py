@@ -28,7 +28,8 @@ class Exact(NTKWeighting):
             traces = objective.traces(self.kernel_batch(batch)) * self.scale(objective, batch)
             floored = self.absorb(traces, rows)
             seconds = time.perf_counter() - start
-            return objective.gradient(batch, self.weights), WeightUpdate(traces, self.weights, floored, seconds)
+            update = WeightUpdate(self.weights, seconds, {"trace": traces}, floored)
+            return objective.gradient(batch, self.weights), update
         floored = rows
 
         def weigh(traces: Tensor) -> Tensor:
@@ -38,4 +39,4 @@ class Exact(NTKWeighting):
 
         evaluation = objective.fused(batch, weigh)
         assert evaluation.traces is not None
-        return evaluation, WeightUpdate(evaluation.traces, self.weights, floored, evaluation.kernel_seconds)
+        return evaluation, WeightUpdate(self.weights, evaluation.weigh_seconds, {"trace": evaluation.traces}, floored)

@@ -43,6 +43,9 @@ class NTKWeighting(Weighting):
     freeze_after: NonNegative[int] | None = None
     points: Literal["training"] | Positive[int] = "training"
 
+    def columns(self) -> tuple[str, ...]:
+        return ("trace",)
+
     def due(self, step: int) -> bool:
         """Whether the weights are to be updated at this step."""
         return step % self.update_every == 0 and (self.freeze_after is None or step <= self.freeze_after)

@@ -69,8 +69,8 @@ class Sketched(NTKWeighting):
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
         self.previous: dict[str, Tensor] = {}
 
-    def extras(self) -> tuple[str, ...]:
-        columns = ["standard_error"]
+    def columns(self) -> tuple[str, ...]:
+        columns = ["trace", "standard_error"]
         if self.derivative == "finite_difference":
             columns.append("delta")
         if self.compare_exact:
@@ -85,14 +85,13 @@ class Sketched(NTKWeighting):
         traces, errors = traces * scale, errors * scale
         floored = self.absorb(traces, rows)
         seconds = time.perf_counter() - start
-        extras = {"standard_error": errors}
+        columns = {"trace": traces, "standard_error": errors}
         if deltas is not None:
-            extras["delta"] = deltas
+            columns["delta"] = deltas
         if self.compare_exact:
             exact = objective.traces(points) * scale
-            extras |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
-        update = WeightUpdate(traces, self.weights, floored, seconds, extras)
-        return objective.gradient(batch, self.weights), update
+            columns |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
+        return objective.gradient(batch, self.weights), WeightUpdate(self.weights, seconds, columns, floored)
 
     def _estimate(self, step: int, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Traces, their standard errors and the difference steps, ``[n]`` each."""

@@ -126,7 +126,7 @@ def trained_steps(objective: Objective, weighting: NTKWeighting, steps: int) -> 
     for step in range(steps):
         evaluation, update = weighting.evaluate(step, objective, batch)
         assert update is not None
-        traces.append(update.traces)
+        traces.append(update.columns["trace"])
         with torch.no_grad():
             for name, parameter in objective.network.named_parameters():
                 parameter -= 1e-7 * evaluation.gradient[name]
@@ -175,8 +175,8 @@ def test_a_recursion_that_turns_negative_starts_afresh(caplog: pytest.LogCapture
     weighting.previous["traces"] = torch.tensor([-1.0, 5.0], dtype=torch.float64)
     _, update = weighting.evaluate(1, objective, batch)
     assert update is not None
-    assert update.traces[0] > 0
-    assert update.traces[1] == 5
+    assert update.columns["trace"][0] > 0
+    assert update.columns["trace"][1] == 5
     assert "step 1: the recursive trace of term residual is not positive" in caplog.text
 
 
@@ -191,8 +191,8 @@ def test_kernels_at_points_of_their_own() -> None:
         _, update = weighting.evaluate(0, objective, batch)
         assert update is not None
         updates.append(update)
-    assert relative(updates[1].traces, updates[0].traces) < 0.1  # 2,000 independent points: about 2 % each
-    assert relative(updates[2].traces, updates[1].traces) < 1e-12
+    assert relative(updates[1].columns["trace"], updates[0].columns["trace"]) < 0.1  # 2,000 independent points: about 2 % each
+    assert relative(updates[2].columns["trace"], updates[1].columns["trace"]) < 1e-12
 
 
 def test_exact_values_beside_the_sketched() -> None:
@@ -203,9 +203,9 @@ def test_exact_values_beside_the_sketched() -> None:
     _, update = weighting.evaluate(0, objective, batch)
     assert update is not None
     t = objective.traces(batch) / torch.tensor([30, 2])
-    assert relative(update.extras["exact_trace"], objective.traces(batch)) < 1e-13
-    assert relative(update.extras["exact_weight"], t.sum() / t) < 1e-13
-    assert set(update.extras) == set(weighting.extras())
+    assert relative(update.columns["exact_trace"], objective.traces(batch)) < 1e-13
+    assert relative(update.columns["exact_weight"], t.sum() / t) < 1e-13
+    assert set(update.columns) == set(weighting.columns())
 
 
 def test_coordinate_sketches_need_rows_of_their_own_points() -> None:

@@ -1,0 +1,7 @@
+"""Weights of single collocation points within their loss terms."""
+
+from ntkrun.point_weights.base import PointWeights, Uniform
+from ntkrun.point_weights.causal import Causal
+from ntkrun.point_weights.residual_attention import ResidualAttention
+
+__all__ = ["Causal", "PointWeights", "ResidualAttention", "Uniform"]

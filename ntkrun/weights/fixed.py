@@ -1,0 +1,32 @@
+"""Weights that stay what they are set to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ntkrun.checked import NonNegative
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.residuals import Batch
+from ntkrun.weights.base import Weighting, WeightUpdate
+
+
+@dataclass(kw_only=True, eq=False)
+class Fixed(Weighting):
+    """Weights given by hand.
+
+    Args:
+        values: weights by term; terms that are not named have weight 1. Terms that hold by construction may
+            be named and have no effect.
+    """
+
+    values: dict[str, NonNegative[float]] = field(default_factory=dict)
+
+    def start(self, objective: Objective, seed: int) -> None:
+        super().start(objective, seed)
+        unknown = [name for name in self.values if name not in (*objective.names, *objective.built_in)]
+        if unknown:
+            raise ValueError(f"values names {', '.join(unknown)}; the loss terms are {', '.join(objective.names)}")
+        self.weights = self.weights.new_tensor([self.values.get(name, 1.0) for name in objective.names])
+
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        return objective.gradient(batch, self.weights), None

@@ -1,0 +1,102 @@
+"""Weights from the gradients of the single loss terms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ntkrun.checked import Fraction, Positive
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.residuals import Batch
+from ntkrun.weights.base import Weighting, WeightUpdate
+
+
+@dataclass(kw_only=True, eq=False)
+class GradientNorm(Weighting):
+    """Weights that make the gradients of all terms alike in size.
+
+    ``max_mean``, learning-rate annealing (Wang, Teng, Perdikaris, arXiv 2001.04536):
+    new_i = max |grad L_ref| / mean |grad L_i|, over all trainable parameters; the reference keeps weight 1.
+    ``norm`` (Wang, Sankaran, Wang, Perdikaris, arXiv 2308.08468): new_i = sum_j ||grad L_j|| / ||grad L_i||.
+
+    All gradients are those of the unweighted losses. The programs published with 2001.04536 divide by the
+    gradient of lambda_i L_i instead; there the weights settle at the square root of the ratio, here at the
+    ratio itself, where lambda_i mean |grad L_i| equals max |grad L_ref|. They also give 0.9 of the weight to
+    the past every 10 steps (alpha = 0.1), as the defaults here do.
+
+    At an update the gradient of the step is the weighted sum of the gradients of the terms.
+
+    Args:
+        update_every: steps between updates, the first at step 0.
+        statistic: ``max_mean`` or ``norm``.
+        reference: the term whose weight stays 1, with ``max_mean``.
+        smoothing: beta = 1 - alpha in lambda <- beta lambda + (1 - beta) new; the first update is not smoothed.
+        floor: the least mean |grad L_i| or ||grad L_i|| allowed, as a fraction of the numerator, so that no new
+            weight exceeds 1 / floor.
+    """
+
+    update_every: Positive[int] = 10
+    statistic: Literal["max_mean", "norm"] = "max_mean"
+    reference: str = "residual"
+    smoothing: Fraction = 0.9
+    floor: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+
+    def columns(self) -> tuple[str, ...]:
+        return ("gradient_max", "gradient_mean") if self.statistic == "max_mean" else ("gradient_norm",)
+
+    def start(self, objective: Objective, seed: int) -> None:
+        super().start(objective, seed)
+        if self.statistic == "max_mean" and self.reference not in objective.names:
+            raise ValueError(f"reference={self.reference}; the loss terms are {', '.join(objective.names)}")
+        self.updates = 0
+
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        if step % self.update_every:
+            return objective.gradient(batch, self.weights), None
+        start = time.perf_counter()
+        losses, gradients = objective.term_gradients(batch)
+        new, capped, columns = self.target(gradients, objective.names)
+        self.weights = self.smoothing * self.weights + (1 - self.smoothing) * new if self.updates else new
+        self.updates += 1
+        # One of the n passes is the one that every step takes.
+        seconds = (time.perf_counter() - start) * (1 - 1 / len(losses))
+        gradient = objective.layout.unflatten(self.weights @ gradients)
+        return Evaluation(losses, self.weights, gradient), WeightUpdate(self.weights, seconds, columns, capped)
+
+    def target(self, gradients: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The weights that belong to gradients, before smoothing.
+
+        Args:
+            gradients: of every unweighted loss, ``[n, P]``.
+            names: the terms.
+
+        Returns:
+            New weights, which terms hit the floor, ``[n]`` each, and the columns to be logged.
+        """
+        if self.statistic == "norm":
+            sizes = gradients.norm(dim=1)
+            new, capped = self._ratio(sizes.sum(), sizes)
+            return new, capped, {"gradient_norm": sizes}
+        largest, means = gradients.abs().amax(1), gradients.abs().mean(1)
+        others = torch.arange(len(names), device=gradients.device) != names.index(self.reference)
+        new, capped = self._ratio(largest[names.index(self.reference)], means)
+        columns = {"gradient_max": largest, "gradient_mean": means}
+        return torch.where(others, new, torch.ones_like(new)), capped & others, columns
+
+    def _ratio(self, numerator: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        least = self.floor * numerator
+        tiny = torch.finfo(sizes.dtype).tiny  # where all gradients vanish
+        return numerator / torch.maximum(sizes, least).clamp_min(tiny), sizes < least
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.updates = state["updates"]

@@ -1,0 +1,91 @@
+"""Weights from the progress of the losses since the last step and since the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ntkrun.checked import Positive
+from ntkrun.geometry import mix_seed
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.residuals import Batch
+from ntkrun.weights.base import Weighting, WeightUpdate
+
+
+@dataclass(kw_only=True, eq=False)
+class ReLoBRaLo(Weighting):
+    """Relative loss balancing with random lookback.
+
+    Source: Bischof, Kraus, arXiv 2110.09813. With bal_i(t, t') = n softmax_i(L_i(t) / (T L_i(t'))) and a
+    Bernoulli variable rho drawn at every step,
+
+        lambda(t) = alpha (rho lambda(t-1) + (1 - rho) bal(t, 0)) + (1 - alpha) bal(t, t-1),
+
+    from lambda(0) = 1. The weights always sum to the number of terms. The paper's experiments
+    have alpha between 0.9 and 0.999 and an expected rho near 1; the temperature wants tuning.
+
+    Args:
+        temperature: T; small values give all weight to the loss that does worst, large ones equal weights.
+        alpha: how much of the past is kept.
+        expected_rho: the probability that the past is the last weights, and not the losses at the start.
+    """
+
+    temperature: Positive[float] = 0.1
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.999
+    expected_rho: Annotated[float, Field(ge=0, le=1)] = 0.99
+
+    def start(self, objective: Objective, seed: int) -> None:
+        super().start(objective, seed)
+        self.generator = torch.Generator().manual_seed(mix_seed(seed, 4))
+        self.first = torch.full_like(self.weights, torch.nan)
+        self.previous = self.first
+
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        # Drawn on the processor, so that nothing waits for a device.
+        rho = float(torch.rand((), generator=self.generator) < self.expected_rho)
+
+        def weigh(losses: Tensor) -> Tensor:
+            if step:
+                self.weights = self.target(losses, rho)
+            else:
+                self.first = losses
+            self.previous = losses
+            return self.weights
+
+        evaluation = objective.gradient(batch, weigh)
+        return evaluation, WeightUpdate(self.weights, evaluation.weigh_seconds) if step else None
+
+    def target(self, losses: Tensor, rho: float) -> Tensor:
+        """The weights that follow upon the present ones.
+
+        Args:
+            losses: L_i(t), ``[n]``.
+            rho: the draw, 0 or 1.
+        """
+        past = rho * self.weights + (1 - rho) * self._balance(losses, self.first)
+        return self.alpha * past + (1 - self.alpha) * self._balance(losses, self.previous)
+
+    def _balance(self, losses: Tensor, earlier: Tensor) -> Tensor:
+        limits = torch.finfo(losses.dtype)
+        # A loss that was zero must not make infinity minus infinity of the softmax.
+        ratios = (losses / earlier.clamp_min(limits.tiny) / self.temperature).clamp_max(limits.max)
+        return len(losses) * torch.softmax(ratios, dim=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "generator": self.generator.get_state(),
+            "first": self.first,
+            "previous": self.previous,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.generator.set_state(state["generator"])
+        self.first = state["first"].to(self.weights)
+        self.previous = state["previous"].to(self.weights)

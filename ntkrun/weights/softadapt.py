@@ -1,0 +1,83 @@
+"""Weights from the rates at which the losses change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntkrun.checked import Positive
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.residuals import Batch
+from ntkrun.weights.base import Weighting, WeightUpdate
+
+
+@dataclass(kw_only=True, eq=False)
+class SoftAdapt(Weighting):
+    """Larger weights for losses that shrink more slowly.
+
+    Source: Heydari, Thompson, Mehmood, arXiv 1912.12355. With the rates s_i = (L_i(t) - L_i(t - k)) / k over
+    the k steps between updates, lambda_i = n exp(beta s_i) / sum_j exp(beta s_j). In the paper the weights sum
+    to 1; here, times n, to the number of terms, so that equal rates give weight 1. All weights are 1 until the
+    first rates are known, at step k.
+
+    Args:
+        update_every: k, steps between updates.
+        beta: sharpness; 0 keeps all weights equal, negative values favour the losses that shrink fastest.
+        normalized: divide the rates by the sum of their absolute values; without this the weights depend on
+            the units of the losses.
+        loss_weighted: multiply exp(beta s_i) by the mean of L_i over the last k steps.
+    """
+
+    update_every: Positive[int] = 100
+    beta: float = 0.1
+    normalized: bool = True
+    loss_weighted: bool = False
+
+    def columns(self) -> tuple[str, ...]:
+        return ("rate",)
+
+    def start(self, objective: Objective, seed: int) -> None:
+        super().start(objective, seed)
+        self.previous = torch.full_like(self.weights, torch.nan)
+        self.sums = torch.zeros_like(self.weights)
+
+    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+        due = step % self.update_every == 0
+        columns = {}
+
+        def weigh(losses: Tensor) -> Tensor:
+            self.sums = self.sums + losses
+            if due and step:
+                rates = (losses - self.previous) / self.update_every
+                self.weights = self.target(rates, self.sums / self.update_every)
+                columns["rate"] = rates
+            if due:
+                self.previous, self.sums = losses, torch.zeros_like(losses)
+            return self.weights
+
+        evaluation = objective.gradient(batch, weigh)
+        if not columns:
+            return evaluation, None
+        return evaluation, WeightUpdate(self.weights, evaluation.weigh_seconds, columns)
+
+    def target(self, rates: Tensor, means: Tensor) -> Tensor:
+        """The weights that belong to rates and mean losses, ``[n]`` each."""
+        tiny = torch.finfo(rates.dtype).tiny
+        if self.normalized:
+            rates = rates / rates.abs().sum().clamp_min(tiny)
+        exponents = self.beta * rates
+        if self.loss_weighted:
+            exponents = exponents + means.clamp_min(tiny).log()
+        return len(rates) * torch.softmax(exponents, dim=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "previous": self.previous, "sums": self.sums}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.previous = state["previous"].to(self.weights)
+        self.sums = state["sums"].to(self.weights)

@@ -1,0 +1,134 @@
+"""Time marching: a problem trained on one part of time after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ntkrun.geometry import Box
+from ntkrun.jets import parse_derivative, plan_streams
+from ntkrun.network import output_streams
+from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
+
+TIME = "t"
+
+
+class TimeWindow(PDE):
+    """A problem on one of several equal parts of its time interval.
+
+    In every window but the first, the terms at the initial time ask for continuity instead: what they
+    read of the solution (u, u_t, ...) must equal what the network of the window before gives there.
+
+    Args:
+        whole: the problem on all of time.
+        index: the window, from 0.
+        count: number of windows.
+        before: the network of the window before, ``None`` in the first.
+
+    Raises:
+        ProblemError: the problem cannot be split in time.
+    """
+
+    def __init__(self, whole: PDE, index: int, count: int, before: nn.Module | None) -> None:
+        if TIME not in whole.coordinates:
+            raise ProblemError(f"time_windows={count}: the problem has no coordinate {TIME}")
+        self.whole = whole
+        self._before = before
+        self._start, self._end = time_edges(whole.domain, count)[index : index + 2]
+        self.domain = _with_time(whole.domain, self._start, self._end)
+        self.fields = whole.fields  # type: ignore[misc]
+        self.periods = whole.periods
+        self.built_in = whole.built_in
+
+    def terms(self) -> tuple[Term, ...]:
+        return tuple(self._clipped(term) for term in self.whole.terms())
+
+    def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
+        return self.whole.constrain(x, u)
+
+    def exact(self, x: Columns) -> Tensor | None:
+        return self.whole.exact(x)
+
+    def reference(self) -> Reference | None:
+        reference = self.whole.reference()
+        if reference is None:
+            return None
+        slack = 1e-9 * (self._end - self._start)
+        inside = (reference.axes[TIME] >= self._start - slack) & (reference.axes[TIME] <= self._end + slack)
+        axis = self.coordinates.index(TIME)
+        values = np.compress(inside, reference.values, axis=axis)
+        return Reference({**reference.axes, TIME: reference.axes[TIME][inside]}, values)
+
+    def _clipped(self, term: Term) -> Term:
+        start, end = self.whole.domain.low[TIME], self.whole.domain.high[TIME]
+        times = {(box.low[TIME], box.high[TIME]) for box in term.region}
+        if times == {(start, end)}:
+            region = tuple(_with_time(box, self._start, self._end) for box in term.region)
+            return Term(term.name, region, term.derivatives, term.residual, term.partner)
+        if times != {(start, start)}:
+            raise ProblemError(
+                f"time_windows: loss term {term.name!r} lives neither on all of time nor at the initial time"
+            )
+        if term.name in self.built_in:
+            raise ProblemError(f"time_windows: the condition {term.name!r} is built in for the initial time only")
+        if self._before is None:
+            return term
+        region = tuple(_with_time(box, self._start, self._start) for box in term.region)
+        return Term(term.name, region, term.derivatives, self._continuity(term, self._before))
+
+    def _continuity(self, term: Term, before: nn.Module) -> Any:
+        parsed = {name: parse_derivative(name, self.fields, self.coordinates) for name in term.derivatives}
+        plan = plan_streams(sorted({index for _, index in parsed.values()}), self.coordinates)
+
+        def residual(x: Columns, d: Columns) -> Tensor:
+            points = torch.stack([getattr(x, c) for c in self.coordinates], dim=1)
+            known = plan.read(output_streams(before, points, plan))
+            jumps = [
+                getattr(d, name) - known[index][:, self.fields.index(field)] for name, (field, index) in parsed.items()
+            ]
+            return torch.stack(jumps, dim=1)
+
+        return residual
+
+
+class Piecewise(nn.Module):
+    """The networks of successive time windows as one function of the points, ``[N, d]`` to ``[N, fields]``.
+
+    Args:
+        networks: of the windows so far; the last one also serves all later times.
+        starts: of these windows.
+        axis: the column of time.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], starts: Sequence[float], axis: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self._starts = tuple(starts)
+        self._axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        plan = plan_streams([""], [str(i) for i in range(x.shape[1])])
+        values: list[Tensor] = [output_streams(network, x, plan)[0] for network in self.networks]
+        result = values[0]
+        for start, value in zip(self._starts[1:], values[1:], strict=True):
+            result = torch.where(x[:, self._axis, None] > start, value, result)
+        return result
+
+
+def time_edges(domain: Box, count: int) -> list[float]:
+    """The ``count + 1`` ends of equal windows of a domain's time interval."""
+    start, end = domain.low[TIME], domain.high[TIME]
+    return [*(start + (end - start) * k / count for k in range(count)), end]
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode with no trainable parameters."""
+    return network.eval().requires_grad_(False)
+
+
+def _with_time(box: Box, start: float, end: float) -> Box:
+    return Box({**box.low, TIME: start}, {**box.high, TIME: end})
