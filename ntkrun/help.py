@@ -50,9 +50,9 @@ def help_text() -> str:
         for name in choices(group):
             text = (conf / group / f"{name}.yaml").read_text(encoding="utf-8")
             mark = "*" if defaults.get(group) == name else " "
-            lines.append(f"   {mark} {name:<17} {text.splitlines()[0].removeprefix('# ')}")
+            lines.append(f"   {mark} {name:<18} {text.splitlines()[0].removeprefix('# ')}")
     lines += ["", "Top-level keys with their defaults:"]
-    lines += [f"    {key:<17} {value:<9} {comment}" for key, value, comment in keys]
+    lines += [f"    {key:<18} {value:<9} {comment}" for key, value, comment in keys]
     return "\n".join([*lines, "", EXAMPLES.rstrip()])
 
 

@@ -44,6 +44,8 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     if not isinstance(config, DictConfig):
         raise ConfigError(f"resume={directory}: .hydra/config.yaml is not a configuration")
     values = plain(config)
+    if "iterations" in overrides and values.get("time_windows", 1) != 1:
+        raise ConfigError("iterations cannot change on resume of a run in time windows; earlier ones are done")
     for key, value in overrides.items():
         *groups, name = key.split(".")
         try:

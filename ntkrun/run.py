@@ -307,8 +307,9 @@ def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome) -
     with trainer.progress.phase("evaluation"):
         evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
         write_solution(evaluator, parts.pde.fields, directory)
-        if evaluator is not parts.evaluator:
+        if evaluator is not parts.evaluator:  # errors so far were those of single windows
             trainer.progress.error, trainer.progress.error_step = evaluator.error(), trainer.progress.total_steps
+            trainer.progress.best_error = trainer.progress.best_step = None
     write_summary(parts.settings, trainer, outcome, directory)
     if parts.settings.plots:
         from ntkrun.plots import plot_run

@@ -169,15 +169,15 @@ class Trainer:
         with self._bar() as bar:
             while ended is None and not (progress.step < self.iterations and self.should_stop()):
                 ended = self._close(bar) if progress.step >= self.iterations else self._step(bar)
-            self.save()
+            if progress.step or not progress.window:  # else the end of the window before is saved, with its row
+                self.save()
         return ended
 
     def _step(self, bar: tqdm[Any]) -> str | None:
         """One optimiser step; returns the target that was reached before it, if one was."""
         progress, step = self.progress, self.progress.step
         with progress.phase("training"):
-            if isinstance(self.objective.network, JetNetwork):
-                self.objective.network.start_step(step)
+            self._start_step()
             plain = self.points.at(step)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(step, self.objective, plain)
@@ -217,6 +217,7 @@ class Trainer:
     def _close(self, bar: tqdm[Any]) -> str:
         """The row of the last step."""
         progress = self.progress
+        self._start_step()
         plain = self.points.at(progress.step) if not self.points.points else self.points.batch
         batch = self.point_weights.apply(self.objective, plain)
         losses = self.objective.losses(batch)
@@ -225,6 +226,11 @@ class Trainer:
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
         return ""
+
+    def _start_step(self) -> None:
+        """Tell the network which step it is, for what it draws anew in each."""
+        if isinstance(self.objective.network, JetNetwork):
+            self.objective.network.start_step(self.progress.step)
 
     def _factor(self) -> float:
         """The schedule's factor at the present step."""
@@ -262,8 +268,14 @@ class Trainer:
         return {"weighting": self.weighting.state_dict(), "point_weights": self.point_weights.state_dict()}
 
     def _bar(self) -> tqdm[Any]:
-        disable = None if self.show_bar else True
-        return tqdm(total=self.iterations, initial=self.progress.step, disable=disable, unit="it", dynamic_ncols=True)
+        return tqdm(
+            desc=f"window {self.progress.window + 1} of {self.windows}" if self.windows > 1 else None,
+            total=self.iterations,
+            initial=self.progress.step,
+            disable=None if self.show_bar else True,
+            unit="it",
+            dynamic_ncols=True,
+        )
 
     def _watch(self, step: int, losses: torch.Tensor) -> None:
         """Keep the losses of a step until the next check, without waiting for the device."""
@@ -300,7 +312,7 @@ class Trainer:
         for name, cap in zip(names, capped, strict=True):
             if cap and name not in self._warned:
                 self._warned.add(name)
-                log.warning("step %d: the trace of term %s is below the floor; its weight is capped", step, name)
+                log.warning("step %d: term %s is below the floor of the weighting; its weight is capped", step, name)
         self.records.weight_update(step, elapsed, update.seconds, columns)
 
     def _log(self, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> str | None:

@@ -24,6 +24,10 @@ SMALL = [
     *("network=mlp", "network.width=8", "network.depth=2", "pde.grid=10", "plots=false", "progress=false"),
     *(f"iterations={STEPS}", "log_every=5", "checkpoint_every=4", "weights.update_every=3"),
 ]
+MISSING = [  # keys above that some choices do not have
+    *(("weights=relobralo", "weights.update_every"), ("weights=uncertainty", "weights.update_every")),
+    *(("network=ecrn", "network=mlp"), ("network=ecrn", "network.width"), ("network=ecrn", "network.depth")),
+]
 WAVE = ["pde=wave", "pde.points.residual=30", "pde.points.boundary=21", "pde.points.initial=10"]
 SKETCHED = ["weights=sketched", "weights.sketch_size=4"]
 CASES = {
@@ -42,6 +46,21 @@ CASES = {
     "adam-cosine": ["optimizer=adam", "schedule=cosine"],
     "adam-exponential": ["optimizer=adam", "schedule=exponential", "schedule.every=10"],
     "float64": ["weights=exact", "dtype=float64"],
+    "lbfgs": ["optimizer=lbfgs", "dtype=float64", "weights.update_every=7", "pde.sampling=uniform"],
+    "adam-then-lbfgs": ["optimizer=adam_lbfgs", "optimizer.switch_at=10", "weights.freeze_after=3"],
+    "adam-before-lbfgs": ["optimizer=adam_lbfgs", "optimizer.switch_at=20"],
+    "adamw": ["optimizer=adamw"],
+    "soap": ["optimizer=soap"],
+    "gradient-norm": ["weights=gradient_norm"],
+    "softadapt": ["weights=softadapt", "weights.loss_weighted=true"],
+    "relobralo": [*WAVE, "weights=relobralo", "weights.expected_rho=0.5"],
+    "uncertainty": ["weights=uncertainty"],
+    "causal": [*WAVE, "weights=exact", "point_weights=causal"],
+    "residual-attention": ["weights=sketched", "point_weights=residual_attention"],
+    "stochastic-depth": ["network=ecrn", "network.survival=0.5", "network.features=4"],
+    "periodic": ["pde=advection", "pde.points.residual=30", "pde.points.initial=10", "pde.points.periodic=8"],
+    "periodic-embedding": ["pde=advection", "pde.points.residual=30", "network.periodic=true"],
+    "hard-boundary": ["pde.hard_boundary=true"],
 }
 
 
@@ -71,7 +90,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def start(directory: Path, *overrides: str) -> Result:
     directory.parent.mkdir(exist_ok=True, parents=True)
-    return ntkrun(*SMALL, *overrides, f"hydra.run.dir={directory}", cwd=directory.parent)
+    missing = tuple(key for choice, key in MISSING if choice in overrides)
+    small = [option for option in SMALL if not (missing and option.startswith(missing))]
+    return ntkrun(*small, *overrides, f"hydra.run.dir={directory}", cwd=directory.parent)
 
 
 def resume(directory: Path, *overrides: str) -> Result:

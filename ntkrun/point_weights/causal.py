@@ -11,51 +11,8 @@ from torch import Tensor
 
 from ntkrun.checked import NonNegative, Positive
 from ntkrun.objective import Objective
-from ntkrun.point_weights.base import PointWeights
+from ntkrun.point_weights.base import PointWeights, fill_up, plain_residuals, select_terms
 from ntkrun.residuals import Batch
-
-
-def select_terms(objective: Objective, terms: list[str] | None) -> tuple[str, ...]:
-    """The terms whose points are to be weighted, in the order of the loss terms.
-
-    Args:
-        objective: the problem and network.
-        terms: names, of which those that hold by construction are ignored; ``None`` for the terms whose
-            region is the whole domain.
-
-    Raises:
-        ValueError: a name is unknown, or there is nothing to weight.
-    """
-    names = ", ".join(objective.names)
-    if terms is None:
-        chosen = tuple(term.name for term in objective.terms if term.region == (objective.pde.domain,))
-        if not chosen:
-            raise ValueError(f"no term's region is the whole domain; set terms to some of {names}")
-        return chosen
-    unknown = [name for name in terms if name not in (*objective.names, *objective.built_in)]
-    if unknown:
-        raise ValueError(f"terms names {', '.join(unknown)}; the loss terms are {names}")
-    chosen = tuple(name for name in objective.names if name in terms)
-    if not chosen:
-        raise ValueError(f"terms names none of the loss terms, which are {names}")
-    return chosen
-
-
-def plain_residuals(objective: Objective, batch: Batch, terms: tuple[str, ...]) -> dict[str, Tensor]:
-    """Residuals of some terms without point weights and without a graph, ``[N_i, m_i]`` each."""
-    residuals: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for group in batch:
-            names = [objective.names[i] for i in group.members]
-            if not set(names).isdisjoint(terms):
-                residuals |= dict(zip(names, objective.group_residuals(group), strict=True))
-    return {name: residuals[name] for name in terms}
-
-
-def fill_up(objective: Objective, batch: Batch, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The point weights of all terms: 1 for those that have none, ``[N_i, 1]``."""
-    points = objective.points(batch)
-    return {name: weights[name] if name in weights else x.new_ones(len(x), 1) for name, x in points.items()}
 
 
 @dataclass(kw_only=True, eq=False)

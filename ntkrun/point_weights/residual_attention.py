@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ntkrun.checked import Fraction, Positive
 from ntkrun.objective import Objective
-from ntkrun.point_weights.base import PointWeights
-from ntkrun.point_weights.causal import fill_up, plain_residuals, select_terms
+from ntkrun.point_weights.base import PointWeights, fill_up, plain_residuals, select_terms
 from ntkrun.residuals import Batch
 
 

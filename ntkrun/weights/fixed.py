@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ntkrun.checked import NonNegative
 from ntkrun.objective import Evaluation, Objective
@@ -19,14 +19,15 @@ class Fixed(Weighting):
             be named and have no effect.
     """
 
-    values: dict[str, NonNegative[float]] = field(default_factory=dict)
+    values: dict[str, NonNegative[float]] | None = None
 
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
-        unknown = [name for name in self.values if name not in (*objective.names, *objective.built_in)]
+        values = self.values or {}
+        unknown = [name for name in values if name not in (*objective.names, *objective.built_in)]
         if unknown:
             raise ValueError(f"values names {', '.join(unknown)}; the loss terms are {', '.join(objective.names)}")
-        self.weights = self.weights.new_tensor([self.values.get(name, 1.0) for name in objective.names])
+        self.weights = self.weights.new_tensor([values.get(name, 1.0) for name in objective.names])
 
     def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
         return objective.gradient(batch, self.weights), None

@@ -191,7 +191,8 @@ def test_kernels_at_points_of_their_own() -> None:
         _, update = weighting.evaluate(0, objective, batch)
         assert update is not None
         updates.append(update)
-    assert relative(updates[1].columns["trace"], updates[0].columns["trace"]) < 0.1  # 2,000 independent points: about 2 % each
+    # 2,000 independent points: about 2 % each
+    assert relative(updates[1].columns["trace"], updates[0].columns["trace"]) < 0.1
     assert relative(updates[2].columns["trace"], updates[1].columns["trace"]) < 1e-12
 
 
