@@ -94,11 +94,24 @@ def plot_error(metrics: pd.DataFrame) -> Figure:
 
 
 def plot_solution(solution: dict[str, NDArray[np.float64]]) -> Figure:
-    """Prediction, exact solution and error on the grid: curves in one dimension, heat maps in two."""
+    """Prediction, solution and error on the grid: curves in one dimension, heat maps in two.
+
+    Of more dimensions, the first two are shown, at the end of time and in the middle of the others.
+    """
     coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
     if len(coordinates) == 1:
         return _solution_1d(solution, coordinates[0])
-    return _solution_2d(solution, coordinates[0], coordinates[1])
+    shown = dict(solution)
+    places = []
+    for coordinate in coordinates[2:]:
+        axis = solution[f"axis_{coordinate}"]
+        k = len(axis) - 1 if coordinate == "t" else len(axis) // 2
+        places.append(f"${coordinate} = {axis[k]:.3g}$")
+        shown |= {name: shown[name].take(k, axis=2) for name in ("prediction", "exact", "error") if name in shown}
+    figure = _solution_2d(shown, coordinates[0], coordinates[1])
+    if places:
+        figure.suptitle("at " + ", ".join(places))
+    return figure
 
 
 def _solution_1d(solution: dict[str, NDArray[np.float64]], coordinate: str) -> Figure:
@@ -125,32 +138,46 @@ def _solution_1d(solution: dict[str, NDArray[np.float64]], coordinate: str) -> F
 
 
 def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: str) -> Figure:
-    """The first coordinate runs upwards and the last, usually time, to the right."""
-    up, right = solution[f"axis_{first}"], solution[f"axis_{second}"]
+    """Time runs to the right; without time, the first coordinate does."""
+    right, up = (second, first) if second == "t" else (first, second)
     fields = [str(field) for field in solution["fields"]]
     names = ["prediction", "exact", "error"] if "exact" in solution else ["prediction"]
     figure, panels = plt.subplots(
         len(fields), len(names), figsize=(4.4 * len(names), 3.6 * len(fields)), squeeze=False, sharex=True, sharey=True
     )
     for i, field in enumerate(fields):
-        values = solution["exact" if "exact" in solution else "prediction"][..., i]
-        limits = float(values.min()), float(values.max())
+        values = solution["exact" if _known(solution, i) else "prediction"][..., i]
+        limits = float(np.nanmin(values)), float(np.nanmax(values))
         for axes, name in zip(panels[i], names, strict=True):
+            title = {"prediction": "Prediction", "exact": "Solution", "error": "Absolute error"}[name]
+            axes.set(title=f"{title} ${field}$")
+            axes.grid(False)
+            if name != "prediction" and not _known(solution, i):
+                axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color="0.5")
+                continue
             data = np.abs(solution[name][..., i]) if name == "error" else solution[name][..., i]
             low, high = (0.0, None) if name == "error" else limits
             image = axes.pcolormesh(
-                right, up, data, cmap="magma" if name == "error" else "RdBu_r", vmin=low, vmax=high, rasterized=True
+                solution[f"axis_{right}"],
+                solution[f"axis_{up}"],
+                data if right == second else data.T,
+                cmap="magma" if name == "error" else "RdBu_r",
+                vmin=low,
+                vmax=high,
+                rasterized=True,
             )
             formatter = ScalarFormatter()
             formatter.set_powerlimits((-2, 3))
             figure.colorbar(image, ax=axes, format=formatter)
-            title = {"prediction": "Prediction", "exact": "Exact", "error": "Absolute error"}[name]
-            axes.set(title=f"{title} ${field}$")
-            axes.grid(False)
-        panels[i][0].set(ylabel=f"${first}$")
+        panels[i][0].set(ylabel=f"${up}$")
     for axes in panels[-1]:
-        axes.set(xlabel=f"${second}$")
+        axes.set(xlabel=f"${right}$")
     return figure
+
+
+def _known(solution: dict[str, NDArray[np.float64]], field: int) -> bool:
+    """Whether anything is known of a field's solution."""
+    return "exact" in solution and bool(np.isfinite(solution["exact"][..., field]).any())
 
 
 def _columns(table: pd.DataFrame, prefix: str) -> list[str]:
