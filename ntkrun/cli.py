@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ntkrun.refusal import refuse
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -71,44 +68,35 @@ def _hydra(arguments: Sequence[str]) -> int:
     """Compose the configuration and run it, or sweep with ``-m``."""
     import hydra
     import yaml
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    statuses: list[int] = []
-    started = False
+    from ntkrun.check import started_sweep
+    from ntkrun.config import ConfigError
+    from ntkrun.explain import explain
+    from ntkrun.jobs import run_job
+    from ntkrun.sweep import finish_sweep
 
-    def task(config: DictConfig) -> None:
-        nonlocal started
-        started = True
-        statuses.append(_run(config, Path(HydraConfig.get().runtime.output_dir)))
-
-    OmegaConf.register_new_resolver("ntkrun.unique", _unique, use_cache=True, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
     sys.argv[1:] = arguments
     try:
-        hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        from ntkrun.config import ConfigError
-        from ntkrun.explain import explain
-
         if isinstance(error, ConfigError):
             refuse(error)
-        if started:
+        if _raised_by_a_job(error):
             raise
         refuse(explain(error, arguments))
-    return max(statuses, default=0)
+    sweep = started_sweep()
+    return 0 if sweep is None else finish_sweep(sweep.directory, sweep.report)
 
 
-def _run(config: DictConfig, directory: Path) -> int:
-    from ntkrun.check import own_values
-    from ntkrun.closing import print_closing
-    from ntkrun.run import execute
+def _raised_by_a_job(error: BaseException) -> bool:
+    """Whether an error comes from a run, and not from the making of its configuration."""
+    from ntkrun.jobs import run_job
 
-    outcome = execute(own_values(config), directory)
-    print_closing(directory, outcome)
-    return outcome.exit_status
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is run_job.__code__ for frame, _ in frames)
 
 
 def _resume(arguments: Sequence[str]) -> int:
@@ -117,16 +105,13 @@ def _resume(arguments: Sequence[str]) -> int:
     from ntkrun.config import ConfigError
     from ntkrun.resume import read_resume
     from ntkrun.run import execute
+    from ntkrun.threads import set_threads
 
     try:
         directory, values = read_resume(arguments)
+        set_threads(values.get("threads", "auto"), None)
         outcome = execute(values, directory, resume=True)
     except (ConfigError, CheckpointError) as error:
         refuse(error)
     print_closing(directory, outcome)
     return outcome.exit_status
-
-
-def _unique() -> str:
-    """Eight random hexadecimal digits: run directories differ even when runs start together."""
-    return os.urandom(4).hex()

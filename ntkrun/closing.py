@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ntkrun.results import Outcome
+from ntkrun.results import Outcome, read_summary
 
 
 def print_closing(directory: Path, outcome: Outcome) -> None:
@@ -15,7 +14,7 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         directory: the run directory, with its ``summary.json``.
         outcome: how the run ended.
     """
-    summary = json.loads((directory / "summary.json").read_text())
+    summary = read_summary(directory)
     error, seconds = summary["rel_l2"], summary["seconds"]
     updates = summary["weight_updates"]
     rows = [
@@ -33,6 +32,15 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
     print(directory)
+
+
+def print_line(number: int, directory: Path, outcome: Outcome) -> None:
+    """Print one line about a job of a sweep to standard output."""
+    error = read_summary(directory).get("rel_l2", {}).get("final")
+    about = [outcome.message] if outcome.message else []
+    if error is not None:
+        about.insert(0, f"relative L2 error {error:.3e}")
+    print(f"job {number} {outcome.status}: {', '.join([*about, str(directory)])}", flush=True)
 
 
 def _error(value: float | None, step: int | None) -> str:

@@ -13,6 +13,7 @@ GROUPS = {
     "optimizer": "the optimiser",
     "schedule": "the learning rate over the run",
     "diagnostics": "what is recorded besides losses, error and weights",
+    "experiment": "recipes that choose from the groups above",
 }
 
 HEAD = """\
@@ -48,7 +49,7 @@ def help_text() -> str:
     for group, meaning in GROUPS.items():
         lines.append(f"  {group}: {meaning}")
         for name in choices(group):
-            text = (conf / group / f"{name}.yaml").read_text(encoding="utf-8")
+            text = (conf / group / f"{name}.yaml").read_text(encoding="utf-8").removeprefix("# @package _global_\n")
             mark = "*" if defaults.get(group) == name else " "
             lines.append(f"   {mark} {name:<18} {text.splitlines()[0].removeprefix('# ')}")
     lines += ["", "Top-level keys with their defaults:"]

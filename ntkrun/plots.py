@@ -107,7 +107,8 @@ def plot_solution(solution: dict[str, NDArray[np.float64]]) -> Figure:
         axis = solution[f"axis_{coordinate}"]
         k = len(axis) - 1 if coordinate == "t" else len(axis) // 2
         places.append(f"${coordinate} = {axis[k]:.3g}$")
-        shown |= {name: shown[name].take(k, axis=2) for name in ("prediction", "exact", "error") if name in shown}
+        for name in {"prediction", "exact", "error"} & shown.keys():
+            shown[name] = np.take(shown[name], k, axis=2)
     figure = _solution_2d(shown, coordinates[0], coordinates[1])
     if places:
         figure.suptitle("at " + ", ".join(places))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import math
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ntkrun import __version__
 from ntkrun.config import Settings
 from ntkrun.evaluation import Evaluator
 from ntkrun.files import write_atomically, write_text_atomically
 from ntkrun.points import PointSource
+from ntkrun.resume import ALLOWED
 from ntkrun.trainer import Trainer
+
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: ``completed``, ``failed`` or ``interrupted``.
+        status: ``completed``, ``failed`` or ``interrupted``, and ``running`` until then.
         exit_status: for the shell.
         message: one line about a failure or an interruption.
     """
@@ -54,8 +61,43 @@ def write_solution(evaluator: Evaluator, fields: tuple[str, ...], directory: Pat
     write_atomically(directory / "solution.npz", lambda file: np.savez_compressed(file, **arrays))
 
 
-def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, directory: Path) -> None:
-    """Write ``summary.json``; numbers that are not finite become null."""
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """A digest of a configuration, without the keys that may change between its parts or do not concern the run."""
+    own = copy.deepcopy(dict(values))
+    for key in (*ALLOWED, "skip_completed", "report", "threads"):
+        *groups, name = key.split(".")
+        node = own
+        for group in groups:
+            node = node.get(group) or {}
+        node.pop(name, None)
+    return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The directory's ``summary.json``; empty where there is none that can be read."""
+    try:
+        summary = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def write_failure(directory: Path, outcome: Outcome) -> None:
+    """Record a failure in ``summary.json``, for a run that did not come so far as to write one."""
+    summary = {**read_summary(directory), "status": outcome.status, "message": outcome.message}
+    write_text_atomically(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, directory: Path, configuration: str) -> None:
+    """Write ``summary.json``; numbers that are not finite become null.
+
+    Args:
+        settings: of the run.
+        trainer: of the run.
+        outcome: how it ended, or that it is ``running``.
+        directory: the run directory.
+        configuration: the ``fingerprint`` of the configuration.
+    """
     progress, objective = trainer.progress, trainer.objective
     summary = {
         "status": outcome.status,
@@ -73,7 +115,9 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "parameters": objective.layout.size,
         "kernel_route": objective.route,
         "weights": dict(zip(objective.names, trainer.weighting.weights.tolist(), strict=True)),
+        "configuration": configuration,
         "seed": settings.seed,
+        "threads": torch.get_num_threads(),
         "device": str(objective.like.device),
         "dtype": settings.dtype,
         "versions": {
@@ -83,7 +127,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         },
         "git_commit": _git_commit(),
     }
-    write_text_atomically(directory / "summary.json", json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+    write_text_atomically(directory / SUMMARY, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

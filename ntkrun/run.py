@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ from ntkrun.pde import PDE, ProblemError
 from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
 from ntkrun.records import Records
-from ntkrun.results import Outcome, write_points, write_solution, write_summary
+from ntkrun.results import (
+    Outcome,
+    fingerprint,
+    read_summary,
+    write_points,
+    write_solution,
+    write_summary,
+)
 from ntkrun.signals import StopRequest, stop_on_signals
 from ntkrun.trainer import DivergenceError, Progress, Targets, Trainer, restore
 from ntkrun.weights import Weighting
@@ -173,6 +181,8 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
     with logging_to(directory), stop_on_signals() as stop:
         records = _records(parts, directory, progress.total_steps if state else None)
         trainer = _trainer(parts, records, directory, stop, progress)
+        configuration = fingerprint(values)
+        write_summary(parts.settings, trainer, Outcome("running"), directory, configuration)
         _announce(parts, trainer)
         try:
             ended = trainer.fit()
@@ -186,13 +196,39 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
         except BaseException as error:
             log.exception("the run failed at step %d", progress.total_steps)
             records.close()
-            _finish(parts, trainer, directory, Outcome("failed", 1, f"{type(error).__name__}: {error}"))
+            failed = Outcome("failed", 1, f"{type(error).__name__}: {error}")
+            _finish(parts, trainer, directory, failed, configuration)
             raise
         else:
             outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
         records.close()
-        _finish(parts, trainer, directory, outcome)
+        _finish(parts, trainer, directory, outcome, configuration)
     return outcome
+
+
+class Standing(Enum):
+    """What a directory holds, seen from a configuration."""
+
+    NEW = auto()
+    UNFINISHED = auto()
+    COMPLETED = auto()
+    OTHER = auto()
+
+
+def standing(values: Mapping[str, Any], directory: Path) -> Standing:
+    """What a directory holds of the run that a configuration describes.
+
+    ``OTHER`` is a run of another configuration, ``UNFINISHED`` one with a checkpoint that is not yet as long as asked.
+    """
+    summary = read_summary(directory)
+    if "configuration" not in summary:
+        return Standing.NEW
+    if summary["configuration"] != fingerprint(values):
+        return Standing.OTHER
+    ended_early = bool(summary["message"])
+    if summary["status"] == "completed" and (ended_early or summary["iterations"] >= values["iterations"]):
+        return Standing.COMPLETED
+    return Standing.UNFINISHED if (directory / NAME).exists() else Standing.NEW
 
 
 def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Parts:
@@ -300,7 +336,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("resuming at step %d of %d", trainer.progress.total_steps, end)
 
 
-def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome) -> None:
+def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome, configuration: str) -> None:
     """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone."""
     write_points(parts.points, directory)
     parts.diagnostics.finish(directory)
@@ -310,7 +346,7 @@ def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome) -
         if evaluator is not parts.evaluator:  # errors so far were those of single windows
             trainer.progress.error, trainer.progress.error_step = evaluator.error(), trainer.progress.total_steps
             trainer.progress.best_error = trainer.progress.best_step = None
-    write_summary(parts.settings, trainer, outcome, directory)
+    write_summary(parts.settings, trainer, outcome, directory, configuration)
     if parts.settings.plots:
         from ntkrun.plots import plot_run
 

@@ -137,7 +137,7 @@ def test_summary(case: Case) -> None:
     summary, metrics = strict_json(case.directory / "summary.json"), case.metrics
     assert set(summary) == {
         *("status", "message", "step", "iterations", "rel_l2", "seconds", "weight_updates", "parameters"),
-        *("kernel_route", "weights", "seed", "device", "dtype", "versions", "git_commit"),
+        *("kernel_route", "weights", "configuration", "seed", "threads", "device", "dtype", "versions", "git_commit"),
     }
     assert (summary["status"], summary["message"]) == ("completed", "")
     assert (summary["step"], summary["iterations"], summary["seed"]) == (20, 20, 0)
@@ -231,12 +231,12 @@ def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path: Path, m
 
 
 def test_a_sweep_makes_one_directory_per_combination(tmp_path: Path) -> None:
-    result = ntkrun("-m", *SMALL, "weights=none,exact", "seed=0,1", "plots=false", cwd=tmp_path)
+    result = ntkrun("-m", *SMALL, "weights=none,exact", "seed=0,1", "plots=false", "report=false", cwd=tmp_path)
     assert result.status == 0
     directories = sorted(path.parent for path in tmp_path.rglob("summary.json"))
     assert [directory.name for directory in directories] == ["0", "1", "2", "3"]
     assert [strict_json(directory / "summary.json")["seed"] for directory in directories] == [0, 1, 0, 1]
-    assert result.directory == directories[-1]
+    assert result.directory == directories[-1].parent
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not(tmp_path: Path) -> None:

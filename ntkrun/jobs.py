@@ -1,0 +1,87 @@
+"""What Hydra calls for a configuration: a single run, or one job of a sweep, in whatever process it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ntkrun.check import own_values
+from ntkrun.checkpoints import CheckpointError
+from ntkrun.closing import print_closing, print_line
+from ntkrun.config import ConfigError
+from ntkrun.logs import logging_to
+from ntkrun.results import Outcome, read_summary, write_failure
+from ntkrun.run import Standing, execute, standing
+from ntkrun.threads import set_threads
+
+log = logging.getLogger(__name__)
+
+
+def _unique() -> str:
+    """Eight random hexadecimal digits: run directories differ even when runs start together."""
+    return os.urandom(4).hex()
+
+
+# Here, so that processes which a launcher starts have it as soon as they know of ``run_job``.
+OmegaConf.register_new_resolver("ntkrun.unique", _unique, use_cache=True, replace=True)
+
+
+def run_job(config: DictConfig) -> None:
+    """Carry out a configuration in the directory that Hydra has made for it.
+
+    A single run leaves with its exit status. A job of a sweep records how it ended in its directory, so that
+    the others go on; only a signal ends the sweep.
+    """
+    hydra = HydraConfig.get()
+    if hydra.runtime.cwd not in sys.path:  # users keep their own problems there
+        sys.path.insert(0, hydra.runtime.cwd)
+    directory = Path(hydra.runtime.output_dir)
+    if hydra.mode is RunMode.MULTIRUN:
+        outcome = _sweep_job(config, directory)
+        print_line(hydra.job.num, directory, outcome)
+        if outcome.status == "interrupted":
+            sys.exit(outcome.exit_status)
+        return
+    values = own_values(config)
+    set_threads(values["threads"], None)
+    outcome = execute(values, directory)
+    print_closing(directory, outcome)
+    sys.exit(outcome.exit_status)
+
+
+def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
+    torch.set_default_dtype(torch.float32)  # whatever an earlier job in this process has left
+    try:
+        values = own_values(config)
+        set_threads(values["threads"], HydraConfig.get())
+        state = standing(values, directory)
+        if state is Standing.COMPLETED and values["skip_completed"]:
+            return Outcome("completed", message="was there already")
+        if state is Standing.OTHER and values["skip_completed"]:
+            raise ConfigError(f"{directory} holds a run of another configuration")
+        goes_on = state is Standing.UNFINISHED and (values["skip_completed"] or _requeued())
+        return execute(values, directory, resume=goes_on)
+    except Exception as error:
+        outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}".splitlines()[0])
+        if isinstance(error, (ConfigError, CheckpointError)):
+            outcome = Outcome("failed", 1, str(error))
+        if read_summary(directory).get("message") != outcome.message:  # the run itself has not recorded it
+            with logging_to(directory):
+                log.error(outcome.message, exc_info=not isinstance(error, (ConfigError, CheckpointError)))
+            write_failure(directory, outcome)
+        return outcome
+    finally:
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
+
+
+def _requeued() -> bool:
+    """Whether Slurm has started this job before."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"

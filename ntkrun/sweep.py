@@ -1,0 +1,56 @@
+"""The end of a sweep: what became of its jobs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ntkrun.results import read_summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep, as its directory tells.
+
+    Attributes:
+        directory: the run directory.
+        status: ``completed``, ``failed`` or ``interrupted``; ``failed`` also where the process was lost.
+        message: one line about a failure.
+    """
+
+    directory: Path
+    status: str
+    message: str
+
+
+def find_jobs(directory: Path) -> list[Job]:
+    """All jobs below a sweep's directory, in the order of their numbers."""
+    jobs = []
+    for hydra in directory.rglob(".hydra"):
+        summary = read_summary(hydra.parent)
+        status, message = str(summary.get("status", "running")), str(summary.get("message", ""))
+        if status == "running":
+            status, message = "failed", "the process ended without a word; see its log"
+        jobs.append(Job(hydra.parent, status, message))
+    return sorted(jobs, key=lambda job: (len(job.directory.name), str(job.directory)))
+
+
+def finish_sweep(directory: Path, report: bool) -> int:
+    """Say what became of the jobs, with the sweep's directory as the last line; returns the exit status.
+
+    Args:
+        directory: of the sweep.
+        report: gather the runs into a report.
+    """
+    jobs = find_jobs(directory)
+    bad = [job for job in jobs if job.status != "completed"]
+    if report and any(job.status == "completed" for job in jobs):
+        from ntkrun.report import write_report
+
+        print(f"report: {write_report([directory], directory / 'report')}")
+    print(f"{len(jobs)} jobs: {len(jobs) - len(bad)} completed, {len(bad)} not")
+    for job in bad:
+        print(f"ntkrun: {job.directory.relative_to(directory)} {job.status}: {job.message}", file=sys.stderr)
+    print(directory.resolve())
+    return 1 if bad else 0
