@@ -13,6 +13,7 @@ GROUPS = {
     "optimizer": "the optimiser",
     "schedule": "the learning rate over the run",
     "diagnostics": "what is recorded besides losses, error and weights",
+    "logger": "where the numbers go besides the run's own tables",
     "experiment": "recipes that choose from the groups above",
 }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from ntkrun.files import write_text_atomically
+from ntkrun.loggers import Logger
 
 Value = float | int | None
 
@@ -70,6 +72,7 @@ class Records:
         terms: names of the loss terms.
         columns: further per-term columns of weights.csv (``trace``, ``standard_error``).
         weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
+        logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update.
         digits: see ``Table``.
         keep_below: see ``Table``.
     """
@@ -80,10 +83,13 @@ class Records:
         terms: Sequence[str],
         columns: Sequence[str],
         weighted_points: Sequence[str],
+        logger: Logger,
         digits: int,
         keep_below: int | None = None,
     ) -> None:
         self._terms = tuple(terms)
+        self._logger = logger
+        self._last_update: dict[str, Value] = {}
         metrics = [
             "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr",
             *(f"{LEAST}/{term}" for term in weighted_points),
@@ -109,7 +115,11 @@ class Records:
         row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
         row |= self._values("loss", losses) | self._values("weight", weights)
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
-        self._metrics.add(row | {"error/rel_l2": error, "lr": learning_rate})
+        row |= {"error/rel_l2": error, "lr": learning_rate}
+        self._metrics.add(row)
+        copied = {**self._last_update, **row}
+        finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}
+        self._logger.log(step, {name: value for name, value in finite.items() if name != "step"})
 
     def weight_update(
         self,
@@ -127,11 +137,13 @@ class Records:
         for name, values in columns.items():
             row |= self._values(name, values)
         self._weights.add(row)
+        self._last_update = row
 
     def flush(self) -> None:
         """Hand all rows to the operating system."""
         self._metrics.flush()
         self._weights.flush()
+        self._logger.flush()
 
     def close(self) -> None:
         """Flush and close both files."""

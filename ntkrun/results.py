@@ -64,7 +64,7 @@ def write_solution(evaluator: Evaluator, fields: tuple[str, ...], directory: Pat
 def fingerprint(values: Mapping[str, Any]) -> str:
     """A digest of a configuration, without the keys that may change between its parts or do not concern the run."""
     own = copy.deepcopy(dict(values))
-    for key in (*ALLOWED, "skip_completed", "report", "threads"):
+    for key in (*ALLOWED, "skip_completed", "report", "threads", "logger"):
         *groups, name = key.split(".")
         node = own
         for group in groups:

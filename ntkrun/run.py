@@ -18,6 +18,7 @@ from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, re
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.evaluation import Evaluator
 from ntkrun.geometry import mix_seed
+from ntkrun.loggers import Guarded, Logger
 from ntkrun.logs import logging_to
 from ntkrun.network import constrained
 from ntkrun.objective import Objective, RouteError
@@ -62,6 +63,7 @@ class Parts:
     points: PointSource
     evaluator: Evaluator
     diagnostics: Diagnostics
+    logger: Logger
     earlier: tuple[nn.Module, ...] = ()
 
 
@@ -84,6 +86,7 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
     optimizer = build(values["optimizer"], "optimizer", Optimizer)
     schedule = build(values["schedule"], "schedule", Schedule)
     diagnostics = build(values["diagnostics"], "diagnostics", Diagnostics)
+    logger = build(values["logger"], "logger", Logger)
     if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
@@ -104,6 +107,7 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
         ("weights: ", lambda: weighting.start(objective, settings.seed)),
         ("point_weights: ", lambda: point_weights.start(objective, fixed_points)),
         ("optimizer.", lambda: optimizer.start(network)),
+        ("logger: ", logger.check),
     )
     for key, start in starts:
         try:
@@ -124,6 +128,7 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
         points=points,
         evaluator=evaluator,
         diagnostics=diagnostics,
+        logger=Guarded(logger),
         earlier=networks,
     )
 
@@ -184,6 +189,8 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
         configuration = fingerprint(values)
         write_summary(parts.settings, trainer, Outcome("running"), directory, configuration)
         _announce(parts, trainer)
+        logger = parts.logger  # of the first window, for all
+        logger.start(directory, values, progress.total_steps)
         try:
             ended = trainer.fit()
             while ended is not None and progress.window + 1 < parts.settings.time_windows:
@@ -198,11 +205,13 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
             records.close()
             failed = Outcome("failed", 1, f"{type(error).__name__}: {error}")
             _finish(parts, trainer, directory, failed, configuration)
+            logger.finish(directory, failed.status)
             raise
         else:
             outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
         records.close()
         _finish(parts, trainer, directory, outcome, configuration)
+        logger.finish(directory, outcome.status)
     return outcome
 
 
@@ -311,7 +320,13 @@ def _records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
     digits = 17 if parts.settings.dtype == "float64" else 9
     objective = parts.objective
     return Records(
-        directory, objective.names, parts.weighting.columns(), parts.point_weights.columns(), digits, keep_below
+        directory,
+        objective.names,
+        parts.weighting.columns(),
+        parts.point_weights.columns(),
+        parts.logger,
+        digits,
+        keep_below,
     )
 
 

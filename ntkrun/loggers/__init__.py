@@ -1,0 +1,7 @@
+"""Where the numbers of a run go besides its own tables."""
+
+from ntkrun.loggers.base import Guarded, Logger, TablesOnly
+from ntkrun.loggers.mlflow import MLflow
+from ntkrun.loggers.tensorboard import TensorBoard
+
+__all__ = ["Guarded", "Logger", "MLflow", "TablesOnly", "TensorBoard"]

@@ -1,0 +1,106 @@
+"""What a logger is, the choice to have none, and what keeps a run going when one breaks."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Logger(ABC):
+    """A copy of a run's numbers and figures for a tracking program.
+
+    The tables of the run directory are written in any case.
+    """
+
+    def check(self) -> None:  # noqa: B027, most need nothing
+        """Look whether everything needed is installed.
+
+        Raises:
+            ValueError: something is missing.
+        """
+
+    @abstractmethod
+    def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
+        """Begin, or go on with a run.
+
+        Args:
+            directory: the run directory.
+            values: the configuration as plain values.
+            step: the first step to be logged; more than 0 where a run goes on.
+        """
+
+    @abstractmethod
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Take the finite numbers of a row of metrics.csv, and those of the last weight update before it."""
+
+    def flush(self) -> None:  # noqa: B027, most hold nothing back
+        """Hand over everything; called at every checkpoint."""
+
+    @abstractmethod
+    def finish(self, directory: Path, status: str) -> None:
+        """Take the figures and end.
+
+        Args:
+            directory: the run directory, complete.
+            status: ``completed``, ``failed`` or ``interrupted``.
+        """
+
+
+class TablesOnly(Logger):
+    """The tables of the run directory and nothing else."""
+
+    def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
+        pass
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        pass
+
+    def finish(self, directory: Path, status: str) -> None:
+        pass
+
+
+class Guarded(Logger):
+    """A logger that is left alone, with a warning, once it has failed: a run does not end for its copy.
+
+    Args:
+        inner: the logger.
+    """
+
+    def __init__(self, inner: Logger) -> None:
+        self._inner: Logger | None = inner
+
+    def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
+        self._try(lambda inner: inner.start(directory, values, step))
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        self._try(lambda inner: inner.log(step, row))
+
+    def flush(self) -> None:
+        self._try(lambda inner: inner.flush())
+
+    def finish(self, directory: Path, status: str) -> None:
+        self._try(lambda inner: inner.finish(directory, status))
+
+    def _try(self, act: Callable[[Logger], None]) -> None:
+        if self._inner is None:
+            return
+        try:
+            act(self._inner)
+        except Exception as error:
+            name = type(self._inner).__name__
+            log.warning("%s failed and is left alone from here on: %s: %s", name, type(error).__name__, error)
+            self._inner = None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A configuration as pairs of dotted keys and texts."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, str(value)

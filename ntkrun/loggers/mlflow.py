@@ -1,0 +1,99 @@
+"""Copies for MLflow."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ntkrun.files import write_text_atomically
+from ntkrun.loggers.base import Logger, flatten
+
+RUN_ID = "mlflow_run_id"
+STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+LIMITS = {"params": 100, "metrics": 1000}  # of one request
+LENGTH = 500  # of a parameter's text
+
+
+@dataclass(kw_only=True, eq=False)
+class MLflow(Logger):
+    """Metrics, parameters and figures in an MLflow store, by MLflow's own client.
+
+    The run has the name of the run directory and a link to it in the tag ``run_directory``; a resumed run goes
+    on in the same MLflow run.
+
+    Args:
+        tracking_uri: of the store; by default an SQLite file, with the figures beside it. Look at it with
+            ``mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db``.
+        experiment: the name under which runs are gathered.
+    """
+
+    tracking_uri: str = "sqlite:///outputs/mlflow.db"
+    experiment: str = "ntkrun"
+
+    def check(self) -> None:
+        for package in ("mlflow", "sqlalchemy"):
+            if importlib.util.find_spec(package) is None:
+                raise ValueError(f"needs the package {package}: pip install 'ntkrun[mlflow]'")
+
+    def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(self.tracking_uri)
+        self._waiting: list[Any] = []
+        known = directory / RUN_ID
+        if step and known.exists():
+            self._run = known.read_text(encoding="utf-8").strip()
+            self._client.set_terminated(self._run, "RUNNING")
+            return
+        tags = {"run_directory": directory.resolve().as_uri()}
+        run = self._client.create_run(self._experiment(), run_name=directory.name, tags=tags)
+        self._run = run.info.run_id
+        write_text_atomically(known, self._run + "\n")
+        self._send("params", [_parameter(key, text) for key, text in flatten(values)])
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self._waiting += [Metric(name, value, now, step) for name, value in row.items()]
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._send("metrics", waiting)
+
+    def finish(self, directory: Path, status: str) -> None:
+        self.flush()
+        for path in sorted((directory / "plots").glob("*.png")):
+            self._client.log_artifact(self._run, str(path), "plots")
+        self._client.log_artifact(self._run, str(directory / "summary.json"))
+        self._client.set_terminated(self._run, STATUS[status])
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        known = self._client.get_experiment_by_name(self.experiment)
+        if known is None:
+            place = self.tracking_uri.removeprefix("sqlite:///")
+            beside = None if place == self.tracking_uri else Path(place).resolve().with_suffix("").as_uri()
+            try:
+                return str(self._client.create_experiment(self.experiment, artifact_location=beside))
+            except MlflowException:  # a job beside this one was faster
+                known = self._client.get_experiment_by_name(self.experiment)
+                if known is None:
+                    raise
+        return str(known.experiment_id)
+
+    def _send(self, kind: str, items: list[Any]) -> None:
+        for start in range(0, len(items), LIMITS[kind]):
+            batch: dict[str, Any] = {kind: items[start : start + LIMITS[kind]]}
+            self._client.log_batch(self._run, **batch)
+
+
+def _parameter(key: str, text: str) -> Any:
+    from mlflow.entities import Param
+
+    return Param(key, text[:LENGTH])
