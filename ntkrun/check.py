@@ -16,10 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ntkrun.assembly import assemble
 from ntkrun.config import ConfigError, plain
 from ntkrun.explain import explain
 from ntkrun.refusal import refuse
-from ntkrun.run import assemble
 
 
 @dataclass(frozen=True)

@@ -3,168 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from ntkrun.allocator import keep_freed_memory
+from ntkrun.assembly import Parts, assemble
 from ntkrun.checkpoints import NAME, CheckpointError, load_checkpoint
-from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, read_setup
-from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.evaluation import Evaluator
-from ntkrun.geometry import mix_seed
-from ntkrun.loggers import Guarded, Logger
 from ntkrun.logs import logging_to
-from ntkrun.network import constrained
-from ntkrun.objective import Objective, RouteError
-from ntkrun.optimizer import Optimizer, Schedule
-from ntkrun.pde import PDE, ProblemError
-from ntkrun.point_weights import PointWeights
-from ntkrun.points import PointSource
+from ntkrun.progress import Progress, Targets
 from ntkrun.records import Records
-from ntkrun.results import (
-    Outcome,
-    fingerprint,
-    read_summary,
-    write_points,
-    write_solution,
-    write_summary,
-)
+from ntkrun.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
 from ntkrun.signals import StopRequest, stop_on_signals
-from ntkrun.trainer import DivergenceError, Progress, Targets, Trainer, restore
-from ntkrun.weights import Weighting
-from ntkrun.windows import TIME, Piecewise, TimeWindow, frozen, time_edges
+from ntkrun.trainer import DivergenceError, Trainer, restore
+from ntkrun.windows import TIME, Piecewise, time_edges
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a configuration describes, built and checked; of one time window where there are several.
-
-    Attributes:
-        pde: the problem on all of time.
-        earlier: the networks of earlier time windows.
-    """
-
-    settings: Settings
-    pde: PDE
-    grid: int
-    objective: Objective
-    weighting: Weighting
-    point_weights: PointWeights
-    optimizer: Optimizer
-    schedule: Schedule
-    points: PointSource
-    evaluator: Evaluator
-    diagnostics: Diagnostics
-    logger: Logger
-    earlier: tuple[nn.Module, ...] = ()
-
-
-def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
-    """Build everything that a configuration describes.
-
-    Args:
-        values: the configuration as plain values.
-        earlier: states of the networks of earlier time windows; the parts are those of the next window.
-
-    Raises:
-        ConfigError: a value cannot be used.
-    """
-    settings = read_settings(values)
-    setup = read_setup(values["pde"])
-    problem = {k: v for k, v in values["pde"].items() if k not in Setup.model_fields}
-    whole = build(problem, "pde", PDE)
-    weighting = build(values["weights"], "weights", Weighting)
-    point_weights = build(values["point_weights"], "point_weights", PointWeights)
-    optimizer = build(values["optimizer"], "optimizer", Optimizer)
-    schedule = build(values["schedule"], "schedule", Schedule)
-    diagnostics = build(values["diagnostics"], "diagnostics", Diagnostics)
-    logger = build(values["logger"], "logger", Logger)
-    if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
-        raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
-    try:
-        pde, network, networks = _networks(values, settings, whole, earlier)
-        objective = Objective(pde, network, settings.kernel.route, settings.kernel.memory_mib * 2**20)
-        evaluator = Evaluator(pde, network, objective.like, setup.grid)
-    except ProblemError as error:
-        raise ConfigError(f"pde: {error}") from None
-    except RouteError as error:
-        raise ConfigError(f"kernel.{error}") from None
-    try:
-        points = PointSource(objective, setup.points, setup.sampling, setup.resample_every, settings.seed)
-    except ValueError as error:
-        raise ConfigError(f"pde.points: {error}") from None
-    diagnostics.start(objective, settings.iterations)
-    fixed_points = setup.resample_every is None
-    starts: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("weights: ", lambda: weighting.start(objective, settings.seed)),
-        ("point_weights: ", lambda: point_weights.start(objective, fixed_points)),
-        ("optimizer.", lambda: optimizer.start(network)),
-        ("logger: ", logger.check),
-    )
-    for key, start in starts:
-        try:
-            start()
-        except ValueError as error:
-            raise ConfigError(f"{key}{error}") from None
-    if point_weights.varying and getattr(weighting, "points", "training") != "training":
-        raise ConfigError("weights.points: with point_weights, kernels are taken at the training points")
-    return Parts(
-        settings=settings,
-        pde=whole,
-        grid=setup.grid,
-        objective=objective,
-        weighting=weighting,
-        point_weights=point_weights,
-        optimizer=optimizer,
-        schedule=schedule,
-        points=points,
-        evaluator=evaluator,
-        diagnostics=diagnostics,
-        logger=Guarded(logger),
-        earlier=networks,
-    )
-
-
-def _networks(
-    values: Mapping[str, Any], settings: Settings, whole: PDE, earlier: Sequence[Mapping[str, Any]]
-) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
-    """The problem of the present time window, its network, and those of the windows before.
-
-    A window's network starts with the parameters of the one before.
-    """
-    if settings.time_windows == 1:
-        return whole, _network(values["network"], settings, whole), ()
-    pde = TimeWindow(whole, 0, settings.time_windows, None)
-    network = _network(values["network"], settings, pde)
-    networks: list[nn.Module] = []
-    for k, state in enumerate(earlier, start=1):
-        network.load_state_dict(state)
-        networks.append(frozen(network))
-        pde = TimeWindow(whole, k, settings.time_windows, network)
-        network = _network(values["network"], settings, pde)
-        for name, parameter in network.named_parameters():
-            parameter.data.copy_(state[name])
-    return pde, network, tuple(networks)
-
-
-def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module:
-    torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
-    runtime = {"domain": pde.domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
-    network = build(node, "network", nn.Module, **runtime)
-    if not any(p.requires_grad for p in network.parameters()):
-        raise ConfigError("network: no trainable parameters")
-    if pde.built_in:
-        network = constrained(network, pde)
-    return network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
 
 
 def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) -> Outcome:
@@ -374,10 +230,3 @@ def _whole_evaluator(parts: Parts) -> Evaluator:
     starts = time_edges(parts.pde.domain, parts.settings.time_windows)[: len(networks)]
     whole = Piecewise(networks, starts, parts.pde.coordinates.index(TIME))
     return Evaluator(parts.pde, whole, parts.objective.like, parts.grid)
-
-
-def _device(name: str) -> str:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ConfigError("device=cuda: no CUDA device is available; allowed here are auto and cpu")
-    return "cuda" if name == "auto" and available else "cpu" if name == "auto" else name

@@ -6,8 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,91 +22,17 @@ from ntkrun.objective import Objective
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
+from ntkrun.progress import Progress, Targets
 from ntkrun.records import Records
 from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
 
 HISTORY = 1024  # steps whose losses may wait for a check
-PHASES = ("training", "weight_updates", "diagnostics", "evaluation", "saving")
 
 
 class DivergenceError(RuntimeError):
     """A number that must be finite is not."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What ends a run before its last step, looked at in every row of metrics.csv.
-
-    Attributes:
-        error: relative L2 error to reach.
-        loss: weighted loss to reach.
-    """
-
-    error: float | None = None
-    loss: float | None = None
-
-    def __bool__(self) -> bool:
-        return self.error is not None or self.loss is not None
-
-    def reached(self, error: float | None, loss: float) -> str | None:
-        """Which target is reached, in words."""
-        if self.error is not None and error is not None and error <= self.error:
-            return f"relative L2 error {error:.3e}, target {self.error:g}"
-        if self.loss is not None and loss <= self.loss:
-            return f"loss {loss:.3e}, target {self.loss:g}"
-        return None
-
-
-@dataclass
-class Progress:
-    """How far a run has come; part of its checkpoint.
-
-    Attributes:
-        step: optimiser steps done in this time window.
-        window: the time window, from 0.
-        first_step: optimiser steps done in the windows before.
-        seconds: by phase.
-        updates: weight updates done.
-        error: the latest relative L2 error, at ``error_step``.
-        best_error: the smallest so far, at ``best_step``.
-    """
-
-    step: int = 0
-    window: int = 0
-    first_step: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    updates: int = 0
-    error: float | None = None
-    error_step: int | None = None
-    best_error: float | None = None
-    best_step: int | None = None
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds in all phases."""
-        return sum(self.seconds.values())
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time spent inside towards a phase."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps done in all time windows."""
-        return self.first_step + self.step
-
-    def saw_error(self, error: float) -> bool:
-        """Take note of an evaluation at the present step; returns whether it is the best so far."""
-        self.error, self.error_step = error, self.total_steps
-        best = self.best_error is None or error < self.best_error
-        if best:
-            self.best_error, self.best_step = error, self.total_steps
-        return best
 
 
 @dataclass
