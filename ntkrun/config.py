@@ -9,25 +9,33 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import json
 import re
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.warnings import ArbitraryTypeWarning
 
 from ntkrun.checked import Positive
+from ntkrun.culprit import cause, where
 from ntkrun.geometry import Method
 from ntkrun.objective import Route
+from ntkrun.pde import PDE
+from ntkrun.pde.check import check_problem
 
 T = TypeVar("T")
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
-GROUPS = ("pde", "network", "weights", "point_weights", "optimizer", "schedule", "diagnostics")
+GROUPS = ("pde", "network", "weights", "point_weights", "optimizer", "schedule", "diagnostics", "logger")
 
 
 class ConfigError(ValueError):
@@ -59,6 +67,7 @@ class Settings(BaseModel):
 
     iterations: Annotated[int, Field(ge=0)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    threads: Literal["auto"] | Positive[int]
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "float64"]
     log_every: Positive[int]
@@ -68,6 +77,8 @@ class Settings(BaseModel):
     keep_best: bool
     progress: bool
     plots: bool
+    skip_completed: bool
+    report: bool
     kernel: KernelSettings
 
 
@@ -132,7 +143,8 @@ def build(node: Mapping[str, Any], key: str, base: type[T], **runtime: Any) -> T
         runtime: arguments that are no configuration; those that the constructor does not take are left out.
 
     Raises:
-        ConfigError: the class cannot be found, or an argument is unknown, missing or out of range.
+        ConfigError: the class cannot be found or built, an argument is unknown, missing or out of range, or a
+            problem's definition does not fit itself.
     """
     cls = _find_class(node.get("_target_"), key, base)
     parameters = inspect.signature(cls).parameters
@@ -151,9 +163,16 @@ def build(node: Mapping[str, Any], key: str, base: type[T], **runtime: Any) -> T
     if missing:
         raise ConfigError(f"{key}.{missing[0]} is missing; {cls.__name__} needs it")
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
+        if isinstance(built, PDE):
+            check_problem(built)
     except ValueError as error:
-        raise ConfigError(f"{key}: {error}") from None
+        raise ConfigError(f"{key}: {error}{where(error)}") from None
+    except Exception as error:
+        if _is_own(cls.__module__):
+            raise
+        raise ConfigError(f"{key}: {cls.__name__} cannot be built: {cause(error)}") from error
+    return built
 
 
 def closest(word: str, choices: Iterable[str], prefix: str = "") -> str:
@@ -163,16 +182,35 @@ def closest(word: str, choices: Iterable[str], prefix: str = "") -> str:
 
 
 def _find_class(path: object, key: str, base: type[T]) -> type[T]:
+    if path is None:
+        raise ConfigError(f"{key}._target_ is missing; it names the class, as module.Class")
     if not isinstance(path, str) or "." not in path:
         raise ConfigError(f"{key}._target_={_shown(path)}: expected the path of a class, as module.Class")
-    module, _, name = path.rpartition(".")
+    place, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_={path}: {error}") from None
+        module = importlib.import_module(place)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
+            near = closest(place, (file.stem for file in Path.cwd().glob("*.py"))) if error.name == place else ""
+            raise ConfigError(f"{key}._target_={path}: {error}{near}") from None
+        if _is_own(place) and not isinstance(error, ImportError):
+            raise
+        raise ConfigError(f"{key}._target_={path}: {cause(error)}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base)]
+        raise ConfigError(f"{key}._target_={path}: module {place!r} has no {name!r}{closest(name, classes)}")
     if not isinstance(found, type) or not issubclass(found, base):
         raise ConfigError(f"{key}._target_={path}: not a subclass of {base.__module__}.{base.__name__}")
+    if inspect.isabstract(found):
+        lacking = ", ".join(f"{method}()" for method in sorted(getattr(found, "__abstractmethods__", ())))
+        raise ConfigError(f"{key}._target_={path}: the class lacks {lacking}")
     return found
+
+
+def _is_own(module: str) -> bool:
+    """Whether a module is of this package, so that its errors are not the user's."""
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -183,14 +221,23 @@ def _hints(cls: type) -> dict[str, Any]:
             **typing.get_type_hints(cls, include_extras=True),
             **({} if is_dataclass(cls) else typing.get_type_hints(constructor, include_extras=True)),
         }
-    except NameError as error:
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise ConfigError(f"{cls.__module__}.{cls.__name__}: {error} in a type annotation") from None
 
 
 def _checked(value: Any, hint: Any, key: str) -> Any:
     try:
-        return TypeAdapter(hint, config=_STRICT).validate_python(value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ArbitraryTypeWarning)
+            adapter: TypeAdapter[Any] = TypeAdapter(hint, config=_STRICT)
+    except (ArbitraryTypeWarning, PydanticUserError):
+        raise ConfigError(f"{key}: its type annotation {hint!r} is not a type") from None
+    try:
+        return adapter.validate_python(value)
     except ValidationError as error:
+        # What YAML can only write as something else, such as tuples and paths.
+        with suppress(TypeError, ValueError):
+            return adapter.validate_json(json.dumps(value))
         raise ConfigError(_describe(error, key, value)) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ntkrun.culprit import cause, where
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
-from ntkrun.pde import PDE, ProblemError
+from ntkrun.pde import PDE, ProblemError, Reference
+from ntkrun.pde.check import place
 
 CHUNK = 2**15
 
@@ -42,14 +43,14 @@ class Evaluator:
         grid: points per coordinate of an equispaced grid.
 
     Raises:
-        ProblemError: the problem's solution has the wrong shape.
+        ProblemError: the problem's solution fails, has the wrong shape or is not finite.
     """
 
     def __init__(self, pde: PDE, network: nn.Module, like: Tensor, grid: int) -> None:
         self._pde = pde
         self._network = network
         self._plan = plan_streams([""], pde.coordinates)
-        domain, reference = pde.domain, pde.reference()
+        domain, reference = pde.domain, _reference(pde)
         self._axes = (
             {c: np.linspace(domain.low[c], domain.high[c], grid) for c in pde.coordinates}
             if reference is None
@@ -58,12 +59,7 @@ class Evaluator:
         axes = [torch.as_tensor(axis, dtype=torch.float64) for axis in self._axes.values()]
         points = torch.cartesian_prod(*axes).reshape(-1, len(axes))
         self._shape = [*map(len, axes), len(pde.fields)]
-        exact = pde.exact(pde.columns(points)) if reference is None else torch.as_tensor(reference.values)
-        if exact is not None and exact.numel() != math.prod(self._shape):
-            raise ProblemError(
-                f"the solution at {len(points)} points has shape {list(exact.shape)}, "
-                f"expected [{len(points)}, {len(pde.fields)}]"
-            )
+        exact = _exact(pde, points) if reference is None else torch.as_tensor(reference.values)
         self._exact = None if exact is None else exact.reshape(len(points), -1).to(like.device, torch.float64)
         self._points = points.to(like)
 
@@ -87,3 +83,44 @@ class Evaluator:
             parts = [output_streams(self._network, x, self._plan)[0] for x in self._points.split(CHUNK)]
         self._network.train(training)
         return torch.cat(parts).double()
+
+
+def _exact(pde: PDE, points: Tensor) -> Tensor | None:
+    """The closed form at ``points``, ``[N, d]``, checked; ``[N]`` or ``[N, fields]``."""
+    try:
+        exact: object = pde.exact(pde.columns(points))
+    except ProblemError as error:
+        raise ProblemError(f"exact(): {error}{where(error)}") from error
+    except Exception as error:
+        raise ProblemError(f"exact() fails with {cause(error)}") from error
+    if exact is None:
+        return None
+    if not isinstance(exact, Tensor):
+        raise ProblemError(f"exact() gives a {type(exact).__name__}, expected a tensor")
+    n, fields = len(points), len(pde.fields)
+    if list(exact.shape) not in [[n, fields]] + [[n]] * (fields == 1):
+        raise ProblemError(f"exact() gives shape {list(exact.shape)} at {n} points, expected [{n}, {fields}]")
+    if exact.is_complex():
+        raise ProblemError("exact() gives complex numbers")
+    bad = ~torch.isfinite(exact).reshape(n, -1).all(1)
+    if bad.any():
+        raise ProblemError(f"exact() is not finite at {place(pde, points[bad][0])}")
+    return exact
+
+
+def _reference(pde: PDE) -> Reference | None:
+    """The numerical solution, checked."""
+    try:
+        reference = pde.reference()
+    except Exception as error:
+        raise ProblemError(f"reference() fails with {cause(error)}") from error
+    if reference is None:
+        return None
+    if tuple(reference.axes) != pde.coordinates:
+        raise ProblemError(
+            f"reference() has the axes {', '.join(reference.axes)}; the coordinates are {', '.join(pde.coordinates)}"
+        )
+    shape, expected = np.shape(reference.values), [*map(len, reference.axes.values()), len(pde.fields)]
+    if list(shape) != expected:
+        raise ProblemError(f"reference() gives values of shape {list(shape)}, expected {expected}")
+    return reference

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,6 +28,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return _no_such_choice(f"{group}={choice}", choice, error.options)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{os.path.relpath(mark.name)}:{mark.line + 1}: not YAML: {error.problem}"
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key in GROUPS and isinstance(error, ValueError) and not isinstance(error, HydraException):
@@ -43,7 +49,7 @@ def _no_such_choice(given: str, choice: str, options: Sequence[str]) -> str:
 
 def _unparsable(argument: str) -> str | None:
     """Why an override cannot be parsed, if it cannot."""
-    if argument.startswith("-"):
+    if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):  # an option or its value
         return None
     try:
         OverridesParser.create().parse_override(argument)
@@ -59,7 +65,9 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     parent, _, leaf = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
     siblings = [k.removeprefix(prefix) for k in known if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
-    hint = closest(leaf, siblings, prefix) or closest(key, known)
+    hint = closest(leaf, siblings, prefix)
+    if not hint and not parent:
+        hint = closest(key, known)
     if not hint and siblings:
         hint = "; known are " + ", ".join(prefix + sibling for sibling in siblings)
     return f"unknown key {key}{hint}"
@@ -68,15 +76,26 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
 def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
     """Every key of the configuration with the command line's choices from groups."""
     chosen = [a for a in arguments if a.partition("=")[0] in GROUPS]
+    own = [f"hydra.searchpath=['file://{os.path.abspath(path)}']" for path in _config_directory(arguments)]
     GlobalHydra.instance().clear()
-    for overrides in (chosen, []):
+    for overrides in ([*own, *chosen], []):
         try:
             with initialize_config_module("ntkrun.conf", version_base="1.3"):
                 values = plain(compose("config", overrides=overrides))
         except (HydraException, OmegaConfBaseException):
-            continue  # a choice from the user's own directory; the default menu still helps
+            continue  # a choice that cannot be read; the default menu still helps
         yield from _flatten(values, "")
         return
+
+
+def _config_directory(arguments: Sequence[str]) -> list[str]:
+    """The value of ``--config-dir``, if it is given."""
+    found = []
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("-cd", "--config-dir"):
+            found.append(value if equals else following)
+    return found
 
 
 def _flatten(values: Mapping[str, object], prefix: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ weights are made from.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ntkrun.groups import Batch, Group
 from ntkrun.jets import LinearUse
 from ntkrun.network.base import JetNetwork
 from ntkrun.ntk import Jacobian, RowBlock, ScaledJacobian, StackedJacobian, StructuredJacobian
 from ntkrun.ntk.per_point import PerPointJacobian, dense_jacobian
 from ntkrun.ntk.structured import row_blocks
 from ntkrun.pde import PDE
-from ntkrun.residuals import PROBE_POINTS, Batch, Group, Residuals
+from ntkrun.residuals import PROBE_POINTS, Residuals
 
 Route = Literal["structured", "per_point", "dense"]
+
+
+log = logging.getLogger(__name__)
 
 
 class RouteError(ValueError):
@@ -203,11 +208,11 @@ class Objective(Residuals):
             if route == "structured" and not isinstance(self.network, JetNetwork):
                 continue
             self.route = route
-            if route == "dense" or (self.pointwise and self._rows_agree(probe)):
+            if route == "dense" or (self.pointwise and self._vectorizes(probe) and self._rows_agree(probe)):
                 return
         if not self.pointwise:
             raise RouteError(f"route {wanted} does not fit {name}: its residuals at one point depend on other points")
-        raise RouteError(f"route {wanted} does not fit {name}: its J^T 1 is not the gradient")
+        raise RouteError(f"route {wanted} does not fit {name}: its rows cannot be formed, or J^T 1 is not the gradient")
 
     def _rows_stand_alone(self, probe: Batch) -> bool:
         """Whether residuals at a point stay what they are when the point is evaluated alone."""
@@ -217,6 +222,17 @@ class Objective(Residuals):
             for rows, own in zip(together, alone, strict=True):
                 if not _close(rows.view(-1, PROBE_POINTS)[:, k], own, rows.norm()):
                     return False
+        return True
+
+    def _vectorizes(self, probe: Batch) -> bool:
+        """Whether rows can be formed at all: one pass for many points has no branches that depend on values."""
+        if self.route != "per_point":
+            return True
+        try:
+            self.diagonals(probe)
+        except RuntimeError as error:
+            log.info("route per_point does not fit %s: %s", type(self.network).__name__, str(error).splitlines()[0])
+            return False
         return True
 
     def _rows_agree(self, probe: Batch) -> bool:

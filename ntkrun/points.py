@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ntkrun.geometry import Method, Sampler, mix_seed
+from ntkrun.groups import Batch
 from ntkrun.objective import Objective
-from ntkrun.residuals import Batch
 
 
 class PointSource:

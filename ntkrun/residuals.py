@@ -4,49 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Sampler
-from ntkrun.jets import LinearUse, StreamPlan, UnknownDerivativeError, parse_derivative, plan_streams
+from ntkrun.groups import Batch, Derivatives, Group, join_small, plan_groups, rows_of
+from ntkrun.jets import LinearUse, UnknownDerivativeError, parse_derivative
 from ntkrun.network.base import output_streams
 from ntkrun.ntk.jacobian import ParameterLayout
 from ntkrun.ntk.per_point import RowFunction
 from ntkrun.pde import PDE, Columns, ProblemError, Term
+from ntkrun.probe import probe
 
 PROBE_POINTS = 3
-SMALL = 0.1  # the most that a joined group may add to the work of another
-
-
-@dataclass(frozen=True)
-class Group:
-    """Terms that need the same derivatives and share one forward pass.
-
-    Attributes:
-        plan: their streams.
-        members: indices of the terms.
-        slices: the rows of ``x`` that belong to each member.
-        x: the points of all members, ``[N, d]``.
-        shift: translation to the partner points of its terms, ``[d]``, or ``None``.
-        scales: factors of every member's rows, ``[N_i, 1]`` or ``[N_i, m_i]``, or ``None``: square roots of
-            its point weights.
-    """
-
-    plan: StreamPlan
-    members: tuple[int, ...]
-    slices: tuple[slice, ...]
-    x: Tensor
-    shift: Tensor | None = None
-    scales: tuple[Tensor, ...] | None = None
-
-
-Batch = tuple[Group, ...]
-
-Derivatives = Mapping[str, Tensor]
-"""Derivatives by multi-index, ``[N, fields]`` each."""
 
 
 class Residuals:
@@ -82,8 +54,9 @@ class Residuals:
         self.trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.layout = ParameterLayout(network)
         self._parsed = [self._parse(term) for term in self.terms]
-        self._plans = self._plan_groups()
-        self.components = self._probe(self.probe_batch())
+        needs = [frozenset(index for _, index in parsed.values()) for parsed in self._parsed]
+        self._plans = plan_groups(self.terms, needs, pde.coordinates)
+        self.components = probe(self, self.probe_batch())
 
     def batch(self, points: Mapping[str, Tensor]) -> Batch:
         """Gather the points of terms with equal needs, and those of few points with others that need more.
@@ -92,7 +65,8 @@ class Residuals:
             points: the points of each term by name, ``[N_i, d]``, of the network's dtype and device.
         """
         batch = []
-        for plan, members in self._join_small([len(points[name]) for name in self.names]):
+        counts = [len(points[name]) for name in self.names]
+        for plan, members in join_small(self._plans, self.terms, counts):
             partner = self.terms[members[0]].partner
             parts = [points[self.names[i]] for i in members]
             slices, start = [], 0
@@ -185,16 +159,16 @@ class Residuals:
         uses: list[LinearUse] | None = None,
     ) -> list[Tensor]:
         """Residuals of every member before any point weights, ``[N_i, m_i]`` each."""
-        derivatives = self._derivatives(group, group.x, parameters, uses)
+        derivatives = self.derivatives(group, group.x, parameters, uses)
         partners = None
         if group.shift is not None:
-            partners = self._derivatives(group, group.x + group.shift, parameters, uses)
+            partners = self.derivatives(group, group.x + group.shift, parameters, uses)
         return [
-            self._residual(i, group.x[rows], _rows_of(derivatives, rows), partners and _rows_of(partners, rows))
+            self.residual(i, group.x[rows], rows_of(derivatives, rows), partners and rows_of(partners, rows))
             for i, rows in zip(group.members, group.slices, strict=True)
         ]
 
-    def _derivatives(
+    def derivatives(
         self,
         group: Group,
         x: Tensor,
@@ -209,7 +183,12 @@ class Residuals:
             )
         return group.plan.read(streams)
 
-    def _residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
+    def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
+        """The residual of term i at points ``[N, d]`` with these derivatives there, ``[N, m]``.
+
+        Raises:
+            ProblemError: it is no tensor of that shape.
+        """
         term = self.terms[i]
         what = f"loss term {term.name!r}"
 
@@ -222,52 +201,14 @@ class Residuals:
         partner = None if partners is None else columns(partners)
         residual = term.residual(self.pde.columns(x), columns(derivatives, partner))
         if not isinstance(residual, Tensor):
-            raise ProblemError(f"{what}: the residual is of type {type(residual).__name__}, expected a tensor")
+            hint = "; is its return missing?" if residual is None else ""
+            raise ProblemError(f"{what}: the residual is of type {type(residual).__name__}, expected a tensor{hint}")
         if residual.dim() not in (1, 2) or len(residual) != len(x):
+            hint = "; stack residuals with dim=1" if residual.dim() == 2 and residual.shape[1] == len(x) else ""
             raise ProblemError(
-                f"{what}: the residual has shape {list(residual.shape)}, expected [{len(x)}] or [{len(x)}, m]"
+                f"{what}: the residual has shape {list(residual.shape)}, expected [{len(x)}] or [{len(x)}, m]{hint}"
             )
         return residual[:, None] if residual.dim() == 1 else residual
-
-    def _probe(self, probe: Batch) -> tuple[int, ...]:
-        """Try every term on a few points; returns the residuals per point.
-
-        Raises:
-            ProblemError: what is wrong, in one line, and in which term.
-        """
-        components = [0] * len(self.terms)
-        for group in probe:
-            at = [group.x] if group.shift is None else [group.x, group.x + group.shift]
-            try:
-                derivatives = [self._derivatives(group, x) for x in at]
-            except ProblemError:
-                raise
-            except Exception as error:
-                raise ProblemError(
-                    f"the network fails on points {list(group.x.shape)}: {_first_line(error)}"
-                ) from error
-            # Leaves of a graph of their own, to see whether a residual reads them.
-            leaves = [{k: d.detach().requires_grad_() for k, d in each.items()} for each in derivatives]
-            for i, rows in zip(group.members, group.slices, strict=True):
-                components[i] = self._probe_term(i, group.x[rows], [_rows_of(each, rows) for each in leaves])
-        return tuple(components)
-
-    def _probe_term(self, i: int, x: Tensor, derivatives: list[Derivatives]) -> int:
-        what = f"loss term {self.names[i]!r}"
-        try:
-            with torch.enable_grad():
-                residual = self._residual(i, x, *derivatives)
-        except ProblemError:
-            raise
-        except Exception as error:
-            raise ProblemError(f"{what}: its residual fails with {_first_line(error)}") from error
-        if not residual.requires_grad:
-            raise ProblemError(f"{what}: the residual does not depend on the network")
-        for point, row in zip(x.tolist(), residual, strict=True):
-            if not torch.isfinite(row).all():
-                place = ", ".join(f"{c}={value:.6g}" for c, value in zip(self.pde.coordinates, point, strict=True))
-                raise ProblemError(f"{what}: the residual is not finite at {place}")
-        return residual.shape[1]
 
     def _holds_by_construction(self, term: Term) -> bool:
         """Whether the problem's constraint or the network's periodicity satisfies a term."""
@@ -315,55 +256,13 @@ class Residuals:
         except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
 
-    def _plan_groups(self) -> list[tuple[StreamPlan, tuple[int, ...]]]:
-        """The stream plans needed, each with the terms that share it."""
-        groups: dict[tuple[frozenset[str], Any], list[int]] = {}
-        for i, parsed in enumerate(self._parsed):
-            partner = self.terms[i].partner
-            key = frozenset(index for _, index in parsed.values()), partner and frozenset(partner.items())
-            groups.setdefault(key, []).append(i)
-        return [
-            (plan_streams(sorted(indices), self.pde.coordinates), tuple(members))
-            for (indices, _), members in groups.items()
-        ]
-
-    def _join_small(self, counts: Sequence[int]) -> list[tuple[StreamPlan, tuple[int, ...]]]:
-        """The groups, those joined to a larger one whose streams serve them and whose work they hardly add to.
-
-        A pass costs as much for two points as for fifty; a few rows that carry unused streams cost nothing.
-        Terms with partner points stay by themselves, for they take two passes.
-        """
-        groups = sorted(self._plans, key=lambda group: -group[0].streams * sum(counts[i] for i in group[1]))
-        joined: list[tuple[StreamPlan, tuple[int, ...]]] = []
-        for plan, members in groups:
-            rows = sum(counts[i] for i in members)
-            for k, (larger, others) in enumerate(joined):
-                work = larger.streams * sum(counts[i] for i in others)
-                serves = {index for index, _ in plan.recipes} <= {index for index, _ in larger.recipes}
-                alone = any(self.terms[i].partner for i in (members[0], others[0]))
-                if serves and not alone and larger.streams * rows <= SMALL * work:
-                    joined[k] = (larger, (*others, *members))
-                    break
-            else:
-                joined.append((plan, members))
-        return joined
-
     def term_function(self, group: Group, i: int) -> RowFunction:
         """The residual of term i as a function of trainable parameters and points, ``[N, m]``."""
 
         def function(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-            derivatives = self._derivatives(group, x, parameters)
+            derivatives = self.derivatives(group, x, parameters)
             if group.shift is None:
-                return self._residual(i, x, derivatives)
-            return self._residual(i, x, derivatives, self._derivatives(group, x + group.shift, parameters))
+                return self.residual(i, x, derivatives)
+            return self.residual(i, x, derivatives, self.derivatives(group, x + group.shift, parameters))
 
         return function
-
-
-def _rows_of(derivatives: Derivatives, rows: slice) -> Derivatives:
-    return {index: d[rows] for index, d in derivatives.items()}
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ntkrun.geometry import Sampler
+from ntkrun.groups import Batch
 from ntkrun.network import MLP
 from ntkrun.ntk.differences import Difference, balanced_step, difference_quotient
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Poisson, Wave
-from ntkrun.residuals import Batch
 
 SIZE = 8
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Sampler
+from ntkrun.groups import Batch
 from ntkrun.jets import Jet, StreamPlan
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
 from ntkrun.pde import Columns
-from ntkrun.residuals import Batch
 
 
 def values(network: nn.Module, x: Tensor) -> Tensor:

@@ -113,6 +113,18 @@ class CoupledJets(JetNetwork):
         return Jet(streams + streams.mean(1, keepdim=True), jet.plan, None, jet.uses)
 
 
+class Branching(nn.Module):
+    """A network whose way depends on its values, so that no pass serves several points at once."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.inner = nn.Linear(len(domain.coordinates), outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u: Tensor = self.inner(x)
+        return torch.tanh(u) if bool(x.abs().max() < 1e9) else u
+
+
 class Plain(nn.Module):
     """A network that knows nothing of jets."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from ntkrun.geometry import Box
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, Poisson, ProblemError, Term, Wave
+from ntkrun.pde import PDE, Columns, Poisson, ProblemError, Term, Wave
 from tests.oracle import dense_jacobians, draw_batch, relative, residual_rows
 from tests.problems import ONE, System, mlp
 
@@ -89,8 +91,16 @@ def problem(**changes: object) -> PDE:
         ({"residual": lambda x, d: d.u_x * x.t}, "the point set has no 't', only x"),
         ({"residual": lambda x, d: d.u_x.sum()}, r"the residual has shape \[\], expected \[3\]"),
         ({"residual": lambda x, d: d.u_x.repeat(3)}, r"shape \[9\]"),
+        ({"residual": lambda x, d: d.u_x[:, None] - x.x}, "3 residuals per point at 3 points but 2 at 2"),
+        ({"residual": lambda x, d: torch.stack([d.u_x] * 3)}, r"shape \[3, 2\], expected \[2\].*stack.* dim=1"),
+        ({"residual": lambda x, d: d.u_x.double()}, "the residual is of float64, the run of float32"),
+        ({"residual": lambda x, d: d.u_x / 0}, "loss term 'residual': the residual is not finite at x=0"),
+        ({"residual": lambda x, d: x.x}, "does not depend on the network"),
     ],
-    ids=["field", "coordinate", "undeclared", "missing-coordinate", "scalar", "too-long"],
+    ids=[
+        *("field", "coordinate", "undeclared", "missing-coordinate", "scalar", "too-long"),
+        *("outer", "stacked", "type", "not-finite", "no-network"),
+    ],
 )
 def test_wrong_problems_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ProblemError, match=message):
@@ -100,3 +110,44 @@ def test_wrong_problems_are_named(changes: dict[str, object], message: str) -> N
 def test_number_of_outputs_must_fit() -> None:
     with pytest.raises(ProblemError, match="the network has 1 outputs; the fields are u, v"):
         Objective(System(), mlp(System().domain, 1))
+
+
+def test_the_line_at_fault_is_named() -> None:
+    """The innermost one outside of libraries, also where a library raises."""
+
+    def residual(x: Columns, d: Columns) -> torch.Tensor:
+        return torch.cat([d.u_x, x.x[:, None]])
+
+    place = f"{Path(__file__).name}:{residual.__code__.co_firstlineno + 1}"
+    with pytest.raises(ProblemError, match=rf"its residual fails with RuntimeError: .*{place}\)$"):
+        Objective(problem(residual=residual), MLP(4, 1, domain=ONE))
+
+
+class Network(torch.nn.Module):
+    """A linear map whose output is changed by a function."""
+
+    def __init__(self, change: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 1)
+        self.change = change
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.change(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda u: None, "the network gives a NoneType, expected a Tensor"),
+        (lambda u: u[:, 0], r"the network gives shape \[3\] on points \[3, 1\], expected \[3, 1\]"),
+        (lambda u: u.repeat(1, 2), "the network has 2 outputs; the fields are u"),
+        (lambda u: u.double(), "the network gives float64 on points of float32"),
+        (lambda u: u.detach(), "the network gives values that do not depend on trainable parameters"),
+        (lambda u: u / 0, "the network is not finite at x=0"),
+        (lambda u: u.nothing, r"the network fails on points \[3, 1\] with AttributeError.*test_objective.py"),
+    ],
+    ids=["none", "shape", "outputs", "type", "detached", "not-finite", "raising"],
+)
+def test_wrong_networks_are_named(change: Callable[[torch.Tensor], object], message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        Objective(problem(), Network(change))

@@ -14,9 +14,9 @@ from torch import Tensor
 from ntkrun.checked import NonNegative, Positive
 from ntkrun.diagnostics.base import Diagnostics
 from ntkrun.files import write_atomically
+from ntkrun.groups import Batch
 from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
 from ntkrun.objective import Objective
-from ntkrun.residuals import Batch
 
 
 class Spectrum(Diagnostics):

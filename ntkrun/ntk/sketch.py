@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ntkrun.checked import Positive
+from ntkrun.groups import Batch
 from ntkrun.ntk.differences import Difference, Shifted, balanced_step, difference_quotient
 from ntkrun.ntk.jacobian import Jacobian
 from ntkrun.ntk.trace import Product, hutchpp_samples, xtrace_samples
 from ntkrun.objective import Objective
-from ntkrun.residuals import Batch
 
 Side = Literal["parameter", "residual"]
 Derivative = Literal["autodiff", "finite_difference"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ntkrun.checked import Fraction, Positive
+from ntkrun.groups import Batch
 from ntkrun.objective import Objective
 from ntkrun.point_weights.base import PointWeights, fill_up, plain_residuals, select_terms
-from ntkrun.residuals import Batch
 
 
 @dataclass(kw_only=True, eq=False)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.residuals import Batch
 
 
 @dataclass(frozen=True)

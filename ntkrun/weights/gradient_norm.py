@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ntkrun.checked import Fraction, Positive
+from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.residuals import Batch
 from ntkrun.weights.base import Weighting, WeightUpdate
 
 

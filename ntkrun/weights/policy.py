@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ntkrun.checked import Fraction, NonNegative, Positive
 from ntkrun.geometry import Sampler, mix_seed
+from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.residuals import Batch
 from ntkrun.weights.base import Weighting, WeightUpdate
 
 

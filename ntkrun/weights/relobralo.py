@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ntkrun.checked import Positive
 from ntkrun.geometry import mix_seed
+from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.residuals import Batch
 from ntkrun.weights.base import Weighting, WeightUpdate
 
 

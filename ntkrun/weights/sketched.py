@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ntkrun.checked import Positive
 from ntkrun.geometry import mix_seed
+from ntkrun.groups import Batch
 from ntkrun.ntk.differences import Difference
 from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.residuals import Batch
 from ntkrun.weights.base import WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 

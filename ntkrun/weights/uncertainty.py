@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ntkrun.checked import Positive
+from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.residuals import Batch
 from ntkrun.weights.base import Weighting, WeightUpdate
 
 

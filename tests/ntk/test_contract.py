@@ -14,6 +14,7 @@ from ntkrun.objective import Objective, Route, RouteError
 from ntkrun.pde import PDE, Poisson, Wave
 from tests.oracle import dense_jacobians, draw_points, relative
 from tests.problems import (
+    Branching,
     Coupled,
     CoupledJets,
     Gain,
@@ -206,6 +207,7 @@ def test_no_side_effects(case: Case) -> None:
         (Plain, "per_point"),
         (Coupled, "dense"),
         (CoupledJets, "dense"),
+        (Branching, "dense"),
     ],
 )
 def test_automatic_route(network: Callable[[Box, int], nn.Module], route: Route) -> None:
@@ -215,7 +217,13 @@ def test_automatic_route(network: Callable[[Box, int], nn.Module], route: Route)
 
 @pytest.mark.parametrize(
     ("network", "route"),
-    [(Gain, "structured"), (Plain, "structured"), (Coupled, "per_point"), (CoupledJets, "structured")],
+    [
+        (Gain, "structured"),
+        (Plain, "structured"),
+        (Coupled, "per_point"),
+        (CoupledJets, "structured"),
+        (Branching, "per_point"),
+    ],
 )
 def test_routes_that_do_not_fit_are_refused(network: Callable[[Box, int], nn.Module], route: Route) -> None:
     pde = System()

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ntkrun.config import build
 from ntkrun.geometry import Box
+from ntkrun.groups import Batch
 from ntkrun.help import choices
 from ntkrun.objective import Objective, Route
 from ntkrun.pde import PDE, Poisson, Term, Wave
 from ntkrun.point_weights import Causal, PointWeights, ResidualAttention, Uniform
-from ntkrun.residuals import Batch
 from ntkrun.weights import Exact, Sketched
 from tests.oracle import dense_jacobians, draw_batch, relative, residual_rows
 from tests.problems import Gain, Plain, System, mlp

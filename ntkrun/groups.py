@@ -1,0 +1,90 @@
+"""Points of loss terms, gathered into groups that share a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ntkrun.jets import StreamPlan, plan_streams
+from ntkrun.pde import Term
+
+SMALL = 0.1  # the most that a joined group may add to the work of another
+
+
+@dataclass(frozen=True)
+class Group:
+    """Terms that need the same derivatives and share one forward pass.
+
+    Attributes:
+        plan: their streams.
+        members: indices of the terms.
+        slices: the rows of ``x`` that belong to each member.
+        x: the points of all members, ``[N, d]``.
+        shift: translation to the partner points of its terms, ``[d]``, or ``None``.
+        scales: factors of every member's rows, ``[N_i, 1]`` or ``[N_i, m_i]``, or ``None``: square roots of
+            its point weights.
+    """
+
+    plan: StreamPlan
+    members: tuple[int, ...]
+    slices: tuple[slice, ...]
+    x: Tensor
+    shift: Tensor | None = None
+    scales: tuple[Tensor, ...] | None = None
+
+
+Batch = tuple[Group, ...]
+
+Derivatives = Mapping[str, Tensor]
+"""Derivatives by multi-index, ``[N, fields]`` each."""
+
+Plans = list[tuple[StreamPlan, tuple[int, ...]]]
+"""Stream plans, each with the indices of the terms that share it."""
+
+
+def rows_of(derivatives: Derivatives, rows: slice) -> Derivatives:
+    """Some rows of all derivatives."""
+    return {index: d[rows] for index, d in derivatives.items()}
+
+
+def plan_groups(terms: Sequence[Term], indices: Sequence[frozenset[str]], coordinates: Sequence[str]) -> Plans:
+    """The stream plans needed.
+
+    Args:
+        terms: the loss terms.
+        indices: the multi-indices that each of them reads.
+        coordinates: coordinate letters.
+    """
+    groups: dict[tuple[frozenset[str], frozenset[tuple[str, float]]], list[int]] = {}
+    for i, (term, needs) in enumerate(zip(terms, indices, strict=True)):
+        groups.setdefault((needs, frozenset((term.partner or {}).items())), []).append(i)
+    return [(plan_streams(sorted(needs), coordinates), tuple(members)) for (needs, _), members in groups.items()]
+
+
+def join_small(plans: Plans, terms: Sequence[Term], counts: Sequence[int]) -> Plans:
+    """The plans, those joined to a larger one whose streams serve them and whose work they hardly add to.
+
+    A pass costs as much for two points as for fifty; a few rows that carry unused streams cost nothing.
+    Terms with partner points stay by themselves, for they take two passes.
+
+    Args:
+        plans: from ``plan_groups``.
+        terms: the loss terms.
+        counts: the number of points of each of them.
+    """
+    ordered = sorted(plans, key=lambda group: -group[0].streams * sum(counts[i] for i in group[1]))
+    joined: Plans = []
+    for plan, members in ordered:
+        rows = sum(counts[i] for i in members)
+        for k, (larger, others) in enumerate(joined):
+            work = larger.streams * sum(counts[i] for i in others)
+            serves = {index for index, _ in plan.recipes} <= {index for index, _ in larger.recipes}
+            alone = any(terms[i].partner for i in (members[0], others[0]))
+            if serves and not alone and larger.streams * rows <= SMALL * work:
+                joined[k] = (larger, (*others, *members))
+                break
+        else:
+            joined.append((plan, members))
+    return joined

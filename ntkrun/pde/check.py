@@ -1,0 +1,83 @@
+"""Checking the form of a problem's definition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+
+from torch import Tensor
+
+from ntkrun.culprit import cause
+from ntkrun.geometry import Box
+from ntkrun.pde.base import PDE, ProblemError, Term
+
+
+def check_problem(pde: PDE) -> None:
+    """Check the form of a problem's definition, before any network is built for it.
+
+    Raises:
+        ProblemError: what is wrong, in one line.
+    """
+    _check_box(getattr(pde, "domain", None), "the domain")
+    if isinstance(pde.fields, str) or not all(isinstance(f, str) and f.isidentifier() for f in pde.fields):
+        raise ProblemError(f"fields={pde.fields!r}: expected a tuple of names, as ('u',)")
+    if len(set(pde.fields)) < len(pde.fields) or not pde.fields or any("_" in field for field in pde.fields):
+        raise ProblemError(f"fields={pde.fields!r}: expected different names without underscores")
+    try:
+        terms: object = pde.terms()
+    except Exception as error:
+        raise ProblemError(f"terms() fails with {cause(error)}") from error
+    if not isinstance(terms, tuple | list):
+        hint = "; is its return missing?" if terms is None else ""
+        raise ProblemError(f"terms() gives a {type(terms).__name__}, expected a tuple of Term{hint}")
+    for term in terms:
+        if not isinstance(term, Term):
+            raise ProblemError(f"terms() gives a {type(term).__name__} among its terms, expected a tuple of Term")
+        _check_term(term, pde)
+    if isinstance(pde.built_in, str) or not set(pde.built_in) <= {term.name for term in terms}:
+        raise ProblemError(f"built_in={pde.built_in!r}: expected a set of names of loss terms")
+    if pde.built_in and type(pde).constrain is PDE.constrain:
+        raise ProblemError("built_in names loss terms, but there is no constrain() that satisfies them")
+    if not set(pde.periods) <= set(pde.coordinates):
+        raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")
+
+
+def _check_term(term: Term, pde: PDE) -> None:
+    what = f"loss term {term.name!r}"
+    if not isinstance(term.name, str) or not term.name:
+        raise ProblemError(f"{what}: expected a name")
+    if not isinstance(term.region, tuple | list) or not term.region:
+        raise ProblemError(f"{what}: the region is a {type(term.region).__name__}, expected a tuple of Box, as (box,)")
+    for box in term.region:
+        _check_box(box, f"{what}: the region", pde.coordinates)
+    names = term.derivatives
+    if not isinstance(names, tuple | list) or not names or not all(isinstance(name, str) for name in names):
+        raise ProblemError(f"{what}: the derivatives are {names!r}, expected a tuple of names, as ('u', 'u_xx')")
+    if not callable(term.residual):
+        raise ProblemError(f"{what}: the residual is of type {type(term.residual).__name__}, expected a function")
+    if term.partner is not None and not (
+        isinstance(term.partner, Mapping) and set(term.partner) <= set(pde.coordinates)
+    ):
+        raise ProblemError(f"{what}: the partner is {term.partner!r}, expected distances by coordinate")
+
+
+def _check_box(box: object, what: str, coordinates: tuple[str, ...] = ()) -> None:
+    """A region has the ``coordinates`` of the domain and may be flat; the domain itself has what it wants."""
+    if not isinstance(box, Box):
+        kind = "missing" if box is None else f"of type {type(box).__name__}"
+        raise ProblemError(f"{what} is {kind}, expected a Box, as Box.of(x=(0.0, 1.0))")
+    if not box.coordinates or not all(len(c) == 1 and c.isalpha() for c in box.coordinates):
+        raise ProblemError(f"{what} has the coordinates {list(box.coordinates)}, expected single letters")
+    if coordinates and box.coordinates != coordinates:
+        raise ProblemError(f"{what} has the coordinates {list(box.coordinates)}, expected {list(coordinates)}")
+    for c in box.coordinates:
+        ends = box.low[c], box.high[c]
+        finite = all(isinstance(end, Real) and math.isfinite(end) for end in ends)
+        if not finite or ends[0] > ends[1] or (not coordinates and ends[0] == ends[1]):
+            raise ProblemError(f"{what} has {c}={ends}, expected finite numbers, the lower end first")
+
+
+def place(pde: PDE, point: Tensor) -> str:
+    """The coordinates of a point, ``[d]``, by letter."""
+    return ", ".join(f"{c}={value:.6g}" for c, value in zip(pde.coordinates, point.tolist(), strict=True))

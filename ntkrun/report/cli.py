@@ -1,0 +1,56 @@
+"""The command ``ntkrun-report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ntkrun.refusal import refuse
+
+DESCRIPTION = """\
+Gather runs into a report: runs.csv, groups.csv (means over seeds, by whatever was swept),
+figures/, and index.html, which shows all of it without a network.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Complain in one line."""
+        refuse(f"{message}; ntkrun-report --help shows the usage")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Write a report and leave with exit status 0, or 2 where the command line cannot be used.
+
+    The last line printed is the path of the page.
+    """
+    parser = _Parser(
+        prog="ntkrun-report",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "directories", metavar="DIR", nargs="+", type=Path, help="searched for run directories, itself included"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="default: report/ in the directory given, or here for several"
+    )
+    given = parser.parse_args(arguments)
+    for directory in given.directories:
+        if not directory.is_dir():
+            refuse(f"{directory}: no such directory")
+    base = given.directories[0] if len(given.directories) == 1 else Path()
+    output = given.output or base / "report"
+
+    from ntkrun.report import write_report
+    from ntkrun.report.write import ReportError
+
+    try:
+        print(write_report(given.directories, output))
+    except (ReportError, OSError) as error:
+        refuse(error)
+    sys.exit(0)

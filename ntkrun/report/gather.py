@@ -1,0 +1,276 @@
+"""Finding runs and reading what they have left behind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+COMPLETED = "completed"
+UNFINISHED = "unfinished"
+BROKEN = "broken"
+OUTPUT_KEYS = ("logger", "progress", "plots", "report", "skip_completed")
+"""Groups and keys at the top of the configuration that do not concern what is computed."""
+
+
+class UnreadableError(ValueError):
+    """A file of a run is missing, incomplete or malformed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, as far as its directory tells.
+
+    Attributes:
+        directory: the run directory, absolute.
+        status: that of ``summary.json``; ``unfinished`` where there is none, ``broken`` where files cannot be used.
+        reason: why the run is in no figure and no mean; empty for those that are.
+        configuration: the whole configuration, nested.
+        choices: what was chosen from each group.
+        overridden: keys and groups given on the command line, in order.
+        step: the last step.
+        final_error, best_error: relative L2 errors, where there is an exact solution.
+        training_seconds, update_seconds: time spent in training and in weight updates.
+        metrics: ``metrics.csv`` of a completed run.
+        weights: ``weights.csv`` of a completed run.
+    """
+
+    directory: Path
+    status: str = BROKEN
+    reason: str = ""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    overridden: tuple[str, ...] = ()
+    step: int | None = None
+    final_error: float | None = None
+    best_error: float | None = None
+    training_seconds: float | None = None
+    update_seconds: float | None = None
+    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    weights: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the run is part of figures and means."""
+        return self.status == COMPLETED and not self.reason
+
+    @property
+    def problem(self) -> str:
+        """What was chosen as ``pde``."""
+        return self.choices.get("pde", "unknown")
+
+    @property
+    def seed(self) -> object:
+        """The seed."""
+        return self.configuration.get("seed")
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds in training and weight updates."""
+        if self.training_seconds is None or self.update_seconds is None:
+            return None
+        return self.training_seconds + self.update_seconds
+
+    @property
+    def unweighted_loss(self) -> float | None:
+        """The sum of the unweighted loss terms at the end."""
+        return _finite(unweighted_loss(self.metrics).iloc[-1]) if len(self.metrics) else None
+
+
+def unweighted_loss(metrics: pd.DataFrame) -> pd.Series[float]:
+    """The sum of the unweighted loss terms, by row; unlike the weighted one comparable between weightings."""
+    return metrics[[column for column in metrics.columns if column.startswith("loss/")]].sum(axis=1, skipna=False)
+
+
+def gather(directories: Sequence[Path]) -> list[Run]:
+    """Read all runs in and below directories; of completed runs that are alike in everything only the last counts."""
+    return _set_aside_repeats([read_run(path) for path in find_runs(directories)])
+
+
+def find_runs(directories: Sequence[Path]) -> list[Path]:
+    """Run directories in and below the given ones, whole or broken, in the order of dates and job numbers."""
+    found = {path for directory in directories for path in _walk(directory.resolve())}
+    return sorted(found, key=lambda path: [_natural(part) for part in path.parts])
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(top):
+        path = Path(place)
+        if ".hydra" in folders or {"summary.json", "metrics.csv"} & set(files):
+            yield path
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not (name == "report" and (path / name / "index.html").exists())
+        ]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts ``2`` before ``10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def read_run(directory: Path) -> Run:
+    """Read a run directory; whatever is wrong with it becomes the run's ``reason``."""
+    run = Run(directory)
+    try:
+        run = _described(run)
+        if not (directory / "summary.json").exists():
+            return replace(run, status=UNFINISHED, reason="no summary.json: the run was killed or is not yet done")
+        run = _summarised(run)
+        if run.status != COMPLETED:
+            return run
+        metrics = read_table(directory / "metrics.csv", "step", "seconds", "loss", "error/rel_l2")
+        if metrics.empty:
+            raise UnreadableError("metrics.csv has no rows")
+        return replace(run, metrics=metrics, weights=read_table(directory / "weights.csv", "step", "seconds"))
+    except UnreadableError as error:
+        return replace(run, status=BROKEN, reason=str(error))
+
+
+def _described(run: Run) -> Run:
+    """With its configuration, choices and overrides."""
+    configuration = _yaml(run.directory, "config.yaml")
+    if not isinstance(configuration, dict):
+        raise UnreadableError(".hydra/config.yaml is not a configuration")
+    run = replace(run, configuration=configuration)
+    overrides = _yaml(run.directory, "overrides.yaml")
+    hydra = _yaml(run.directory, "hydra.yaml")
+    try:
+        choices = {
+            str(group): "null" if choice is None else str(choice)
+            for group, choice in hydra["hydra"]["runtime"]["choices"].items()
+            if not str(group).startswith("hydra/")
+        }
+    except (TypeError, KeyError, AttributeError):
+        raise UnreadableError(".hydra/hydra.yaml does not say what was chosen") from None
+    if not isinstance(overrides, list):
+        raise UnreadableError(".hydra/overrides.yaml is not a list")
+    keys = [str(override).partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides]
+    return replace(run, choices=choices, overridden=tuple(keys))
+
+
+def _summarised(run: Run) -> Run:
+    """With what its ``summary.json`` says."""
+    try:
+        summary = json.loads(_text(run.directory / "summary.json"))
+    except ValueError as error:
+        raise UnreadableError(f"summary.json is not JSON: {error}") from None
+    if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
+        raise UnreadableError("summary.json does not say how the run ended")
+    status = summary["status"]
+    seconds = [_number(summary, "seconds", name) for name in ("training", "weight_updates")]
+    if status == COMPLETED and None in seconds:
+        raise UnreadableError("summary.json has no seconds")
+    reason = "" if status == COMPLETED else str(summary.get("message") or "")
+    if status == "running":
+        reason = "the run is not yet done, or its process was lost"
+    step = _number(summary, "step")
+    return replace(
+        run,
+        status=status,
+        reason=reason or ("" if status == COMPLETED else "no reason is recorded"),
+        configuration=_as_long_as(run.configuration, _number(summary, "iterations")),
+        step=None if step is None else int(step),
+        final_error=_number(summary, "rel_l2", "final"),
+        best_error=_number(summary, "rel_l2", "best"),
+        training_seconds=seconds[0],
+        update_seconds=seconds[1],
+    )
+
+
+def _as_long_as(configuration: Mapping[str, Any], iterations: float | None) -> Mapping[str, Any]:
+    """The configuration of a run that may have been lengthened on resuming."""
+    windows = configuration.get("time_windows", 1)
+    if iterations is None or not isinstance(windows, int) or windows < 1:
+        return configuration
+    return {**configuration, "iterations": int(iterations) // windows}
+
+
+def _number(summary: Mapping[str, Any], *keys: str) -> float | None:
+    """A finite number from nested mappings, ``None`` where it is null, not finite or absent."""
+    value: Any = summary
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnreadableError(f"summary.json: {'.'.join(keys)} is not a number")
+    return _finite(value)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def read_table(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table of numbers; empty fields become NaN.
+
+    Args:
+        path: a CSV file.
+        columns: those that it must have.
+
+    Raises:
+        UnreadableError: the file is missing, cut off, or holds something else.
+    """
+    content = _text(path)
+    if not content:
+        raise UnreadableError(f"{path.name} is empty")
+    if not content.endswith("\n"):
+        raise UnreadableError(f"{path.name} ends in the middle of a line")
+    header, *rows = csv.reader(io.StringIO(content, newline=""))
+    if missing := [column for column in columns if column not in header]:
+        raise UnreadableError(f"{path.name} has no column {missing[0]}")
+    values = []
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise UnreadableError(f"{path.name}, line {number}: {len(row)} values instead of {len(header)}")
+        try:
+            values.append([float(entry) if entry else math.nan for entry in row])
+        except ValueError as error:
+            raise UnreadableError(f"{path.name}, line {number}: {error}") from None
+    return pd.DataFrame(values, columns=header, dtype="float64")
+
+
+def _yaml(directory: Path, name: str) -> Any:
+    try:
+        return yaml.safe_load(_text(directory / ".hydra" / name, f".hydra/{name}"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise UnreadableError(f".hydra/{name}{place}: not YAML") from None
+
+
+def _text(path: Path, name: str = "") -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UnreadableError(f"no {name or path.name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UnreadableError(f"{name or path.name} cannot be read: {reason}") from None
+
+
+def _set_aside_repeats(runs: Sequence[Run]) -> list[Run]:
+    last = {_identity(run): run.directory for run in runs if run.counted}
+    return [
+        replace(run, reason=f"the same configuration and seed as {last[_identity(run)].name}, which counts")
+        if run.counted and last[_identity(run)] != run.directory
+        else run
+        for run in runs
+    ]
+
+
+def _identity(run: Run) -> str:
+    own = {key: value for key, value in run.configuration.items() if key not in OUTPUT_KEYS}
+    return json.dumps(own, sort_keys=True, default=str)

@@ -1,0 +1,243 @@
+"""The page of a report: one file with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
+
+from ntkrun.report.aggregate import ABSENT, STATISTICS, Statistic, Sweep, Value, flattened, levels, text, values_by_run
+from ntkrun.report.figures import Drawing
+from ntkrun.report.gather import OUTPUT_KEYS, Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a table.
+
+    Attributes:
+        text: as shown.
+        sort: what its column is sorted by; ``None`` goes last.
+        link: where it leads, if anywhere.
+        kind: ``number`` or ``long``, or empty.
+        order: its rank in the column.
+    """
+
+    text: str
+    sort: float | None = None
+    link: str = ""
+    kind: str = ""
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heading of a column."""
+
+    name: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted by any column."""
+
+    name: str
+    caption: str
+    columns: list[Column]
+    rows: list[list[Cell]]
+
+    @classmethod
+    def of(cls, name: str, caption: str, columns: dict[str, list[Cell]]) -> Table:
+        """From cells by column."""
+        ranked = [_ranked(cells) for cells in columns.values()]
+        heads = [Column(name, any(cell.kind == "number" for cell in cells)) for name, cells in columns.items()]
+        return cls(name, caption, heads, [list(row) for row in zip(*ranked, strict=True)])
+
+
+def _ranked(cells: Sequence[Cell]) -> list[Cell]:
+    order = sorted({cell.sort for cell in cells if cell.sort is not None})
+    ranks = {value: rank for rank, value in enumerate(order)}
+    return [
+        Cell(cell.text, cell.sort, cell.link, cell.kind, len(order) if cell.sort is None else ranks[cell.sort])
+        for cell in cells
+    ]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it, with its size in CSS pixels."""
+
+    title: str
+    caption: str
+    description: str
+    data: str
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, drawing: Drawing, png: Path) -> Picture:
+        """From a figure and the file that it was saved to."""
+        width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
+        data = base64.b64encode(png.read_bytes()).decode("ascii")
+        return cls(drawing.title, drawing.caption, drawing.description, data, width, height)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One problem."""
+
+    anchor: str
+    heading: str
+    text: str
+    table: Table
+    figures: list[Picture]
+
+
+def render(runs: Sequence[Run], keys: Sequence[str], found: Sequence[tuple[Sweep, list[Picture]]], output: Path) -> str:
+    """The page.
+
+    Args:
+        runs: all of them.
+        keys: what was swept.
+        found: every problem with its figures.
+        output: the directory of the page, which links are relative to.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("ntkrun.report") / "page.html").read_text(encoding="utf-8"))
+    excluded = [run for run in runs if not run.counted]
+    counted = len(runs) - len(excluded)
+    return template.render(
+        title=f"Report on {_count(len(runs), 'run')}",
+        summary=f"{counted} of {len(runs)} completed and counted. Swept: {', '.join(keys) or 'nothing but the seed'}.",
+        common=_common(runs, keys),
+        sections=[_section(number, sweep, pictures) for number, (sweep, pictures) in enumerate(found, start=1)],
+        runs=_runs_table(runs, keys, output),
+        excluded=_excluded_table(excluded, output),
+    )
+
+
+def _section(number: int, sweep: Sweep, pictures: list[Picture]) -> Section:
+    swept = [
+        f"{key} ({', '.join(text(value) for value in levels(group.values[k] for group in sweep.groups))})"
+        for k, key in enumerate(sweep.keys)
+    ]
+    said = [f"{_count(len(sweep.runs), 'run')} in {_count(len(sweep.groups), 'group')}."]
+    said.append(f"Swept: {'; '.join(swept)}." if swept else "Nothing was swept but the seed.")
+    if sweep.runs and not sweep.solved:
+        said.append("No exact solution is known, so the unweighted loss stands for the error.")
+    table = _groups_table(sweep)
+    return Section(f"problem-{number}", f"Problem {sweep.problem}", " ".join(said), table, pictures)
+
+
+def _groups_table(sweep: Sweep) -> Table:
+    groups = sweep.groups
+    columns: dict[str, list[Cell]] = {
+        key: _value_cells([group.values[k] for group in groups]) for k, key in enumerate(sweep.keys)
+    }
+    columns["seeds"] = [_count_cell(len(group.runs)) for group in groups]
+    if any(group.not_completed for group in groups):
+        columns["not completed"] = [_count_cell(group.not_completed) for group in groups]
+    for attribute in STATISTICS:
+        name = attribute.replace("_", " ")
+        found: list[Statistic] = [getattr(group, attribute) for group in groups]
+        if any(each.count for each in found):
+            columns[name] = [_statistic_cell(each) for each in found]
+        if any(each.count not in (0, len(group.runs)) for each, group in zip(found, groups, strict=True)):
+            columns[f"{name}, count"] = [_count_cell(each.count) for each in found]
+    caption = "Mean over seeds ± standard deviation (n - 1). Errors are relative L2 errors, seconds those in "
+    return Table.of(f"Means of {sweep.problem}", caption + "training and weight updates.", columns)
+
+
+def _runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> Table:
+    columns = {"run": _run_cells(runs, output)}
+    values = values_by_run(runs, keys)
+    columns |= {key: _value_cells([row[k] for row in values]) for k, key in enumerate(keys)}
+    seeds = [run.seed if isinstance(run.seed, int) else ABSENT for run in runs]
+    columns["seed"] = _value_cells(seeds)
+    columns["status"] = _value_cells([run.status for run in runs])
+    columns["final error"] = [_number_cell(run.final_error) for run in runs]
+    columns["best error"] = [_number_cell(run.best_error) for run in runs]
+    columns["unweighted loss"] = [_number_cell(run.unweighted_loss) for run in runs]
+    columns["seconds"] = [_number_cell(run.seconds) for run in runs]
+    return Table.of("Runs", "All runs, by what distinguishes them; click a heading to sort.", columns)
+
+
+def _excluded_table(runs: Sequence[Run], output: Path) -> Table:
+    columns = {
+        "run": _run_cells(runs, output),
+        "status": _value_cells([run.status for run in runs]),
+        "reason": [Cell(run.reason, float(i), kind="long") for i, run in enumerate(runs)],
+    }
+    return Table.of(
+        "Runs left out",
+        "These did not come to a usable end, or repeat another run; they are in no figure and no mean.",
+        columns,
+    )
+
+
+def _run_cells(runs: Sequence[Run], output: Path) -> list[Cell]:
+    base = Path(os.path.commonpath([run.directory.parent for run in runs])) if runs else Path()
+    return [
+        Cell(
+            run.directory.relative_to(base).as_posix(),
+            float(i),
+            quote(Path(os.path.relpath(run.directory, output)).as_posix()) + "/",
+        )
+        for i, run in enumerate(runs)
+    ]
+
+
+def _value_cells(values: Sequence[Value]) -> list[Cell]:
+    order = levels(values)
+    return [
+        Cell(
+            text(value),
+            float(order.index(value)),
+            kind="number" if isinstance(value, int | float) and not isinstance(value, bool) else "",
+        )
+        for value in values
+    ]
+
+
+def _statistic_cell(statistic: Statistic) -> Cell:
+    deviation = "" if statistic.deviation is None else f" ± {_digits(statistic.deviation)}"
+    return Cell(_digits(statistic.mean) + deviation, statistic.mean, kind="number")
+
+
+def _number_cell(value: float | None) -> Cell:
+    return Cell(_digits(value), value, kind="number")
+
+
+def _count_cell(value: int) -> Cell:
+    return Cell(str(value), value, kind="number")
+
+
+def _digits(value: float | None) -> str:
+    """Three significant digits."""
+    return ABSENT if value is None else f"{value:#.3g}".rstrip(".")
+
+
+def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Choices and overrides that all runs share."""
+    known = [run for run in runs if run.choices]
+    if not known:
+        return []
+    flat = flattened(known)
+    names = [*known[0].choices, *known[0].overridden]
+    shared = []
+    for name in dict.fromkeys(names):
+        values = {run.choices.get(name, own.get(name, ABSENT)) for run, own in zip(known, flat, strict=True)}
+        if name not in (*keys, *OUTPUT_KEYS, "seed") and len(values) == 1 and ABSENT not in values:
+            shared.append(f"{name}={text(values.pop())}")
+    return shared
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
