@@ -230,7 +230,8 @@ def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     if not known:
         return []
     flat = flattened(known)
-    names = [*known[0].choices, *known[0].overridden]
+    chosen = [group for group, choice in known[0].choices.items() if choice != "null"]  # no experiment, say
+    names = [*chosen, *known[0].overridden]
     shared = []
     for name in dict.fromkeys(names):
         values = {run.choices.get(name, own.get(name, ABSENT)) for run, own in zip(known, flat, strict=True)}
