@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +23,7 @@ from ntkrun.config import ConfigError
 from ntkrun.logs import logging_to
 from ntkrun.results import Outcome, read_summary, write_failure
 from ntkrun.run import Standing, execute, standing
+from ntkrun.signals import become_worker, hand_over
 from ntkrun.threads import set_threads
 
 log = logging.getLogger(__name__)
@@ -37,30 +42,50 @@ def run_job(config: DictConfig) -> None:
     """Carry out a configuration in the directory that Hydra has made for it.
 
     A single run leaves with its exit status. A job of a sweep records how it ended in its directory, so that
-    the others go on; only a signal ends the sweep.
+    the others go on; only a signal ends the sweep. What Slurm starts again goes on from its checkpoint.
     """
     hydra = HydraConfig.get()
     if hydra.runtime.cwd not in sys.path:  # users keep their own problems there
         sys.path.insert(0, hydra.runtime.cwd)
     directory = Path(hydra.runtime.output_dir)
     if hydra.mode is RunMode.MULTIRUN:
-        outcome = _sweep_job(config, directory)
-        print_line(hydra.job.num, directory, outcome)
-        if outcome.status == "interrupted":
-            sys.exit(outcome.exit_status)
+        _run_sweep_job(config, hydra, directory)
         return
     values = own_values(config)
     set_threads(values["threads"], None)
-    outcome = execute(values, directory)
+    goes_on = _requeued() and standing(values, directory) is Standing.UNFINISHED
+    outcome = execute(values, directory, resume=goes_on)
     print_closing(directory, outcome)
     sys.exit(outcome.exit_status)
+
+
+def _run_sweep_job(config: DictConfig, hydra: Any, directory: Path) -> None:
+    worker = become_worker() if _in_joblib_worker(hydra) else None
+    if worker and worker():
+        return
+    outcome = _sweep_job(config, directory)
+    with suppress(BrokenPipeError):  # that nobody reads the line must not keep this process from ending
+        print_line(hydra.job.num, directory, outcome)
+    if worker and worker.alone():
+        os._exit(outcome.exit_status)  # there is nobody to end this process otherwise
+    if outcome.status != "interrupted" or worker:  # an exit of one worker would make joblib kill the others
+        return
+    if not hand_over(signal.Signals(outcome.exit_status - 128)):
+        sys.exit(outcome.exit_status)
+
+
+def _in_joblib_worker(hydra: Any) -> bool:
+    return "JoblibLauncher" in hydra.launcher._target_ and multiprocessing.current_process().name != "MainProcess"
 
 
 def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
     torch.set_default_dtype(torch.float32)  # whatever an earlier job in this process has left
     try:
         values = own_values(config)
-        set_threads(values["threads"], HydraConfig.get())
+        hydra = HydraConfig.get()
+        set_threads(values["threads"], hydra)
+        if "BasicLauncher" not in hydra.launcher._target_:
+            values["progress"] = False  # bars of several jobs would overwrite each other
         state = standing(values, directory)
         if state is Standing.COMPLETED and values["skip_completed"]:
             return Outcome("completed", message="was there already")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntkrun.results import read_summary
+from ntkrun.signals import signal_passed_on
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def find_jobs(directory: Path) -> list[Job]:
     jobs = []
     for hydra in directory.rglob(".hydra"):
         summary = read_summary(hydra.parent)
-        status, message = str(summary.get("status", "running")), str(summary.get("message", ""))
+        status, message = str(summary.get("status", "interrupted")), str(summary.get("message", "before it started"))
         if status == "running":
             status, message = "failed", "the process ended without a word; see its log"
         jobs.append(Job(hydra.parent, status, message))
@@ -38,6 +39,8 @@ def find_jobs(directory: Path) -> list[Job]:
 
 def finish_sweep(directory: Path, report: bool) -> int:
     """Say what became of the jobs, with the sweep's directory as the last line; returns the exit status.
+
+    It is that of the signal where one has stopped the jobs.
 
     Args:
         directory: of the sweep.
@@ -53,4 +56,5 @@ def finish_sweep(directory: Path, report: bool) -> int:
     for job in bad:
         print(f"ntkrun: {job.directory.relative_to(directory)} {job.status}: {job.message}", file=sys.stderr)
     print(directory.resolve())
-    return 1 if bad else 0
+    stopped_by = signal_passed_on()
+    return 128 + stopped_by if stopped_by else 1 if bad else 0

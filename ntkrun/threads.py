@@ -22,20 +22,24 @@ def set_threads(setting: int | Literal["auto"], hydra: Any) -> None:
 
 
 def _fair_share(hydra: Any) -> int:
-    if "SLURM_CPUS_PER_TASK" in os.environ:
-        return int(os.environ["SLURM_CPUS_PER_TASK"])
-    if hydra is None:
-        return _AT_START
-    launcher = hydra.launcher
-    if "JoblibLauncher" in launcher._target_:
+    cores = available_cores()
+    launcher: Any = {} if hydra is None else hydra.launcher
+    name = str(launcher.get("_target_", "")).rpartition(".")[2]
+    if name == "JoblibLauncher":
         jobs = int(launcher.get("n_jobs") or 1)
-        side_by_side = jobs if jobs > 0 else max(1, available_cores() + 1 + jobs)
-        return max(1, available_cores() // side_by_side)
-    if "RayLauncher" in launcher._target_:
+        return max(1, cores // (jobs if jobs > 0 else max(1, cores + 1 + jobs)))
+    if name == "LocalLauncher":  # submitit's, which starts all jobs at once
+        return int(launcher.get("cpus_per_task") or 1)
+    if name == "RayLauncher":
         return max(1, int(launcher.ray.remote.get("num_cpus") or 1))
-    return _AT_START
+    return cores if _of_slurm() else _AT_START
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use: those of its Slurm job, or all that the system gives it."""
+    return _of_slurm() or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _of_slurm() -> int:
+    """The cores that Slurm has given to this process, 0 outside Slurm."""
+    return int(os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or 0)

@@ -28,7 +28,7 @@ class GradientNorm(Weighting):
     All gradients are those of the unweighted losses. The programs published with 2001.04536 divide by the
     gradient of lambda_i L_i instead; there the weights settle at the square root of the ratio, here at the
     ratio itself, where lambda_i mean |grad L_i| equals max |grad L_ref|. They also give 0.9 of the weight to
-    the past every 10 steps (alpha = 0.1), as the defaults here do.
+    the past every 10 steps (alpha = 0.1); ``norm``, the default, is the milder of the two.
 
     At an update the gradient of the step is the weighted sum of the gradients of the terms.
 
@@ -41,8 +41,8 @@ class GradientNorm(Weighting):
             weight exceeds 1 / floor.
     """
 
-    update_every: Positive[int] = 10
-    statistic: Literal["max_mean", "norm"] = "max_mean"
+    update_every: Positive[int] = 100
+    statistic: Literal["max_mean", "norm"] = "norm"
     reference: str = "residual"
     smoothing: Fraction = 0.9
     floor: Annotated[float, Field(gt=0, lt=1)] = 1e-8

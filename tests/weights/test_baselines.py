@@ -86,9 +86,9 @@ NAMES = ("residual", "boundary", "initial")
     ("options", "expected"),
     [
         # max |g_residual| = 4; means of |g|: 7/4, 2/4, 14/4
-        ({}, [1, 4 / 0.5, 4 / 3.5]),
+        ({"statistic": "max_mean"}, [1, 4 / 0.5, 4 / 3.5]),
         # max |g_initial| = 8
-        ({"reference": "initial"}, [8 / 1.75, 8 / 0.5, 1]),
+        ({"statistic": "max_mean", "reference": "initial"}, [8 / 1.75, 8 / 0.5, 1]),
         # norms 5, sqrt(0.25 + 0.25 + 1) and 10
         (
             {"statistic": "norm"},
@@ -107,7 +107,7 @@ def test_gradient_weights_by_hand(options: dict[str, Any], expected: list[float]
     ("options", "expected", "capped"),
     [
         # the means are at least 0.2 * 4 = 0.8, which 0.5 and 0 are not
-        ({"floor": 0.2}, [1, 4 / 0.8, 4 / 0.8], [False, True, True]),
+        ({"floor": 0.2, "statistic": "max_mean"}, [1, 4 / 0.8, 4 / 0.8], [False, True, True]),
         # the norms are at least 0.3 * (5 + sqrt(1.5)) = 1.87; sqrt(1.5) = 1.22 and 0 are not
         ({"floor": 0.3, "statistic": "norm"}, [(5 + math.sqrt(1.5)) / 5, 1 / 0.3, 1 / 0.3], [False, True, True]),
     ],
@@ -162,7 +162,7 @@ def test_unknown_reference() -> None:
     objective, _, _ = wave()
     message = "^reference=pde; the loss terms are residual, boundary, initial, initial_velocity$"
     with pytest.raises(ValueError, match=message):
-        GradientNorm(reference="pde").start(objective, seed=0)
+        GradientNorm(reference="pde", statistic="max_mean").start(objective, seed=0)
     GradientNorm(reference="pde", statistic="norm").start(objective, seed=0)
 
 
@@ -273,7 +273,7 @@ def test_uncertainty_settles_at_the_inverse_losses() -> None:
 
 BASELINES: dict[str, Callable[[], Weighting]] = {
     "fixed": lambda: Fixed(values={"boundary": 3.0}),
-    "max_mean": lambda: GradientNorm(update_every=2),
+    "max_mean": lambda: GradientNorm(update_every=2, statistic="max_mean"),
     "norm": lambda: GradientNorm(update_every=3, statistic="norm"),
     "softadapt": lambda: SoftAdapt(update_every=3, loss_weighted=True, beta=2.0),
     "relobralo": lambda: ReLoBRaLo(expected_rho=0.5, alpha=0.9),
