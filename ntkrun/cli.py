@@ -75,12 +75,14 @@ def _hydra(arguments: Sequence[str]) -> int:
     from ntkrun.config import ConfigError
     from ntkrun.explain import explain
     from ntkrun.jobs import run_job
+    from ntkrun.signals import pass_signals_on
     from ntkrun.sweep import finish_sweep
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
     sys.argv[1:] = arguments
     try:
-        hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
+        with pass_signals_on():
+            hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         if isinstance(error, ConfigError):
             refuse(error)
