@@ -22,13 +22,13 @@ class GradientNorm(Weighting):
     """Weights that make the gradients of all terms alike in size.
 
     ``max_mean``, learning-rate annealing (Wang, Teng, Perdikaris, arXiv 2001.04536):
-    new_i = max |grad L_ref| / mean |grad L_i|, over all trainable parameters; the reference keeps weight 1.
+    new_i = max |grad L_ref| / mean |grad lambda_i L_i|, over all trainable parameters, lambda_i the weight so far, as
+    in the programs published with the paper; the reference keeps weight 1.
     ``norm`` (Wang, Sankaran, Wang, Perdikaris, arXiv 2308.08468): new_i = sum_j ||grad L_j|| / ||grad L_i||.
 
-    All gradients are those of the unweighted losses. The programs published with 2001.04536 divide by the
-    gradient of lambda_i L_i instead; there the weights settle at the square root of the ratio, here at the
-    ratio itself, where lambda_i mean |grad L_i| equals max |grad L_ref|. They also give 0.9 of the weight to
-    the past every 10 steps (alpha = 0.1); ``norm``, the default, is the milder of the two.
+    Under ``max_mean`` the weights tend to the square root of max |grad L_ref| / mean |grad L_i|. Without lambda_i in
+    the denominator they would tend to that ratio itself, which drives the weight of a term that is fitted well ever
+    higher. The published programs update every 10 steps with smoothing 0.9 (alpha = 0.1).
 
     At an update the gradient of the step is the weighted sum of the gradients of the terms.
 
@@ -61,7 +61,7 @@ class GradientNorm(Weighting):
             return objective.gradient(batch, self.weights), None
         start = time.perf_counter()
         losses, gradients = objective.term_gradients(batch)
-        new, capped, columns = self.target(gradients, objective.names)
+        new, capped, columns = self.target(gradients, self.weights, objective.names)
         self.weights = self.smoothing * self.weights + (1 - self.smoothing) * new if self.updates else new
         self.updates += 1
         # One of the n passes is the one that every step takes.
@@ -69,11 +69,14 @@ class GradientNorm(Weighting):
         gradient = objective.layout.unflatten(self.weights @ gradients)
         return Evaluation(losses, self.weights, gradient), WeightUpdate(self.weights, seconds, columns, capped)
 
-    def target(self, gradients: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def target(
+        self, gradients: Tensor, weights: Tensor, names: tuple[str, ...]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The weights that belong to gradients, before smoothing.
 
         Args:
             gradients: of every unweighted loss, ``[n, P]``.
+            weights: so far, ``[n]``.
             names: the terms.
 
         Returns:
@@ -83,7 +86,7 @@ class GradientNorm(Weighting):
             sizes = gradients.norm(dim=1)
             new, capped = self._ratio(sizes.sum(), sizes)
             return new, capped, {"gradient_norm": sizes}
-        largest, means = gradients.abs().amax(1), gradients.abs().mean(1)
+        largest, means = gradients.abs().amax(1), weights * gradients.abs().mean(1)
         others = torch.arange(len(names), device=gradients.device) != names.index(self.reference)
         new, capped = self._ratio(largest[names.index(self.reference)], means)
         columns = {"gradient_max": largest, "gradient_mean": means}

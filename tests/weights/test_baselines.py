@@ -98,7 +98,7 @@ NAMES = ("residual", "boundary", "initial")
     ids=["max_mean", "another-reference", "norm"],
 )
 def test_gradient_weights_by_hand(options: dict[str, Any], expected: list[float]) -> None:
-    weights, capped, _ = GradientNorm(**options).target(GRADIENTS, NAMES)
+    weights, capped, _ = GradientNorm(**options).target(GRADIENTS, torch.ones(3).double(), NAMES)
     assert weights.tolist() == pytest.approx(expected, rel=1e-14)
     assert capped.tolist() == [False, False, False]
 
@@ -115,14 +115,14 @@ def test_gradient_weights_by_hand(options: dict[str, Any], expected: list[float]
 )
 def test_vanishing_gradients_hit_the_floor(options: dict[str, Any], expected: list[float], capped: list[bool]) -> None:
     gradients = torch.stack([GRADIENTS[0], GRADIENTS[1], torch.zeros(4, dtype=torch.float64)])
-    weights, hit, _ = GradientNorm(**options).target(gradients, NAMES)
+    weights, hit, _ = GradientNorm(**options).target(gradients, torch.ones(3).double(), NAMES)
     assert weights.tolist() == pytest.approx(expected, rel=1e-14)
     assert hit.tolist() == capped
 
 
 @pytest.mark.parametrize("statistic", ["max_mean", "norm"])
 def test_no_gradient_at_all_gives_finite_weights(statistic: str) -> None:
-    weights, _, _ = GradientNorm(statistic=cast(Any, statistic)).target(torch.zeros(3, 4), NAMES)
+    weights, _, _ = GradientNorm(statistic=cast(Any, statistic)).target(torch.zeros(3, 4), torch.ones(3), NAMES)
     assert torch.isfinite(weights).all()
 
 
@@ -140,7 +140,7 @@ def test_gradient_weights_of_a_problem(statistic: str) -> None:
                 sizes = gradients.square().sum(1).sqrt()
                 new = sizes.sum() / sizes
             else:
-                sizes = gradients.abs().mean(1)
+                sizes = expected * gradients.abs().mean(1)
                 new = gradients[0].abs().max() / sizes
                 new[0] = 1
             expected = 0.75 * expected + 0.25 * new if step else new
