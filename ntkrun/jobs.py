@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +58,8 @@ def run_job(config: DictConfig) -> None:
     goes_on = _requeued() and standing(values, directory) is Standing.UNFINISHED
     outcome = execute(values, directory, resume=goes_on)
     print_closing(directory, outcome)
+    if outcome.status == "interrupted":
+        _requeue_if_preempted()
     sys.exit(outcome.exit_status)
 
 
@@ -71,6 +75,7 @@ def _run_sweep_job(config: DictConfig, hydra: Any, directory: Path) -> None:
     if outcome.status != "interrupted" or worker:  # an exit of one worker would make joblib kill the others
         return
     if not hand_over(signal.Signals(outcome.exit_status - 128)):
+        _requeue_if_preempted()
         sys.exit(outcome.exit_status)
 
 
@@ -110,3 +115,19 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
 def _requeued() -> bool:
     """Whether Slurm has started this job before."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def _requeue_if_preempted() -> None:
+    """Put this Slurm job back into the queue where it has to give way to another one.
+
+    Slurm itself does so only with jobs that do not end within the time of grace.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    try:
+        about = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, timeout=60).stdout
+        if "JobState=RUNNING" in about and "Requeue=1" in about and re.search(r"\bPreemptTime=\d", about):
+            subprocess.run(["scontrol", "requeue", job], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("Slurm cannot be asked to requeue this job: %s", error)

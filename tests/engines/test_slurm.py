@@ -120,3 +120,14 @@ def test_a_job_goes_on_where_it_stopped(name: str, whole: Path, running: dict[st
     assert summary(ended.directory)["status"] == "completed"
     assert f"resuming at step {ended.step} of 2000" in (ended.directory / "ntkrun.log").read_text()
     assert_same_end(whole, ended.directory)
+
+
+def test_a_job_that_gives_way_to_another_goes_on(whole: Path, tmp_path: Path) -> None:
+    """Within the time of grace, in which Slurm leaves it to the job to be requeued."""
+    partitions = slurm("sinfo", "-h", "-o", "%R").split()
+    if not {"low", "high"} <= set(partitions):
+        pytest.skip("this Slurm has no partitions low and high")
+    urgent = f"sbatch -p high --exclusive -o {tmp_path}/urgent.log --wrap true; : "
+    ended = run_sweep(tmp_path, ("bash", "-c", urgent), "hydra.launcher.partition=low")
+    assert f"resuming at step {ended.step} of 2000" in (ended.directory / "ntkrun.log").read_text()
+    assert_same_end(whole, ended.directory)
