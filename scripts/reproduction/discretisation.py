@@ -114,13 +114,14 @@ def plot(table: pd.DataFrame) -> dict[str, Drawing]:
             )
             if double:
                 line, rows = slope(own), clean(own)
-                middle = rows.iloc[len(rows) // 2]
+                early = rows.iloc[len(rows) // 3]
+                above = difference == "forward"  # on the side where there is no other curve
                 axes.annotate(
                     f"slope {line.slope:.3f}",
-                    (middle["delta"], middle["error"]),
-                    xytext=(12, -12),
+                    (early["delta"], early["error"]),
+                    xytext=(-8, 5) if above else (12, -8),
                     textcoords="offset points",
-                    ha="left",
+                    ha="right" if above else "left",
                     color=colours[difference],
                 )
         clipped = view[(view["difference"] == "forward") & (view["dtype"] == "float64") & ~view["automatic"]]
