@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ntkrun.chunks import ChunkedObjective, points_at_a_time
 from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, read_setup
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.evaluation import Evaluator
@@ -72,7 +73,7 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
         pde, network, networks = _networks(values, settings, whole, earlier)
-        objective = Objective(pde, network, settings.kernel.route, settings.kernel.memory_mib * 2**20)
+        objective = _objective(pde, network, settings, sum(setup.points.values()))
         evaluator = Evaluator(pde, network, objective.like, setup.grid)
     except ProblemError as error:
         raise ConfigError(f"pde: {error}") from None
@@ -146,6 +147,24 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
     if pde.built_in:
         network = constrained(network, pde)
     return network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
+
+
+def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:
+    """The objective, in chunks where all ``points`` at once are too many."""
+    memory = settings.kernel.memory_mib * 2**20
+    whole = Objective(pde, network, settings.kernel.route, memory)
+    given = settings.trainer.chunk_size
+    size = points_at_a_time(whole) if given == "auto" else given
+    if points <= size:
+        return whole
+    if whole.pointwise:
+        return ChunkedObjective(pde, network, whole.route, memory, size)
+    if given == "auto":
+        return whole
+    raise ConfigError(
+        f"trainer.chunk_size={given}: {type(network).__name__} cannot be evaluated in chunks; "
+        "its residuals at one point depend on other points"
+    )
 
 
 def _device(name: str) -> str:

@@ -60,6 +60,14 @@ class StopSettings(BaseModel):
     loss: Positive[float] | None
 
 
+class TrainerSettings(BaseModel):
+    """How training steps are computed."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    chunk_size: Literal["auto"] | Positive[int]
+
+
 class Settings(BaseModel):
     """The top-level values of a configuration."""
 
@@ -80,6 +88,7 @@ class Settings(BaseModel):
     skip_completed: bool
     report: bool
     kernel: KernelSettings
+    trainer: TrainerSettings
 
 
 class Setup(BaseModel):

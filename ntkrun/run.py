@@ -11,6 +11,7 @@ from typing import Any
 from ntkrun.allocator import keep_freed_memory
 from ntkrun.assembly import Parts, assemble
 from ntkrun.checkpoints import NAME, CheckpointError, load_checkpoint
+from ntkrun.chunks import ChunkedObjective
 from ntkrun.evaluation import Evaluator
 from ntkrun.logs import logging_to
 from ntkrun.progress import Progress, Targets
@@ -200,6 +201,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         objective.like.device,
     )
     log.info("kernel route: %s", objective.route)
+    if isinstance(objective, ChunkedObjective):
+        log.info("points are evaluated in chunks of at most %d", objective.size)
     if objective.built_in:
         log.info("satisfied by construction: %s", ", ".join(objective.built_in))
     if trainer.progress.total_steps:

@@ -1,0 +1,274 @@
+"""Evaluating the points of a batch a few at a time, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.groups import Batch, Group
+from ntkrun.jets import LinearUse
+from ntkrun.network import JetNetwork
+from ntkrun.ntk import Jacobian, RowBlock, ScaledJacobian
+from ntkrun.ntk.per_point import dense_jacobian
+from ntkrun.ntk.piecewise import PiecewiseJacobian
+from ntkrun.objective import Evaluation, Objective, Route, Weigh
+from ntkrun.pde import PDE
+from ntkrun.residuals import PROBE_POINTS
+
+TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
+
+MEMORY = 2**30  # bytes that the evaluation of one chunk may take
+# A pass that makes traces holds what back-propagation keeps, gradients of the same size, and products of both.
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some points of one term.
+
+    Attributes:
+        term: its index.
+        rows: where the points lie among those of the term.
+        group: the points, a group of this term alone.
+    """
+
+    term: int
+    rows: slice
+    group: Group
+
+
+def cut(batch: Batch, size: int) -> Iterator[Piece]:
+    """The points of every term in pieces of nearly equal length, of at most ``size`` points."""
+    for group in batch:
+        for k, (i, own) in enumerate(zip(group.members, group.slices, strict=True)):
+            for rows in _spans(own.stop - own.start, size):
+                x = group.x[own][rows]
+                scales = None if group.scales is None else (group.scales[k][rows],)
+                part = replace(group, members=(i,), slices=(slice(0, len(x)),), x=x, scales=scales)
+                yield Piece(i, rows, part)
+
+
+def _spans(length: int, size: int) -> Iterator[slice]:
+    count = -(-length // size)
+    for k in range(count):
+        yield slice(length * k // count, length * (k + 1) // count)
+
+
+class ChunkedObjective(Objective):
+    """An objective that evaluates at most ``size`` points at a time and adds up.
+
+    Losses, gradients and traces are sums over points, so each chunk is a forward and a backward pass of its own whose
+    graph is gone before the next one. Where the weights are made from losses or traces of the very pass, the gradient
+    of every term is kept, ``[n, P]``, and combined once the weights are known: no point is evaluated twice.
+
+    Args:
+        pde, network, route, memory: see ``Objective``; residuals must depend on their own point alone.
+        size: the most points at a time.
+    """
+
+    _checked = False  # whether the definition is; the checks take few points and know nothing of its residuals yet
+
+    def __init__(self, pde: PDE, network: nn.Module, route: Route, memory: int, size: int) -> None:
+        self.size = size
+        super().__init__(pde, network, route, memory)
+        self._checked = True
+
+    def losses(self, batch: Batch) -> Tensor:
+        losses = self.like.new_zeros(len(self.terms))
+        rows = self.row_counts(batch)
+        with torch.no_grad():
+            for piece in self._pieces(batch):
+                losses[piece.term] += self._rows_of(piece).square().sum() / rows[piece.term]
+        return losses
+
+    def gradient(self, batch: Batch, weights: Tensor | Weigh) -> Evaluation:
+        if not isinstance(weights, Tensor):
+            losses, gradients = self.term_gradients(batch)
+            start = time.perf_counter()
+            weights = weights(losses)
+            seconds = time.perf_counter() - start
+            return Evaluation(losses, weights, self.layout.unflatten(weights @ gradients), None, seconds)
+        n, rows = len(self.terms), self.row_counts(batch)
+        totals = self.like.new_zeros(n + self.layout.size)
+        for piece, loss in self._piece_losses(batch, rows):
+            totals[piece.term] += loss.detach()
+            totals[n:] += self._flat_gradient(weights[piece.term] * loss)
+        return Evaluation(totals[:n], weights, self.layout.unflatten(totals[n:]))
+
+    def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        totals = self.like.new_zeros(len(self.terms), 1 + self.layout.size)
+        for piece, loss in self._piece_losses(batch, self.row_counts(batch)):
+            totals[piece.term, 0] += loss.detach()
+            totals[piece.term, 1:] += self._flat_gradient(loss)
+        return totals[:, 0], totals[:, 1:]
+
+    def fused(self, batch: Batch, weigh: Weigh) -> Evaluation:
+        """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights."""
+        if self.route != "structured":
+            return super().fused(batch, weigh)
+        counts = self.row_counts(batch)
+        totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
+        seconds = 0.0
+        for piece in self._pieces(batch):
+            group, total = piece.group, totals[piece.term]
+            (rows,), blocks = self._rows(group)
+            start = time.perf_counter()
+            total[1] += self._diagonal(group, blocks).sum()
+            seconds += time.perf_counter() - start
+            scale = None if group.scales is None else group.scales[0]
+            own = rows if scale is None else rows * scale
+            total[0] += own.square().sum() / counts[piece.term]
+            cotangent = own * (2 / counts[piece.term])
+            if scale is not None:
+                cotangent = cotangent * scale
+            gradient = total[2:]
+            for block, column in zip(blocks, cotangent.unbind(1), strict=True):
+                for name, part in block.pullback(column).items():
+                    gradient[self.layout.slices[name]] += part.flatten()
+        start = time.perf_counter()
+        weights = weigh(totals[:, 1])
+        seconds += time.perf_counter() - start
+        gradients = self.layout.unflatten(weights @ totals[:, 2:])
+        return Evaluation(totals[:, 0], weights, gradients, totals[:, 1], seconds)
+
+    def diagonals(self, batch: Batch) -> tuple[Tensor, ...]:
+        def diagonal(group: Group) -> Tensor:
+            if self.route == "structured":
+                return self._diagonal(group, self._rows(group)[1])[:, None]
+            return self._jacobian(group).diagonal().view(-1, len(group.x)).sum(0)[:, None]
+
+        tables = self._gather(batch, diagonal, (1,) * len(self.terms))
+        return tuple(tables[i][:, 0] for i in range(len(self.terms)))
+
+    def traces(self, batch: Batch) -> Tensor:
+        return torch.stack([diagonal.sum() for diagonal in self.diagonals(batch)])
+
+    def jacobians(self, batch: Batch) -> tuple[Jacobian, ...]:
+        """J_i of every term; products evaluate the points again each time, a few at a time."""
+
+        def parts(i: int) -> Callable[[], Iterator[tuple[slice, Jacobian]]]:
+            return lambda: ((p.rows, self._jacobian(p.group)) for p in self._pieces(batch) if p.term == i)
+
+        counts = self.point_counts(batch)
+        return tuple(
+            PiecewiseJacobian(parts(i), counts[i], self.components[i], self.layout, self.like)
+            for i in range(len(self.terms))
+        )
+
+    def term_functions(self, batch: Batch) -> tuple[TermFunction, ...]:
+        """Of every term, its rows as a function of the parameters, without a graph."""
+
+        def function(group: Group) -> TermFunction:
+            def rows(parameters: Mapping[str, Tensor]) -> Tensor:
+                with torch.no_grad():
+                    return self._scaled(group, self.group_residuals(group, parameters)[0]).T.flatten()
+
+            return rows
+
+        whole = {piece.term: piece.group for piece in cut(batch, max(self.point_counts(batch)))}
+        return tuple(function(whole[i]) for i in range(len(self.terms)))
+
+    def group_residuals(
+        self,
+        group: Group,
+        parameters: Mapping[str, Tensor] | None = None,
+        uses: list[LinearUse] | None = None,
+    ) -> list[Tensor]:
+        """As ``Residuals.group_residuals``; without a graph, a few points at a time."""
+        evaluate = super().group_residuals
+        if not self._checked or torch.is_grad_enabled():
+            return evaluate(group, parameters, uses)
+        tables = self._gather((group,), lambda own: evaluate(own, parameters)[0], self.components)
+        return [tables[i] for i in group.members]
+
+    def _pieces(self, batch: Batch) -> Iterator[Piece]:
+        return cut(batch, self.size)
+
+    def _gather(self, batch: Batch, evaluate: Callable[[Group], Tensor], columns: Sequence[int]) -> dict[int, Tensor]:
+        """What ``evaluate`` gives for the points of every piece, ``[n, columns]``, by term, ``[N_i, columns]``."""
+        tables = {
+            i: self.like.new_zeros(rows.stop - rows.start, columns[i])
+            for group in batch
+            for i, rows in zip(group.members, group.slices, strict=True)
+        }
+        for piece in self._pieces(batch):
+            tables[piece.term][piece.rows] = evaluate(piece.group)
+        return tables
+
+    def _piece_losses(self, batch: Batch, rows: Sequence[int]) -> Iterator[tuple[Piece, Tensor]]:
+        """Every piece with its share of the loss of its term, with a graph."""
+        for piece in self._pieces(batch):
+            yield piece, self._rows_of(piece).square().sum() / rows[piece.term]
+
+    def _rows_of(self, piece: Piece) -> Tensor:
+        """The rows of a piece with its point weights, ``[n, m]``."""
+        return self._scaled(piece.group, super().group_residuals(piece.group)[0])
+
+    @staticmethod
+    def _scaled(group: Group, rows: Tensor) -> Tensor:
+        return rows if group.scales is None else rows * group.scales[0]
+
+    def _flat_gradient(self, total: Tensor) -> Tensor:
+        return self.layout.flatten(self._back_propagate(total))
+
+    @staticmethod
+    def _diagonal(group: Group, blocks: Sequence[RowBlock]) -> Tensor:
+        """diag(K) of a group of one term, ``[n]``."""
+        components = torch.stack([block.diagonal(group.x) for block in blocks], dim=1)
+        return (components if group.scales is None else components * group.scales[0].square()).sum(1)
+
+    def _jacobian(self, group: Group) -> Jacobian:
+        """J of a group of one term."""
+        (i,) = group.members
+        if self.route == "dense":
+            function = self.term_function(group, i)
+            return dense_jacobian(
+                lambda p: self._scaled(group, function(p, group.x)).T.flatten(), self.detached(), self.layout
+            )
+        (jacobian,) = self._group_jacobians(group)
+        if group.scales is None:
+            return jacobian
+        return ScaledJacobian(jacobian, group.scales[0].expand(-1, self.components[i]).T.flatten())
+
+
+def points_at_a_time(objective: Objective, memory: int = MEMORY) -> int:
+    """How many points may be evaluated at a time.
+
+    What the graph of a forward pass keeps is measured on a few points, for it is in proportion to their number. The
+    result depends on shapes alone, not on values or the machine.
+
+    Args:
+        objective: any.
+        memory: bytes that the evaluation may take.
+    """
+    few = [piece.group for piece in cut(objective.probe_batch(), PROBE_POINTS)]
+    per_point = max((_kept(objective, g, 16) - _kept(objective, g, 8)) / (8 * len(g.x)) for g in few)
+    return max(1, int(memory / (PASSES * max(per_point, 1))))
+
+
+def _kept(objective: Objective, group: Group, times: int) -> int:
+    """Bytes that the graph of a group's residuals keeps, the points taken several times over."""
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    x = group.x.repeat(times, 1)
+    jets = isinstance(objective.network, JetNetwork)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        if jets:
+            objective.group_residuals(replace(group, x=x, slices=(slice(0, len(x)),)))
+        else:
+            objective.network(x)
+    return sum(storages.values()) * (1 if jets else _nested_passes(objective, group))
+
+
+def _nested_passes(objective: Objective, group: Group) -> int:
+    """Passes through a network that is not built of jets, roughly: every derivative of a graph triples it."""
+    passes: int = 1 + len(objective.pde.fields) * sum(3**order for order in group.plan.orders)
+    return passes if group.shift is None else 2 * passes
