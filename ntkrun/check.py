@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ntkrun.assembly import assemble
 from ntkrun.config import ConfigError, plain
 from ntkrun.explain import explain
+from ntkrun.lock import BusyError, check_free
 from ntkrun.refusal import refuse
 
 
@@ -47,8 +48,9 @@ class CheckBeforeStart(Callback):
     """Hydra callback that refuses what cannot run; Hydra calls it before it makes any directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Leave with exit status 2 where the configuration cannot be used."""
+        """Leave with exit status 2 where the configuration cannot be used, or its directory is in use."""
         _check(config)
+        _check_directory(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Leave with exit status 2 where some value of the sweep cannot be used.
@@ -79,6 +81,16 @@ def _check(config: DictConfig) -> None:
         refuse(error)
     except (RuntimeError, MemoryError, OverflowError) as error:
         refuse(f"the run cannot be set up: {str(error).splitlines()[0]}")
+
+
+def _check_directory(config: DictConfig) -> None:
+    """Look for another process before Hydra overwrites the configuration of its run."""
+    if OmegaConf.is_interpolation(config.hydra.run, "dir"):  # made from what is new in every run
+        return
+    try:
+        check_free(Path(config.hydra.run.dir))
+    except BusyError as error:
+        refuse(error)
 
 
 def _sweeper_parameters(config: DictConfig) -> list[str]:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ntkrun.refusal import refuse
+from ntkrun.refusal import fail, refuse
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -34,9 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if complaint := _wrong_form(arguments):
         refuse(complaint)
     sys.path.insert(0, os.getcwd())  # where users keep their own problems
-    if any(argument.startswith("resume=") for argument in arguments):
-        sys.exit(_resume(arguments))
-    sys.exit(_hydra(arguments))
+    act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
+    from ntkrun.files import WriteError
+
+    try:
+        status = act(arguments)
+    except WriteError as error:
+        fail(error)
+    sys.exit(status)
 
 
 # Hydra's options, and whether a value follows.
@@ -72,9 +77,9 @@ def _hydra(arguments: Sequence[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from ntkrun.check import started_sweep
-    from ntkrun.config import ConfigError
     from ntkrun.explain import explain
     from ntkrun.jobs import run_job
+    from ntkrun.run import REFUSED
     from ntkrun.signals import pass_signals_on
     from ntkrun.sweep import finish_sweep
 
@@ -84,11 +89,15 @@ def _hydra(arguments: Sequence[str]) -> int:
         with pass_signals_on():
             hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, REFUSED):
             refuse(error)
         if _raised_by_a_job(error):
             raise
         refuse(explain(error, arguments))
+    except OSError as error:
+        if _raised_by_a_job(error):
+            raise
+        fail(f"{error.filename or 'the output'} cannot be written: {error.strerror or error}")  # Hydra's own files
     sweep = started_sweep()
     return 0 if sweep is None else finish_sweep(sweep.directory, sweep.report)
 
@@ -102,18 +111,16 @@ def _raised_by_a_job(error: BaseException) -> bool:
 
 
 def _resume(arguments: Sequence[str]) -> int:
-    from ntkrun.checkpoints import CheckpointError
     from ntkrun.closing import print_closing
-    from ntkrun.config import ConfigError
     from ntkrun.resume import read_resume
-    from ntkrun.run import execute
+    from ntkrun.run import REFUSED, execute
     from ntkrun.threads import set_threads
 
     try:
         directory, values = read_resume(arguments)
         set_threads(values.get("threads", "auto"), None)
         outcome = execute(values, directory, resume=True)
-    except (ConfigError, CheckpointError) as error:
+    except REFUSED as error:
         refuse(error)
     print_closing(directory, outcome)
     return outcome.exit_status

@@ -15,10 +15,14 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         outcome: how the run ended.
     """
     summary = read_summary(directory)
+    status = outcome.status + (f": {outcome.message}" if outcome.message else "")
+    if summary.get("status") != outcome.status:  # it could not be written
+        print(f"status  {status}\n{directory}")
+        return
     error, seconds = summary["rel_l2"], summary["seconds"]
     updates = summary["weight_updates"]
     rows = [
-        ("status", outcome.status + (f": {outcome.message}" if outcome.message else "")),
+        ("status", status),
         ("steps", f"{summary['step']} of {summary['iterations']}"),
         ("relative L2 error, final", _error(error["final"], error["final_step"])),
         *([("relative L2 error, best", _error(error["best"], error["best_step"]))] if error["best"] else []),
@@ -36,9 +40,10 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
 
 def print_line(number: int, directory: Path, outcome: Outcome) -> None:
     """Print one line about a job of a sweep to standard output."""
-    error = read_summary(directory).get("rel_l2", {}).get("final")
+    summary = read_summary(directory)
+    error = summary.get("rel_l2", {}).get("final")
     about = [outcome.message] if outcome.message else []
-    if error is not None:
+    if error is not None and summary["status"] == outcome.status:  # else it is what an earlier run has left
         about.insert(0, f"relative L2 error {error:.3e}")
     print(f"job {number} {outcome.status}: {', '.join([*about, str(directory)])}", flush=True)
 

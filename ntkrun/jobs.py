@@ -19,12 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.check import own_values
-from ntkrun.checkpoints import CheckpointError
 from ntkrun.closing import print_closing, print_line
 from ntkrun.config import ConfigError
+from ntkrun.files import WriteError
+from ntkrun.lock import BusyError
 from ntkrun.logs import logging_to
 from ntkrun.results import Outcome, read_summary, write_failure
-from ntkrun.run import Standing, execute, standing
+from ntkrun.run import REFUSED, Standing, execute, standing
 from ntkrun.signals import become_worker, hand_over
 from ntkrun.threads import set_threads
 
@@ -98,18 +99,28 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
             raise ConfigError(f"{directory} holds a run of another configuration")
         goes_on = state is Standing.UNFINISHED and (values["skip_completed"] or _requeued())
         return execute(values, directory, resume=goes_on)
+    except BusyError as error:  # the directory is another process's
+        return Outcome("failed", 1, str(error))
     except Exception as error:
-        outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}".splitlines()[0])
-        if isinstance(error, (ConfigError, CheckpointError)):
-            outcome = Outcome("failed", 1, str(error))
-        if read_summary(directory).get("message") != outcome.message:  # the run itself has not recorded it
-            with logging_to(directory):
-                log.error(outcome.message, exc_info=not isinstance(error, (ConfigError, CheckpointError)))
-            write_failure(directory, outcome)
-        return outcome
+        return _failure(error, directory)
     finally:
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
+
+
+def _failure(error: Exception, directory: Path) -> Outcome:
+    """Record in a job's directory why it could not be carried out."""
+    outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}".splitlines()[0])
+    if known := isinstance(error, (*REFUSED, WriteError)):
+        outcome = Outcome("failed", 1, str(error))
+    if read_summary(directory).get("message") != outcome.message:  # the run itself has not recorded it
+        try:
+            with logging_to(directory):
+                log.error(outcome.message, exc_info=not known and error)
+            write_failure(directory, outcome)
+        except WriteError as trouble:
+            print(f"ntkrun: {trouble}", file=sys.stderr)
+    return outcome
 
 
 def _requeued() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from ntkrun.files import write_atomically, writing
 from ntkrun.spectrum_plots import plot_spectrum
 
 STYLE: dict[Any, Any] = {
@@ -199,9 +201,10 @@ def _legend(axes: Axes) -> None:
 
 
 def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
-    directory.mkdir(exist_ok=True)
+    with writing(directory):
+        directory.mkdir(exist_ok=True)
     paths = [directory / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
-        figure.savefig(path)
+        write_atomically(path, partial(figure.savefig, format=path.suffix[1:]))
     plt.close(figure)
     return paths

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from ntkrun.files import write_text_atomically
+from ntkrun.files import sync, write_text_atomically, writing
 from ntkrun.loggers import Logger
 
 Value = float | int | None
 
 LEAST = "least_point_weight"
+
+
+class TableError(ValueError):
+    """A table that this run cannot go on with."""
 
 
 class Table:
@@ -27,7 +31,8 @@ class Table:
         keep_below: on going on with an older file, only rows with a smaller step are kept.
 
     Raises:
-        ValueError: the older file has other columns.
+        TableError: the older file has other columns.
+        WriteError: here and in all methods, the file cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], digits: int, keep_below: int | None = None) -> None:
@@ -36,27 +41,34 @@ class Table:
         if keep_below is None or not path.exists():
             write_text_atomically(path, _lines([self.columns]))
         else:
-            # A killed process may have left half a row at the end, without the line's end.
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+            # A killed process may have left half a row at the end, without the line's end, and a crash of the
+            # machine anything after what the checkpoint has put on the disk.
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
             rows = list(csv.reader(lines))
             if not rows or tuple(rows[0]) != self.columns:
-                raise ValueError(f"{path} has other columns than this run writes")
-            kept = [row for row in rows[1:] if len(row) == len(self.columns) and int(row[0]) < keep_below]
+                raise TableError(f"{path} has other columns than this run writes")
+            kept = [row for row in rows[1:] if len(row) == len(self.columns) and _step(row) < keep_below]
             write_text_atomically(path, _lines([self.columns, *kept]))
-        self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
+        self._path = path
+        with writing(path):
+            self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def add(self, row: Mapping[str, Value]) -> None:
         """Append one row; absent columns stay empty."""
-        self._writer.writerow([self._format(row.get(column)) for column in self.columns])
+        with writing(self._path):
+            self._writer.writerow([self._format(row.get(column)) for column in self.columns])
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._file.flush()
+        """Put everything on the disk."""
+        with writing(self._path):
+            sync(self._file)
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
     def _format(self, value: Value) -> str:
         if value is None:
@@ -140,21 +152,28 @@ class Records:
         self._last_update = row
 
     def flush(self) -> None:
-        """Hand all rows to the operating system."""
+        """Put all rows on the disk, before a checkpoint that counts on them."""
         self._metrics.flush()
         self._weights.flush()
         self._logger.flush()
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._metrics.close()
-        self._weights.close()
+        try:
+            self._metrics.close()
+        finally:
+            self._weights.close()
 
     def _names(self, kind: str) -> list[str]:
         return [f"{kind}/{term}" for term in self._terms]
 
     def _values(self, kind: str, values: Sequence[float]) -> dict[str, Value]:
         return dict(zip(self._names(kind), values, strict=True))
+
+
+def _step(row: Sequence[str]) -> float:
+    """The step of a row, beyond all others where there is none."""
+    return int(row[0]) if row[0].isdecimal() else math.inf
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> str:

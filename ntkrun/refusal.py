@@ -1,4 +1,4 @@
-"""How input that cannot be used is turned down. Imports nothing heavy: the command line needs it early."""
+"""How the program ends with one line. Imports nothing heavy: the command line needs it early."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ def refuse(reason: object) -> NoReturn:
     """Print one line to standard error and leave with exit status 2."""
     print(f"ntkrun: {reason}", file=sys.stderr)
     sys.exit(2)
+
+
+def fail(reason: object) -> NoReturn:
+    """Print one line to standard error and leave with exit status 1, for what is not the input's fault."""
+    print(f"ntkrun: {reason}", file=sys.stderr)
+    sys.exit(1)

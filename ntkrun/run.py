@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from ntkrun.allocator import keep_freed_memory
 from ntkrun.assembly import Parts, assemble
-from ntkrun.checkpoints import NAME, CheckpointError, load_checkpoint
+from ntkrun.checkpoints import (
+    NAME,
+    Checkpoint,
+    CheckpointError,
+    drop_damaged,
+    has_checkpoint,
+    load_checkpoint,
+    remove_checkpoints,
+)
 from ntkrun.chunks import ChunkedObjective
+from ntkrun.config import ConfigError
 from ntkrun.evaluation import Evaluator
+from ntkrun.files import WriteError, remove_leftovers
+from ntkrun.lock import BusyError, locked
 from ntkrun.logs import logging_to
 from ntkrun.progress import Progress, Targets
-from ntkrun.records import Records
+from ntkrun.records import Records, TableError
 from ntkrun.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
 from ntkrun.signals import StopRequest, stop_on_signals
 from ntkrun.trainer import DivergenceError, Trainer, restore
 from ntkrun.windows import TIME, Piecewise, time_edges
 
 log = logging.getLogger(__name__)
+
+REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
+"""What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
 
 
 def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) -> Outcome:
@@ -30,46 +45,80 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
     Args:
         values: the configuration as plain values.
         directory: an existing directory; receives tables, checkpoint, solution, plots and summary.
-        resume: continue from the checkpoint in the directory.
+        resume: continue from the checkpoint in the directory, or from the start where the run had not come so far.
 
     Raises:
+        BusyError: another process works on the run.
         ConfigError: a value cannot be used.
         CheckpointError: there is no usable checkpoint.
+        TableError: the tables are those of another run.
+        WriteError: the run cannot even begin to write.
     """
-    state = load_checkpoint(directory) if resume else None
-    parts = assemble(values) if state is None else _assemble_window(values, state)
-    progress = _restore(parts, state) if state else Progress()
-    keep_freed_memory()
-    with logging_to(directory), stop_on_signals() as stop:
-        records = _records(parts, directory, progress.total_steps if state else None)
-        trainer = _trainer(parts, records, directory, stop, progress)
-        configuration = fingerprint(values)
+    with locked(directory):
+        remove_leftovers(directory)
+        checkpoint = _find_checkpoint(directory) if resume else None
+        state = checkpoint.state if checkpoint else None
+        parts = assemble(values) if state is None else _assemble_window(values, state)
+        progress = _restore(parts, state) if state else Progress()
+        keep_freed_memory()
+        with logging_to(directory), stop_on_signals() as stop:
+            if checkpoint is None:
+                remove_checkpoints(directory)
+            elif checkpoint.trouble:
+                log.warning(checkpoint.trouble)
+                drop_damaged(directory)
+            records = _records(parts, directory, progress.total_steps if state else None)
+            trainer = _trainer(parts, records, directory, stop, progress)
+            return _carry_out(values, parts, trainer, stop)
+
+
+def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: StopRequest) -> Outcome:
+    """Train to the end, or to what ends it early, and write what a run leaves behind."""
+    directory, progress, configuration = trainer.directory, trainer.progress, fingerprint(values)
+    logger = parts.logger  # of the first window, for all
+    outcome = Outcome("failed", 1)
+    try:
         write_summary(parts.settings, trainer, Outcome("running"), directory, configuration)
         _announce(parts, trainer)
-        logger = parts.logger  # of the first window, for all
         logger.start(directory, values, progress.total_steps)
-        try:
+        ended = trainer.fit()
+        while ended is not None and progress.window + 1 < parts.settings.time_windows:
+            parts = _next_window(values, trainer)
+            trainer = _trainer(parts, trainer.records, directory, stop, progress)
             ended = trainer.fit()
-            while ended is not None and progress.window + 1 < parts.settings.time_windows:
-                parts = _next_window(values, trainer)
-                trainer = _trainer(parts, records, directory, stop, progress)
-                ended = trainer.fit()
-        except DivergenceError as error:
-            outcome = Outcome("failed", 1, str(error))
-            log.error("%s; the last checkpoint is kept", error)
-        except BaseException as error:
-            log.exception("the run failed at step %d", progress.total_steps)
-            records.close()
-            failed = Outcome("failed", 1, f"{type(error).__name__}: {error}")
-            _finish(parts, trainer, directory, failed, configuration)
-            logger.finish(directory, failed.status)
-            raise
-        else:
-            outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
-        records.close()
-        _finish(parts, trainer, directory, outcome, configuration)
+        outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
+    except (DivergenceError, WriteError) as error:
+        outcome = Outcome("failed", 1, str(error))
+        log.error("%s; the last checkpoint is kept", error)
+    except BaseException as error:
+        outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}")
+        log.exception("the run failed at step %d", progress.total_steps)
+        raise
+    finally:
+        outcome = _leave(parts, trainer, outcome, configuration)
         logger.finish(directory, outcome.status)
     return outcome
+
+
+def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str) -> Outcome:
+    """Write what a run leaves behind, as far as it can be written; a run that cannot write everything has failed."""
+    try:
+        trainer.records.close()
+        _finish(parts, trainer, outcome, configuration)
+    except WriteError as error:
+        if outcome.status != "failed":
+            outcome = Outcome("failed", 1, str(error))
+            log.error("%s; the last checkpoint is kept", error)
+        with suppress(WriteError):  # there may be room for as little as this
+            write_summary(parts.settings, trainer, outcome, trainer.directory, configuration)
+    return outcome
+
+
+def _find_checkpoint(directory: Path) -> Checkpoint | None:
+    """What to go on from; nothing where a run was killed, or failed, before its first checkpoint."""
+    if has_checkpoint(directory) or read_summary(directory).get("status") in ("completed", "interrupted"):
+        return load_checkpoint(directory)
+    return None
 
 
 class Standing(Enum):
@@ -94,7 +143,7 @@ def standing(values: Mapping[str, Any], directory: Path) -> Standing:
     ended_early = bool(summary["message"])
     if summary["status"] == "completed" and (ended_early or summary["iterations"] >= values["iterations"]):
         return Standing.COMPLETED
-    return Standing.UNFINISHED if (directory / NAME).exists() else Standing.NEW
+    return Standing.UNFINISHED if has_checkpoint(directory) else Standing.NEW
 
 
 def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Parts:
@@ -210,8 +259,9 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("resuming at step %d of %d", trainer.progress.total_steps, end)
 
 
-def _finish(parts: Parts, trainer: Trainer, directory: Path, outcome: Outcome, configuration: str) -> None:
+def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str) -> None:
     """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone."""
+    directory = trainer.directory
     write_points(parts.points, directory)
     parts.diagnostics.finish(directory)
     with trainer.progress.phase("evaluation"):

@@ -313,9 +313,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_bad_checkpoint_is_refused(damage: Callable[[Path], object], stopped: Path) -> None:
+    (stopped / "checkpoint.previous.pt").unlink()
     damage(stopped / "checkpoint.pt")
     assert_resume_refused(stopped, [], "checkpoint.pt")
     assert not (stopped.parent / "harm").exists()
+
+
+@pytest.mark.parametrize("damage", ["harmful-save", "tensor", "other-format", "no-state", "other-network"])
+def test_a_whole_file_that_is_no_checkpoint_is_refused_in_spite_of_an_older_one(damage: str, stopped: Path) -> None:
+    DAMAGE[damage](stopped / "checkpoint.pt")
+    assert_resume_refused(stopped, [], "checkpoint.pt")
 
 
 def test_a_run_directory_without_its_configuration_is_refused(stopped: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_last_line_is_the_run_directory(case: Case) -> None:
 
 def test_the_directory_is_complete(case: Case) -> None:
     expected = {".hydra", "ntkrun.log", "metrics.csv", "weights.csv", "summary.json", "points.npz", "solution.npz"}
-    expected |= {"best.pt"}
+    expected |= {"best.pt", ".lock"}
     expected |= {"checkpoint.pt"} | ({"plots"} if case.name in PLOTTED else set())
     assert {path.name for path in case.directory.iterdir()} == expected
     assert OmegaConf.load(case.directory / ".hydra" / "config.yaml").iterations == 20
@@ -227,7 +227,7 @@ def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path: Path, m
     assert first != second
     assert first.name.startswith("12-00-00-poisson-exact-")
     assert first.parent == second.parent
-    assert [len(list(directory.iterdir())) for directory in (first, second)] == [9, 9]
+    assert [len(list(directory.iterdir())) for directory in (first, second)] == [10, 10]
 
 
 def test_a_sweep_makes_one_directory_per_combination(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def write_report(directories: Sequence[Path], output: Path) -> Path:
 
     Raises:
         ReportError: there are no run directories.
-        OSError: the report cannot be written.
+        WriteError: the report cannot be written.
     """
     from ntkrun.report.write import write
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ntkrun.refusal import refuse
+from ntkrun.refusal import fail, refuse
 
 DESCRIPTION = """\
 Gather runs into a report: runs.csv, groups.csv (means over seeds, by whatever was swept),
@@ -23,9 +23,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Write a report and leave with exit status 0, or 2 where the command line cannot be used.
+    """Write a report and leave with an exit status.
 
-    The last line printed is the path of the page.
+    0: done. 1: it cannot be written. 2: the command line cannot be used. The last line printed is the path of the page.
     """
     parser = _Parser(
         prog="ntkrun-report",
@@ -45,12 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             refuse(f"{directory}: no such directory")
     base = given.directories[0] if len(given.directories) == 1 else Path()
     output = given.output or base / "report"
+    if output.exists() and not output.is_dir():
+        refuse(f"--output {output}: not a directory")
 
+    from ntkrun.files import WriteError
     from ntkrun.report import write_report
     from ntkrun.report.write import ReportError
 
     try:
         print(write_report(given.directories, output))
-    except (ReportError, OSError) as error:
+    except ReportError as error:
         refuse(error)
+    except WriteError as error:
+        fail(error)
     sys.exit(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ntkrun.files import write_atomically, write_text_atomically
+from ntkrun.files import write_atomically, write_text_atomically, writing
 from ntkrun.report.aggregate import Sweep, groups_table, runs_table, sweeps, swept_keys
 from ntkrun.report.figures import draw
 from ntkrun.report.gather import gather
@@ -26,7 +26,8 @@ def write(directories: Sequence[Path], output: Path) -> Path:
     if not runs:
         raise ReportError(f"no run directories in {', '.join(map(str, directories))}")
     output = output.resolve()
-    (output / "figures").mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        (output / "figures").mkdir(parents=True, exist_ok=True)
     keys = swept_keys(runs)
     found = sweeps(runs, keys)
     _write_table(runs_table(runs, keys, output), output / "runs.csv")
