@@ -97,7 +97,9 @@ def _hydra(arguments: Sequence[str]) -> int:
     except OSError as error:
         if _raised_by_a_job(error):
             raise
-        fail(f"{error.filename or 'the output'} cannot be written: {error.strerror or error}")  # Hydra's own files
+        fail(
+            f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}"
+        )  # Hydra's own files
     sweep = started_sweep()
     return 0 if sweep is None else finish_sweep(sweep.directory, sweep.report)
 

@@ -45,18 +45,22 @@ def plot_run(directory: Path) -> list[Path]:
     """
     metrics = pd.read_csv(directory / "metrics.csv")
     updates = pd.read_csv(directory / "weights.csv")
+    figures: dict[str, Figure] = {}
     with plt.rc_context(STYLE):
-        figures: dict[str, Figure] = {}
-        if len(metrics):
-            figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
-        if metrics["error/rel_l2"].notna().any():
-            figures["error"] = plot_error(metrics)
-        with np.load(directory / "solution.npz") as solution:
-            figures["solution"] = plot_solution(dict(solution))
-        if (directory / "spectrum.npz").exists():
-            with np.load(directory / "spectrum.npz") as file:
-                figures |= plot_spectrum(dict(file))
-        return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
+        try:
+            if len(metrics):
+                figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
+            if metrics["error/rel_l2"].notna().any():
+                figures["error"] = plot_error(metrics)
+            with np.load(directory / "solution.npz") as solution:
+                figures["solution"] = plot_solution(dict(solution))
+            if (directory / "spectrum.npz").exists():
+                with np.load(directory / "spectrum.npz") as file:
+                    figures |= plot_spectrum(dict(file))
+            return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
+        finally:
+            for figure in figures.values():
+                plt.close(figure)
 
 
 def plot_losses(metrics: pd.DataFrame) -> Figure:
@@ -206,5 +210,4 @@ def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
     paths = [directory / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         write_atomically(path, partial(figure.savefig, format=path.suffix[1:]))
-    plt.close(figure)
     return paths

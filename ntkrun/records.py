@@ -110,7 +110,11 @@ class Records:
         for column in columns:
             weights += self._names(column)
         self._metrics = Table(directory / "metrics.csv", metrics, digits, keep_below)
-        self._weights = Table(directory / "weights.csv", weights, digits, keep_below)
+        try:
+            self._weights = Table(directory / "weights.csv", weights, digits, keep_below)
+        except BaseException:
+            self._metrics.close()
+            raise
 
     def metrics(
         self,

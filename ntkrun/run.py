@@ -89,7 +89,7 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
         outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
     except (DivergenceError, WriteError) as error:
         outcome = Outcome("failed", 1, str(error))
-        log.error("%s; the last checkpoint is kept", error)
+        log.error("%s; %s", error, _kept(directory))
     except BaseException as error:
         outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}")
         log.exception("the run failed at step %d", progress.total_steps)
@@ -108,10 +108,14 @@ def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str)
     except WriteError as error:
         if outcome.status != "failed":
             outcome = Outcome("failed", 1, str(error))
-            log.error("%s; the last checkpoint is kept", error)
+            log.error("%s; %s", error, _kept(trainer.directory))
         with suppress(WriteError):  # there may be room for as little as this
             write_summary(parts.settings, trainer, outcome, trainer.directory, configuration)
     return outcome
+
+
+def _kept(directory: Path) -> str:
+    return "the last checkpoint is kept" if has_checkpoint(directory) else "there is no checkpoint yet"
 
 
 def _find_checkpoint(directory: Path) -> Checkpoint | None:

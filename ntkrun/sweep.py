@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ntkrun.files import WriteError
 from ntkrun.results import read_summary
 from ntkrun.signals import signal_passed_on
 
@@ -48,13 +49,18 @@ def finish_sweep(directory: Path, report: bool) -> int:
     """
     jobs = find_jobs(directory)
     bad = [job for job in jobs if job.status != "completed"]
+    complete = not bad
     if report and any(job.status == "completed" for job in jobs):
         from ntkrun.report import write_report
 
-        print(f"report: {write_report([directory], directory / 'report')}")
+        try:
+            print(f"report: {write_report([directory], directory / 'report')}")
+        except WriteError as error:
+            print(f"ntkrun: {error}", file=sys.stderr)
+            complete = False
     print(f"{len(jobs)} jobs: {len(jobs) - len(bad)} completed, {len(bad)} not")
     for job in bad:
         print(f"ntkrun: {job.directory.relative_to(directory)} {job.status}: {job.message}", file=sys.stderr)
     print(directory.resolve())
     stopped_by = signal_passed_on()
-    return 128 + stopped_by if stopped_by else 1 if bad else 0
+    return 128 + stopped_by if stopped_by else 0 if complete else 1
