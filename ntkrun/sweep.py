@@ -1,10 +1,14 @@
-"""The end of a sweep: what became of its jobs."""
+"""The ends of a sweep and of its jobs."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
 
 from ntkrun.files import WriteError
 from ntkrun.results import read_summary
@@ -24,6 +28,18 @@ class Job:
     directory: Path
     status: str
     message: str
+
+
+class ForgetConfigurations(Callback):
+    """Hydra callback that drops the configurations which a job returns.
+
+    They are in its directory, nobody reads them here, and Hydra would keep those of all jobs until the sweep ends:
+    a tenth of a MiB each.
+    """
+
+    def on_job_end(self, config: Any, job_return: JobReturn, **_: Any) -> None:
+        """Drop them."""
+        job_return.cfg = job_return.hydra_cfg = None
 
 
 def find_jobs(directory: Path) -> list[Job]:
