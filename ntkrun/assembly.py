@@ -12,8 +12,9 @@ from torch import nn
 from ntkrun.chunks import ChunkedObjective, points_at_a_time
 from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, read_setup
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
-from ntkrun.evaluation import Evaluator
+from ntkrun.evaluation import Evaluator, SharedEvaluator
 from ntkrun.geometry import mix_seed
+from ntkrun.launched import local_count, local_rank, several_processes
 from ntkrun.loggers import Guarded, Logger
 from ntkrun.network import constrained
 from ntkrun.objective import Objective, RouteError
@@ -21,6 +22,7 @@ from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.pde import PDE, ProblemError
 from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
+from ntkrun.ranks import present
 from ntkrun.weights import Weighting
 from ntkrun.windows import TimeWindow, frozen
 
@@ -74,7 +76,8 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
     try:
         pde, network, networks = _networks(values, settings, whole, earlier)
         objective = _objective(pde, network, settings, sum(setup.points.values()))
-        evaluator = Evaluator(pde, network, objective.like, setup.grid)
+        evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
+        evaluator = evaluator_class(pde, network, objective.like, setup.grid)
     except ProblemError as error:
         raise ConfigError(f"pde: {error}") from None
     except RouteError as error:
@@ -150,19 +153,19 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
 
 
 def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:
-    """The objective, in chunks where all ``points`` at once are too many."""
+    """The objective, in chunks where all ``points`` at once are too many, or shared out among processes."""
     memory = settings.kernel.memory_mib * 2**20
     whole = Objective(pde, network, settings.kernel.route, memory)
     given = settings.trainer.chunk_size
     size = points_at_a_time(whole) if given == "auto" else given
-    if points <= size:
+    ranks = present()
+    if ranks.count == 1 and (points <= size or (given == "auto" and not whole.pointwise)):
         return whole
     if whole.pointwise:
-        return ChunkedObjective(pde, network, whole.route, memory, size)
-    if given == "auto":
-        return whole
+        return ChunkedObjective(pde, network, whole.route, memory, size, ranks)
+    what = f"trainer.chunk_size={given}" if ranks.count == 1 else f"network, shared by {ranks.count} processes"
     raise ConfigError(
-        f"trainer.chunk_size={given}: {type(network).__name__} cannot be evaluated in chunks; "
+        f"{what}: the points of {type(network).__name__} cannot be taken apart; "
         "its residuals at one point depend on other points"
     )
 
@@ -171,4 +174,14 @@ def _device(name: str) -> str:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError("device=cuda: no CUDA device is available; allowed here are auto and cpu")
-    return "cuda" if name == "auto" and available else "cpu" if name == "auto" else name
+    if name == "cpu" or not available:
+        return "cpu"
+    if not several_processes():
+        return "cuda"
+    if torch.cuda.device_count() < local_count():
+        raise ConfigError(
+            f"device={name}: {local_count()} processes on a machine with {torch.cuda.device_count()} CUDA devices; "
+            "start one process per device, or take device=cpu"
+        )
+    torch.cuda.set_device(local_rank())
+    return f"cuda:{local_rank()}"

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ntkrun.assembly import assemble
 from ntkrun.config import ConfigError, plain
 from ntkrun.explain import explain
+from ntkrun.launched import several_processes
 from ntkrun.lock import BusyError, check_free
 from ntkrun.refusal import refuse
 
@@ -58,6 +59,8 @@ class CheckBeforeStart(Callback):
         Every value is looked at once, together with the first values of the other keys. What only fails in
         other combinations fails in its own job.
         """
+        if several_processes():
+            refuse("a sweep cannot be started by torchrun; start its runs one after the other")
         _sweeps[:] = [Sweep(Path(config.hydra.sweep.dir), bool(config.report))]
         for overrides in _each_value_once([*config.hydra.overrides.task, *_sweeper_parameters(config)]):
             try:

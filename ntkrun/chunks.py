@@ -17,6 +17,7 @@ from ntkrun.ntk.per_point import dense_jacobian
 from ntkrun.ntk.piecewise import PiecewiseJacobian
 from ntkrun.objective import Evaluation, Objective, Route, Weigh
 from ntkrun.pde import PDE
+from ntkrun.ranks import ALONE, Ranks
 from ntkrun.residuals import PROBE_POINTS
 
 TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
@@ -41,21 +42,23 @@ class Piece:
     group: Group
 
 
-def cut(batch: Batch, size: int) -> Iterator[Piece]:
-    """The points of every term in pieces of nearly equal length, of at most ``size`` points."""
+def cut(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Piece]:
+    """This process's share of the points of every term, in pieces of nearly equal length of at most ``size`` points."""
     for group in batch:
         for k, (i, own) in enumerate(zip(group.members, group.slices, strict=True)):
-            for rows in _spans(own.stop - own.start, size):
+            for rows in _spans(own.stop - own.start, size, ranks):
                 x = group.x[own][rows]
                 scales = None if group.scales is None else (group.scales[k][rows],)
                 part = replace(group, members=(i,), slices=(slice(0, len(x)),), x=x, scales=scales)
                 yield Piece(i, rows, part)
 
 
-def _spans(length: int, size: int) -> Iterator[slice]:
-    count = -(-length // size)
+def _spans(length: int, size: int, ranks: Ranks) -> Iterator[slice]:
+    start, stop = (length * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
+    own = stop - start
+    count = -(-own // size)
     for k in range(count):
-        yield slice(length * k // count, length * (k + 1) // count)
+        yield slice(start + own * k // count, start + own * (k + 1) // count)
 
 
 class ChunkedObjective(Objective):
@@ -65,17 +68,24 @@ class ChunkedObjective(Objective):
     graph is gone before the next one. Where the weights are made from losses or traces of the very pass, the gradient
     of every term is kept, ``[n, P]``, and combined once the weights are known: no point is evaluated twice.
 
+    Of several processes, each evaluates its share of the points of every term, and they add up once per call. All know
+    all points, and all get the same numbers.
+
     Args:
         pde, network, route, memory: see ``Objective``; residuals must depend on their own point alone.
         size: the most points at a time.
+        ranks: the processes.
     """
 
     _checked = False  # whether the definition is; the checks take few points and know nothing of its residuals yet
 
-    def __init__(self, pde: PDE, network: nn.Module, route: Route, memory: int, size: int) -> None:
+    def __init__(
+        self, pde: PDE, network: nn.Module, route: Route, memory: int, size: int, ranks: Ranks = ALONE
+    ) -> None:
         self.size = size
         super().__init__(pde, network, route, memory)
         self._checked = True
+        self.ranks = ranks
 
     def losses(self, batch: Batch) -> Tensor:
         losses = self.like.new_zeros(len(self.terms))
@@ -83,7 +93,7 @@ class ChunkedObjective(Objective):
         with torch.no_grad():
             for piece in self._pieces(batch):
                 losses[piece.term] += self._rows_of(piece).square().sum() / rows[piece.term]
-        return losses
+        return self.ranks.sum(losses)
 
     def gradient(self, batch: Batch, weights: Tensor | Weigh) -> Evaluation:
         if not isinstance(weights, Tensor):
@@ -97,6 +107,7 @@ class ChunkedObjective(Objective):
         for piece, loss in self._piece_losses(batch, rows):
             totals[piece.term] += loss.detach()
             totals[n:] += self._flat_gradient(weights[piece.term] * loss)
+        self.ranks.sum(totals)
         return Evaluation(totals[:n], weights, self.layout.unflatten(totals[n:]))
 
     def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -104,6 +115,7 @@ class ChunkedObjective(Objective):
         for piece, loss in self._piece_losses(batch, self.row_counts(batch)):
             totals[piece.term, 0] += loss.detach()
             totals[piece.term, 1:] += self._flat_gradient(loss)
+        self.ranks.sum(totals)
         return totals[:, 0], totals[:, 1:]
 
     def fused(self, batch: Batch, weigh: Weigh) -> Evaluation:
@@ -129,6 +141,7 @@ class ChunkedObjective(Objective):
             for block, column in zip(blocks, cotangent.unbind(1), strict=True):
                 for name, part in block.pullback(column).items():
                     gradient[self.layout.slices[name]] += part.flatten()
+        self.ranks.sum(totals)
         start = time.perf_counter()
         weights = weigh(totals[:, 1])
         seconds += time.perf_counter() - start
@@ -155,7 +168,7 @@ class ChunkedObjective(Objective):
 
         counts = self.point_counts(batch)
         return tuple(
-            PiecewiseJacobian(parts(i), counts[i], self.components[i], self.layout, self.like)
+            PiecewiseJacobian(parts(i), counts[i], self.components[i], self.layout, self.like, self.ranks.sum)
             for i in range(len(self.terms))
         )
 
@@ -186,7 +199,7 @@ class ChunkedObjective(Objective):
         return [tables[i] for i in group.members]
 
     def _pieces(self, batch: Batch) -> Iterator[Piece]:
-        return cut(batch, self.size)
+        return cut(batch, self.size, self.ranks)
 
     def _gather(self, batch: Batch, evaluate: Callable[[Group], Tensor], columns: Sequence[int]) -> dict[int, Tensor]:
         """What ``evaluate`` gives for the points of every piece, ``[n, columns]``, by term, ``[N_i, columns]``."""
@@ -197,7 +210,11 @@ class ChunkedObjective(Objective):
         }
         for piece in self._pieces(batch):
             tables[piece.term][piece.rows] = evaluate(piece.group)
-        return tables
+        if self.ranks.count == 1:
+            return tables
+        everything = self.ranks.sum(torch.cat([table.flatten() for table in tables.values()]))
+        parts = everything.split([table.numel() for table in tables.values()])
+        return {i: part.view_as(tables[i]) for i, part in zip(tables, parts, strict=True)}
 
     def _piece_losses(self, batch: Batch, rows: Sequence[int]) -> Iterator[tuple[Piece, Tensor]]:
         """Every piece with its share of the loss of its term, with a graph."""

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ntkrun.launched import leads
 from ntkrun.refusal import fail, refuse
 
 
@@ -36,11 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.path.insert(0, os.getcwd())  # where users keep their own problems
     act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
     from ntkrun.files import WriteError
+    from ntkrun.ranks import LostError, join
 
     try:
+        join()
         status = act(arguments)
     except WriteError as error:
         fail(error)
+    except LostError:  # the one that is gone, or the one that leads, says why
+        sys.exit(1)
     sys.exit(status)
 
 
@@ -84,7 +89,8 @@ def _hydra(arguments: Sequence[str]) -> int:
     from ntkrun.sweep import finish_sweep
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
-    sys.argv[1:] = arguments
+    # Hydra makes the run's directory for the process that leads alone.
+    sys.argv[1:] = arguments if leads() else [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"]
     try:
         with pass_signals_on():
             hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
@@ -124,5 +130,6 @@ def _resume(arguments: Sequence[str]) -> int:
         outcome = execute(values, directory, resume=True)
     except REFUSED as error:
         refuse(error)
-    print_closing(directory, outcome)
+    if leads():
+        print_closing(directory, outcome)
     return outcome.exit_status

@@ -14,6 +14,7 @@ from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, ProblemError, Reference
 from ntkrun.pde.check import place
+from ntkrun.ranks import present
 
 CHUNK = 2**15
 
@@ -83,6 +84,14 @@ class Evaluator:
             parts = [output_streams(self._network, x, self._plan)[0] for x in self._points.split(CHUNK)]
         self._network.train(training)
         return torch.cat(parts).double()
+
+
+class SharedEvaluator(Evaluator):
+    """An evaluator whose error all processes of a run take from the one that leads, so that they decide alike."""
+
+    def error(self) -> float | None:
+        ranks = present()
+        return ranks.broadcast(super().error() if ranks.leads else None)
 
 
 def _exact(pde: PDE, points: Tensor) -> Tensor | None:

@@ -22,6 +22,7 @@ from ntkrun.check import own_values
 from ntkrun.closing import print_closing, print_line
 from ntkrun.config import ConfigError
 from ntkrun.files import WriteError
+from ntkrun.launched import leads
 from ntkrun.lock import BusyError
 from ntkrun.logs import logging_to
 from ntkrun.results import Outcome, read_summary, write_failure
@@ -56,9 +57,10 @@ def run_job(config: DictConfig) -> None:
         return
     values = own_values(config)
     set_threads(values["threads"], None)
-    goes_on = _requeued() and standing(values, directory) is Standing.UNFINISHED
+    goes_on = _requeued() and leads() and standing(values, directory) is Standing.UNFINISHED
     outcome = execute(values, directory, resume=goes_on)
-    print_closing(directory, outcome)
+    if leads():
+        print_closing(directory, outcome)
     if outcome.status == "interrupted":
         _requeue_if_preempted()
     sys.exit(outcome.exit_status)

@@ -23,6 +23,7 @@ from ntkrun.ntk import Jacobian, RowBlock, ScaledJacobian, StackedJacobian, Stru
 from ntkrun.ntk.per_point import PerPointJacobian, dense_jacobian
 from ntkrun.ntk.structured import row_blocks
 from ntkrun.pde import PDE
+from ntkrun.ranks import ALONE
 from ntkrun.residuals import PROBE_POINTS, Residuals
 
 Route = Literal["structured", "per_point", "dense"]
@@ -78,11 +79,14 @@ class Objective(Residuals):
     Attributes:
         route: the route in use.
         pointwise: whether residuals at a point depend on that point alone.
+        ranks: the processes that share the points out.
 
     Raises:
         ProblemError: the problem's definition does not fit itself or the network.
         RouteError: the route asked for does not fit the network.
     """
+
+    ranks = ALONE
 
     def __init__(
         self, pde: PDE, network: nn.Module, route: Route | Literal["auto"] = "auto", memory: int = 2**28

@@ -118,6 +118,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "configuration": configuration,
         "seed": settings.seed,
         "threads": torch.get_num_threads(),
+        "processes": objective.ranks.count,
         "device": str(objective.like.device),
         "dtype": settings.dtype,
         "versions": {

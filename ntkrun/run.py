@@ -24,9 +24,11 @@ from ntkrun.chunks import ChunkedObjective
 from ntkrun.config import ConfigError
 from ntkrun.evaluation import Evaluator
 from ntkrun.files import WriteError, remove_leftovers
+from ntkrun.following import Follower, NoRecords, silence
 from ntkrun.lock import BusyError, locked
 from ntkrun.logs import logging_to
 from ntkrun.progress import Progress, Targets
+from ntkrun.ranks import LostError, agreed, part, present
 from ntkrun.records import Records, TableError
 from ntkrun.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
 from ntkrun.signals import StopRequest, stop_on_signals
@@ -54,14 +56,15 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
         TableError: the tables are those of another run.
         WriteError: the run cannot even begin to write.
     """
+    if not present().leads:
+        return _follow(values)
     with locked(directory):
         remove_leftovers(directory)
         checkpoint = _find_checkpoint(directory) if resume else None
-        state = checkpoint.state if checkpoint else None
-        parts = assemble(values) if state is None else _assemble_window(values, state)
-        progress = _restore(parts, state) if state else Progress()
-        keep_freed_memory()
-        with logging_to(directory), stop_on_signals() as stop:
+        state = present().broadcast(checkpoint.state if checkpoint else None)
+        parts, progress = _set_up(values, state)
+        with logging_to(directory), stop_on_signals() as own:
+            stop = agreed(own)
             if checkpoint is None:
                 remove_checkpoints(directory)
             elif checkpoint.trouble:
@@ -70,6 +73,28 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
             records = _records(parts, directory, progress.total_steps if state else None)
             trainer = _trainer(parts, records, directory, stop, progress)
             return _carry_out(values, parts, trainer, stop)
+
+
+def _follow(values: Mapping[str, Any]) -> Outcome:
+    """Train along with the process that leads, which alone tells what becomes of the run."""
+    state: dict[str, Any] | None = present().broadcast(None)
+    parts, progress = _set_up(values, state)
+    with silence(), stop_on_signals() as own, suppress(DivergenceError):
+        stop = agreed(own)
+        trainer = _trainer(parts, NoRecords(), Path(), stop, progress)
+        while trainer.fit() is not None and progress.window + 1 < parts.settings.time_windows:
+            parts = _next_window(values, trainer)
+            trainer = _trainer(parts, NoRecords(), Path(), stop, progress)
+        part()
+    return Outcome("completed")
+
+
+def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple[Parts, Progress]:
+    """The parts of a run and how far it has come, from the state of its checkpoint if it goes on."""
+    parts = assemble(values) if state is None else _assemble_window(values, state)
+    progress = _restore(parts, state) if state else Progress()
+    keep_freed_memory()
+    return parts, progress
 
 
 def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: StopRequest) -> Outcome:
@@ -86,8 +111,9 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
             parts = _next_window(values, trainer)
             trainer = _trainer(parts, trainer.records, directory, stop, progress)
             ended = trainer.fit()
+        part()
         outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
-    except (DivergenceError, WriteError) as error:
+    except (DivergenceError, WriteError, LostError) as error:
         outcome = Outcome("failed", 1, str(error))
         log.error("%s; %s", error, _kept(directory))
     except BaseException as error:
@@ -202,7 +228,8 @@ def _interrupted(stop: StopRequest, step: int) -> Outcome:
 
 
 def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
-    return Trainer(
+    kind = Trainer if present().leads else Follower
+    return kind(
         objective=parts.objective,
         weighting=parts.weighting,
         point_weights=parts.point_weights,
@@ -255,7 +282,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
     )
     log.info("kernel route: %s", objective.route)
     if isinstance(objective, ChunkedObjective):
-        log.info("points are evaluated in chunks of at most %d", objective.size)
+        shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""
+        log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)
     if objective.built_in:
         log.info("satisfied by construction: %s", ", ".join(objective.built_in))
     if trainer.progress.total_steps:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from ntkrun.launched import several_processes
+
 # Schedulers announce the end of a job's time with SIGUSR1 or SIGUSR2.
 WARNINGS = tuple(signal.Signals[name] for name in ("SIGUSR1", "SIGUSR2") if name in signal.Signals.__members__)
 
@@ -47,6 +49,9 @@ _passed_on = StopRequest()
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first SIGINT, SIGTERM or warning into a request; the second acts as usual.
 
+    Processes that torchrun has started get each signal from whoever sends it to all and from torchrun, which kills
+    them if they take too long; they do not let the second act.
+
     Outside the main thread, where Python takes no handlers, nothing is changed.
     """
     if _worker is not None:
@@ -60,6 +65,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         request.signal = signal.Signals(number)
+        if several_processes():
+            return
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from ntkrun.launched import local_count, several_processes
+
 _AT_START = torch.get_num_threads()
 
 
@@ -14,8 +16,8 @@ def set_threads(setting: int | Literal["auto"], hydra: Any) -> None:
     """Set the number of threads of this process.
 
     Args:
-        setting: ``auto`` shares the cores out among the jobs that run side by side on this machine, and leaves
-            torch's own choice to a run by itself.
+        setting: ``auto`` shares the cores out among the jobs that run side by side on this machine, or among the
+            processes of a run, and leaves torch's own choice to a run by itself.
         hydra: Hydra's own configuration of a job of a sweep, or ``None``.
     """
     torch.set_num_threads(_fair_share(hydra) if setting == "auto" else setting)
@@ -32,6 +34,8 @@ def _fair_share(hydra: Any) -> int:
         return int(launcher.get("cpus_per_task") or 1)
     if name == "RayLauncher":
         return max(1, int(launcher.ray.remote.get("num_cpus") or 1))
+    if several_processes():
+        return max(1, cores // local_count())
     return cores if _of_slurm() else _AT_START
 
 

@@ -1,4 +1,7 @@
-"""Points in chunks: the same losses, gradients, traces and products as all at once."""
+"""Points in chunks: the same losses, gradients, traces and products as all at once.
+
+``test_ranks`` has two processes do some of these tests together.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from ntkrun.objective import Evaluation, Objective, Route
 from ntkrun.optimizer import Adam
 from ntkrun.pde import PDE, Advection, Poisson, Wave
 from ntkrun.point_weights import Causal, PointWeights, ResidualAttention, Uniform
+from ntkrun.ranks import present
 from ntkrun.weights import (
     Exact,
     Fixed,
@@ -45,7 +49,7 @@ SIZE = 6
 
 def both(pde: PDE, route: Route = "structured") -> tuple[Objective, ChunkedObjective]:
     network = NETWORKS[route](pde.domain, len(pde.fields)).double()
-    return Objective(pde, network, route), ChunkedObjective(pde, network, route, 2**20, SIZE)
+    return Objective(pde, network, route), ChunkedObjective(pde, network, route, 2**20, SIZE, present())
 
 
 def weighted(objective: Objective, batch: Batch) -> Batch:

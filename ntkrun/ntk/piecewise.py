@@ -21,14 +21,24 @@ class PiecewiseJacobian(Jacobian):
         components: residuals per point.
         layout: the order of the parameters.
         like: a tensor of the dtype and device to compute in.
+        total: adds up what other processes make of the points that are no part of these.
     """
 
-    def __init__(self, parts: Parts, points: int, components: int, layout: ParameterLayout, like: Tensor) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        points: int,
+        components: int,
+        layout: ParameterLayout,
+        like: Tensor,
+        total: Callable[[Tensor], Tensor],
+    ) -> None:
         self.layout = layout
         self.rows = points * components
         self._parts = parts
         self._shape = (components, points)
         self._like = like
+        self._total = total
 
     def diagonal(self) -> Tensor:
         return self._fill(lambda part: part.diagonal()[:, None])[:, 0]
@@ -41,7 +51,7 @@ class PiecewiseJacobian(Jacobian):
         table = vectors.view(-1, *self._shape)
         for rows, part in self._parts():
             out += part.rmatvec(table[:, :, rows].flatten(1))
-        return out
+        return self._total(out)
 
     def gram(self, other: Jacobian | None = None) -> Tensor:
         mine = self.dense()
@@ -55,4 +65,4 @@ class PiecewiseJacobian(Jacobian):
         out = self._like.new_zeros(*self._shape, columns)
         for rows, part in self._parts():
             out[:, rows] = evaluate(part).view(self._shape[0], -1, columns)
-        return out.flatten(0, 1)
+        return self._total(out).flatten(0, 1)
