@@ -16,6 +16,7 @@ from ntkrun.evaluation import Evaluator, SharedEvaluator
 from ntkrun.geometry import mix_seed
 from ntkrun.launched import local_count, local_rank, several_processes
 from ntkrun.loggers import Guarded, Logger
+from ntkrun.memory import check_fits, limit_memory, shortage
 from ntkrun.network import constrained
 from ntkrun.objective import Objective, RouteError
 from ntkrun.optimizer import Optimizer, Schedule
@@ -23,8 +24,12 @@ from ntkrun.pde import PDE, ProblemError
 from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
 from ntkrun.ranks import present
+from ntkrun.targets import is_own
 from ntkrun.weights import Weighting
 from ntkrun.windows import TimeWindow, frozen
+
+COPIES = 4  # of the parameters: themselves, their gradient, and the two moments of most optimisers
+DRAWN = 3  # numbers of 8 bytes per coordinate of a point: as drawn, as computed with, and in between
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,16 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
     Raises:
         ConfigError: a value cannot be used.
     """
+    limit_memory()
+    try:
+        return _assemble(values, earlier)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if earlier:
+            raise
+        raise ConfigError(f"the run cannot be set up: {shortage(error) or str(error).splitlines()[0]}") from error
+
+
+def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Parts:
     settings = read_settings(values)
     setup = read_setup(values["pde"])
     problem = {k: v for k, v in values["pde"].items() if k not in Setup.model_fields}
@@ -76,6 +91,7 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
     try:
         pde, network, networks = _networks(values, settings, whole, earlier)
         objective = _objective(pde, network, settings, sum(setup.points.values()))
+        _check_size(pde, setup, weighting)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)
     except ProblemError as error:
@@ -144,12 +160,26 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
     runtime = {"domain": pde.domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
+    if is_own(str(node.get("_target_"))):  # such can be built without memory, to see how large they are
+        with torch.device("meta"):
+            shapes = build(node, "network", nn.Module, **{**runtime, "generator": None})
+        size = sum(p.numel() for p in shapes.parameters()) * getattr(torch, settings.dtype).itemsize
+        check_fits(COPIES * size, "network", _device(settings.device))
+        torch.manual_seed(settings.seed)
     network = build(node, "network", nn.Module, **runtime)
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("network: no trainable parameters")
     if pde.built_in:
         network = constrained(network, pde)
     return network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
+
+
+def _check_size(pde: PDE, setup: Setup, weighting: Weighting) -> None:
+    """Turn down more points than fit into memory, before any are drawn."""
+    row = DRAWN * 8 * len(pde.coordinates)
+    check_fits(row * sum(setup.points.values()), f"pde.points={setup.points}")
+    if isinstance(own := getattr(weighting, "points", None), int):
+        check_fits(row * own * len(setup.points), f"weights.points={own}")
 
 
 def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:

@@ -82,8 +82,6 @@ def _check(config: DictConfig) -> None:
         assemble(own_values(config))
     except ConfigError as error:
         refuse(error)
-    except (RuntimeError, MemoryError, OverflowError) as error:
-        refuse(f"the run cannot be set up: {str(error).splitlines()[0]}")
 
 
 def _check_directory(config: DictConfig) -> None:

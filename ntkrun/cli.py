@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ntkrun.launched import leads
-from ntkrun.refusal import fail, refuse
+from ntkrun.refusal import ConfigError, fail, refuse
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -32,16 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         print(f"ntkrun {__version__}")
         sys.exit(0)
-    if complaint := _wrong_form(arguments):
-        refuse(complaint)
-    sys.path.insert(0, os.getcwd())  # where users keep their own problems
     act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
     from ntkrun.files import WriteError
     from ntkrun.ranks import LostError, join
 
     try:
         join()
-        status = act(arguments)
+        status = act(_arranged(arguments))
+    except ConfigError as error:
+        refuse(error)
     except WriteError as error:
         fail(error)
     except LostError:  # the one that is gone, or the one that leads, says why
@@ -49,37 +48,49 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-# Hydra's options, and whether a value follows.
-OPTIONS = {
-    **dict.fromkeys(
-        ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion"), False
-    ),
-    **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"), True),
-    **dict.fromkeys(("-cd", "--config-dir", "-i", "--info", "--experimental-rerun"), True),
+# Hydra's options. Its experimental rerun is not among them: that one executes what a pickle says.
+FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion")
+VALUES: dict[str, tuple[str, ...]] = {  # the words that may follow; none for any
+    **dict.fromkeys(("-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"), ()),
+    **dict.fromkeys(("-c", "--cfg"), ("job", "hydra", "all")),
+    **dict.fromkeys(("-i", "--info"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
 }
 
 
-def _wrong_form(arguments: Sequence[str]) -> str | None:
-    """What is wrong with the form of the command line, in one line."""
+def _arranged(arguments: Sequence[str]) -> list[str]:
+    """The options, then all overrides: Hydra's own parser does not take overrides on both sides of an option.
+
+    Raises:
+        ConfigError: an argument is neither.
+    """
+    options, overrides = [], []
     rest = iter(arguments)
     for argument in rest:
-        name, equals, _ = argument.partition("=")
-        if argument.startswith("-"):
-            if name not in OPTIONS:
-                return f"{argument}: unknown option; ntkrun --help shows how a run is described"
-            if OPTIONS[name] and not equals:
-                next(rest, None)
-        elif not equals and not argument.startswith("~"):
-            return f"{argument}: expected key=value"
-    return None
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            if not equals and not argument.startswith("~"):
+                raise ConfigError(f"{argument}: expected key=value")
+            overrides.append(argument)
+            continue
+        if name not in VALUES and argument not in FLAGS:
+            raise ConfigError(f"{argument}: unknown option; ntkrun --help shows how a run is described")
+        options.append(argument)
+        if argument in FLAGS:
+            continue
+        if not equals:
+            value = next(rest, "")
+            options.append(value)
+        if not value or value.startswith("-"):
+            raise ConfigError(f"{name}: expected a value after it")
+        if VALUES[name] and value not in VALUES[name]:
+            raise ConfigError(f"{name} {value}: allowed are {', '.join(VALUES[name])}")
+    return [*options, *overrides]
 
 
 def _hydra(arguments: Sequence[str]) -> int:
     """Compose the configuration and run it, or sweep with ``-m``."""
     import hydra
-    import yaml
     from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from ntkrun.check import started_sweep
     from ntkrun.explain import explain
@@ -87,25 +98,23 @@ def _hydra(arguments: Sequence[str]) -> int:
     from ntkrun.run import REFUSED
     from ntkrun.signals import pass_signals_on
     from ntkrun.sweep import finish_sweep
+    from ntkrun.targets import look_for_modules_in
 
+    look_for_modules_in(os.getcwd())
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
     # Hydra makes the run's directory for the process that leads alone.
     sys.argv[1:] = arguments if leads() else [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"]
     try:
         with pass_signals_on():
             hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+    except Exception as error:
         if isinstance(error, REFUSED):
             refuse(error)
         if _raised_by_a_job(error):
             raise
+        if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's own files
+            fail(f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}")
         refuse(explain(error, arguments))
-    except OSError as error:
-        if _raised_by_a_job(error):
-            raise
-        fail(
-            f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}"
-        )  # Hydra's own files
     sweep = started_sweep()
     return 0 if sweep is None else finish_sweep(sweep.directory, sweep.report)
 
@@ -120,13 +129,14 @@ def _raised_by_a_job(error: BaseException) -> bool:
 
 def _resume(arguments: Sequence[str]) -> int:
     from ntkrun.closing import print_closing
+    from ntkrun.config import read_settings
     from ntkrun.resume import read_resume
     from ntkrun.run import REFUSED, execute
     from ntkrun.threads import set_threads
 
     try:
         directory, values = read_resume(arguments)
-        set_threads(values.get("threads", "auto"), None)
+        set_threads(read_settings(values).threads, None)
         outcome = execute(values, directory, resume=True)
     except REFUSED as error:
         refuse(error)

@@ -6,8 +6,6 @@ The same holds for classes that users bring.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 import json
 import re
@@ -16,7 +14,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,22 +21,21 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.warnings import ArbitraryTypeWarning
 
-from ntkrun.checked import Positive
+from ntkrun.checked import Few, Positive
 from ntkrun.culprit import cause, where
 from ntkrun.geometry import Method
 from ntkrun.objective import Route
 from ntkrun.pde import PDE
 from ntkrun.pde.check import check_problem
+from ntkrun.refusal import ConfigError as ConfigError
+from ntkrun.refusal import closest
+from ntkrun.targets import find_class, is_own
 
 T = TypeVar("T")
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 GROUPS = ("pde", "network", "weights", "point_weights", "optimizer", "schedule", "diagnostics", "logger")
-
-
-class ConfigError(ValueError):
-    """A configuration value that cannot be used; the message is one line for the user."""
 
 
 class KernelSettings(BaseModel):
@@ -75,12 +71,12 @@ class Settings(BaseModel):
 
     iterations: Annotated[int, Field(ge=0)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    threads: Literal["auto"] | Positive[int]
+    threads: Literal["auto"] | Few
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "float64"]
     log_every: Positive[int]
     checkpoint_every: Positive[int]
-    time_windows: Positive[int]
+    time_windows: Few
     stop: StopSettings
     keep_best: bool
     progress: bool
@@ -106,7 +102,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as plain values, interpolations resolved.
 
     Raises:
-        ConfigError: an interpolation or a missing value.
+        ConfigError: an interpolation, a missing value, or a whole number beyond all bounds.
     """
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -116,7 +112,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
         key = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(key + str(error).splitlines()[0]) from None
     assert isinstance(values, dict)
+    _check_sizes(values, "")
     return {str(key): value for key, value in values.items()}
+
+
+def _check_sizes(node: Any, key: str) -> None:
+    """Turn down whole numbers that fit into no tensor and no table."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in pairs:
+        place = f"{key}.{name}" if key else str(name)
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"{place}={value}: expected a number below 2^63")
+        _check_sizes(value, place)
 
 
 def read_settings(values: Mapping[str, Any]) -> Settings:
@@ -155,7 +162,7 @@ def build(node: Mapping[str, Any], key: str, base: type[T], **runtime: Any) -> T
         ConfigError: the class cannot be found or built, an argument is unknown, missing or out of range, or a
             problem's definition does not fit itself.
     """
-    cls = _find_class(node.get("_target_"), key, base)
+    cls = find_class(node.get("_target_"), key, base)
     parameters = inspect.signature(cls).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -178,48 +185,10 @@ def build(node: Mapping[str, Any], key: str, base: type[T], **runtime: Any) -> T
     except ValueError as error:
         raise ConfigError(f"{key}: {error}{where(error)}") from None
     except Exception as error:
-        if _is_own(cls.__module__):
+        if is_own(cls.__module__):
             raise
         raise ConfigError(f"{key}: {cls.__name__} cannot be built: {cause(error)}") from error
     return built
-
-
-def closest(word: str, choices: Iterable[str], prefix: str = "") -> str:
-    """``"; did you mean ...?"`` for a near match of a word, shown with the prefix, else nothing."""
-    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{matches[0]}?" if matches else ""
-
-
-def _find_class(path: object, key: str, base: type[T]) -> type[T]:
-    if path is None:
-        raise ConfigError(f"{key}._target_ is missing; it names the class, as module.Class")
-    if not isinstance(path, str) or "." not in path:
-        raise ConfigError(f"{key}._target_={_shown(path)}: expected the path of a class, as module.Class")
-    place, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(place)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
-            near = closest(place, (file.stem for file in Path.cwd().glob("*.py"))) if error.name == place else ""
-            raise ConfigError(f"{key}._target_={path}: {error}{near}") from None
-        if _is_own(place) and not isinstance(error, ImportError):
-            raise
-        raise ConfigError(f"{key}._target_={path}: {cause(error)}") from error
-    found = getattr(module, name, None)
-    if found is None:
-        classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, base)]
-        raise ConfigError(f"{key}._target_={path}: module {place!r} has no {name!r}{closest(name, classes)}")
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise ConfigError(f"{key}._target_={path}: not a subclass of {base.__module__}.{base.__name__}")
-    if inspect.isabstract(found):
-        lacking = ", ".join(f"{method}()" for method in sorted(getattr(found, "__abstractmethods__", ())))
-        raise ConfigError(f"{key}._target_={path}: the class lacks {lacking}")
-    return found
-
-
-def _is_own(module: str) -> bool:
-    """Whether a module is of this package, so that its errors are not the user's."""
-    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _hints(cls: type) -> dict[str, Any]:

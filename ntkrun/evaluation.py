@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ntkrun.culprit import cause, where
 from ntkrun.jets import plan_streams
+from ntkrun.memory import check_fits
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, ProblemError, Reference
 from ntkrun.pde.check import place
@@ -45,6 +46,7 @@ class Evaluator:
 
     Raises:
         ProblemError: the problem's solution fails, has the wrong shape or is not finite.
+        ConfigError: the grid does not fit into memory.
     """
 
     def __init__(self, pde: PDE, network: nn.Module, like: Tensor, grid: int) -> None:
@@ -52,6 +54,9 @@ class Evaluator:
         self._network = network
         self._plan = plan_streams([""], pde.coordinates)
         domain, reference = pde.domain, _reference(pde)
+        if reference is None:
+            values = grid ** len(pde.coordinates) * (len(pde.coordinates) + 3 * len(pde.fields))
+            check_fits(8 * values, f"pde.grid={grid}")
         self._axes = (
             {c: np.linspace(domain.low[c], domain.high[c], grid) for c in pde.coordinates}
             if reference is None

@@ -14,8 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from ntkrun.config import GROUPS, closest, plain
+from ntkrun.config import GROUPS, plain
 from ntkrun.help import choices
+from ntkrun.refusal import closest
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.check import own_values
 from ntkrun.closing import print_closing, print_line
-from ntkrun.config import ConfigError
+from ntkrun.config import ConfigError, read_settings
 from ntkrun.files import WriteError
 from ntkrun.launched import leads
 from ntkrun.lock import BusyError
@@ -28,6 +28,7 @@ from ntkrun.logs import logging_to
 from ntkrun.results import Outcome, read_summary, write_failure
 from ntkrun.run import REFUSED, Standing, execute, standing
 from ntkrun.signals import become_worker, hand_over
+from ntkrun.targets import look_for_modules_in
 from ntkrun.threads import set_threads
 
 log = logging.getLogger(__name__)
@@ -49,14 +50,13 @@ def run_job(config: DictConfig) -> None:
     the others go on; only a signal ends the sweep. What Slurm starts again goes on from its checkpoint.
     """
     hydra = HydraConfig.get()
-    if hydra.runtime.cwd not in sys.path:  # users keep their own problems there
-        sys.path.insert(0, hydra.runtime.cwd)
+    look_for_modules_in(hydra.runtime.cwd)
     directory = Path(hydra.runtime.output_dir)
     if hydra.mode is RunMode.MULTIRUN:
         _run_sweep_job(config, hydra, directory)
         return
     values = own_values(config)
-    set_threads(values["threads"], None)
+    set_threads(read_settings(values).threads, None)
     goes_on = _requeued() and leads() and standing(values, directory) is Standing.UNFINISHED
     outcome = execute(values, directory, resume=goes_on)
     if leads():
@@ -91,7 +91,7 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
     try:
         values = own_values(config)
         hydra = HydraConfig.get()
-        set_threads(values["threads"], hydra)
+        set_threads(read_settings(values).threads, hydra)
         if "BasicLauncher" not in hydra.launcher._target_:
             values["progress"] = False  # bars of several jobs would overwrite each other
         state = standing(values, directory)

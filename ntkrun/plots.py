@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
+log = logging.getLogger(__name__)
+
+
 def plot_run(directory: Path) -> list[Path]:
     """Draw all figures of a run into ``directory/plots``, as PNG and PDF.
 
@@ -55,8 +59,11 @@ def plot_run(directory: Path) -> list[Path]:
             with np.load(directory / "solution.npz") as solution:
                 figures["solution"] = plot_solution(dict(solution))
             if (directory / "spectrum.npz").exists():
-                with np.load(directory / "spectrum.npz") as file:
-                    figures |= plot_spectrum(dict(file))
+                try:
+                    with np.load(directory / "spectrum.npz") as file:
+                        figures |= plot_spectrum(dict(file))
+                except ValueError as error:  # left by something else than this run
+                    log.warning("spectrum.npz is not drawn: %s", error)
             return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
         finally:
             for figure in figures.values():

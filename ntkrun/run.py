@@ -27,6 +27,7 @@ from ntkrun.files import WriteError, remove_leftovers
 from ntkrun.following import Follower, NoRecords, silence
 from ntkrun.lock import BusyError, locked
 from ntkrun.logs import logging_to
+from ntkrun.memory import shortage
 from ntkrun.progress import Progress, Targets
 from ntkrun.ranks import LostError, agreed, part, present
 from ntkrun.records import Records, TableError
@@ -117,9 +118,13 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
         outcome = Outcome("failed", 1, str(error))
         log.error("%s; %s", error, _kept(directory))
     except BaseException as error:
-        outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}")
-        log.exception("the run failed at step %d", progress.total_steps)
-        raise
+        if reason := shortage(error):
+            outcome = Outcome("failed", 1, f"step {progress.total_steps}: {reason}")
+            log.error("%s; the last checkpoint is kept", outcome.message)
+        else:
+            outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}")
+            log.exception("the run failed at step %d", progress.total_steps)
+            raise
     finally:
         outcome = _leave(parts, trainer, outcome, configuration)
         logger.finish(directory, outcome.status)

@@ -30,7 +30,7 @@ PROBLEM, PROBLEM_YAML = "my_problems.py", "my_conf/pde/my_pde.yaml"
 NETWORK, NETWORK_YAML = "my_networks.py", "my_conf/network/my_net.yaml"
 RUN_DIRECTORY = {
     *(".hydra", "ntkrun.log", "metrics.csv", "weights.csv", "summary.json", "points.npz", "solution.npz"),
-    *("checkpoint.pt", "best.pt"),
+    *("checkpoint.pt", "best.pt", ".lock"),
 }
 
 SMALL = ["network.width=4", "pde.grid=6", "iterations=2", "plots=false"]
@@ -148,7 +148,12 @@ def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Pa
     assert metrics["error/rel_l2"].iloc[-1] < 0.5 * metrics["error/rel_l2"].iloc[0]
     assert f"{metrics['error/rel_l2'].iloc[-1]:.3e}" in done.stdout
 
-    resumed = from_wheel(wheel, tmp_path, f"resume={done.directory.relative_to(tmp_path)}", "iterations=80")
+    again = f"resume={done.directory.relative_to(tmp_path)}"
+    resumed = from_wheel(wheel, tmp_path, again, "iterations=80")
+    assert resumed.status == 2
+    assert "my_problems.Nagumo" in resumed.stderr
+    assert "trust=my_problems" in resumed.stderr
+    resumed = from_wheel(wheel, tmp_path, again, "iterations=80", "trust=my_problems")
     assert resumed.status == 0, resumed.stderr
     assert pd.read_csv(done.directory / "metrics.csv")["step"].tolist() == [0, 20, 40, 60, 80]
 

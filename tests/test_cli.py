@@ -83,7 +83,7 @@ REFUSED = {
     "network.width=${nothing}": ("network.width", "nothing"),
     "network.width=???": ("network.width", "missing"),
     "--qqq": ("--qqq",),
-    "pde._target_=math.pi": ("pde._target_=math.pi", "subclass", "PDE"),
+    "pde._target_=math.pi": ("pde._target_=math.pi", "Python itself", "PDE"),
     "pde._target_=torch.nn.Linear": ("pde._target_=torch.nn.Linear", "subclass", "PDE"),
     "pde._target_=Poisson": ("pde._target_=Poisson", "module.Class"),
     "pde._target_=qqq.Poisson": ("pde._target_=qqq.Poisson", "No module named 'qqq'"),

@@ -138,6 +138,7 @@ def test_summary(case: Case) -> None:
     assert set(summary) == {
         *("status", "message", "step", "iterations", "rel_l2", "seconds", "weight_updates", "parameters"),
         *("kernel_route", "weights", "configuration", "seed", "threads", "device", "dtype", "versions", "git_commit"),
+        "processes",
     }
     assert (summary["status"], summary["message"]) == ("completed", "")
     assert (summary["step"], summary["iterations"], summary["seed"]) == (20, 20, 0)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ntkrun.checked import Positive
+from ntkrun.checked import Few, Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import MAX_ORDER, Jet
 from ntkrun.network.base import JetNetwork
@@ -112,8 +112,8 @@ class ChebyshevKAN(JetNetwork):
     def __init__(
         self,
         width: Positive[int] = 16,
-        depth: Positive[int] = 2,
-        degree: Positive[int] = 4,
+        depth: Few = 2,
+        degree: Few = 4,
         standardize: bool = True,
         periodic: bool = False,
         *,

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ntkrun.checked import Positive
+from ntkrun.checked import Few, Positive
 from ntkrun.geometry import Box, mix_seed
 from ntkrun.jets import ACTIVATIONS, Jet
 from ntkrun.network.base import Initialization, JetNetwork, Linear
@@ -47,7 +47,7 @@ class ECRN(JetNetwork):
     def __init__(
         self,
         features: Positive[int] = 32,
-        depth: Positive[int] = 4,
+        depth: Few = 4,
         activation: Literal["tanh", "sin", "silu", "gelu"] = "tanh",
         initialization: Initialization = "glorot_normal",
         scale: Positive[float] = 1.0,
@@ -74,7 +74,7 @@ class ECRN(JetNetwork):
         self.last = Linear(width, outputs, initialization, generator)
         self.survival = [1 - (layer + 1) / depth * (1 - survival) for layer in range(depth)]
         self.factors = [1.0] * depth
-        self._seed = int(torch.randint(2**62, (), generator=generator))
+        self._seed = int(torch.randint(2**62, (), device="cpu", generator=generator))
 
     def start_step(self, step: int) -> None:
         """Draw the residual layers kept in this step, from the seed and the step alone."""

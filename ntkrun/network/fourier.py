@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ntkrun.checked import Positive
+from ntkrun.checked import Few, Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
 from ntkrun.network.base import Initialization, JetNetwork, Linear
@@ -71,7 +71,7 @@ class FourierNetwork(JetNetwork):
     def __init__(
         self,
         width: Positive[int] = 64,
-        depth: Positive[int] = 3,
+        depth: Few = 3,
         activation: Literal["tanh", "sin", "silu", "gelu"] = "tanh",
         initialization: Initialization = "glorot_normal",
         features: Positive[int] = 32,

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ntkrun.checked import Positive
+from ntkrun.checked import Few, Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
 from ntkrun.network.base import Initialization, JetNetwork, Linear
@@ -36,7 +36,7 @@ class ModifiedMLP(JetNetwork):
     def __init__(
         self,
         width: Positive[int] = 64,
-        depth: Positive[int] = 3,
+        depth: Few = 3,
         activation: Literal["tanh", "sin", "silu", "gelu"] = "tanh",
         initialization: Initialization = "glorot_normal",
         standardize: bool = True,
