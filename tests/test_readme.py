@@ -1,0 +1,59 @@
+"""The commands of the README run, and the scripts it names answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.driver import ntkrun
+from tests.test_bring_your_own import readme_files, write
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = "".join(re.findall(r"^```bash\n(.*?)^```$", README, re.M | re.S)).splitlines()
+COMMANDS = [part.strip() for line in LINES for part in line.split("&&") if part.strip().startswith("ntkrun ")]
+SCRIPTS = sorted(set(re.findall(r"scripts/\w+\.py", README)))
+TINY = ["iterations=2", "plots=false", "report=false", "progress=false"]
+OTHERS = ("hydra/launcher=", "hydra.launcher.")  # launchers have tests of their own
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 9
+    assert len(SCRIPTS) >= 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command: str, tmp_path: Path) -> None:
+    write(tmp_path, readme_files())
+    arguments = [each for each in shlex.split(command)[1:] if not each.startswith(OTHERS)]
+    for each in arguments:
+        if each.startswith("resume="):
+            made = ntkrun(*TINY, f"hydra.run.dir={each.removeprefix('resume=')}", cwd=tmp_path)
+            assert made.status == 0, made.stderr
+            arguments = [each, "iterations=3", "plots=false"]
+    tiny = [] if "--cfg" in command or "resume=" in command else TINY
+    result = ntkrun(*arguments, *tiny, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    sys.modules.pop("my_problems", None)
+    sys.modules.pop("my_networks", None)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_answer(script: str) -> None:
+    done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+
+
+def test_the_python_versions_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    low, beyond = (int(minor) for minor in re.findall(r"3\.(\d+)", project["requires-python"]))
+    said = re.search(r"With Python (.*), from a clone", README)
+    assert said is not None
+    assert re.findall(r"3\.(\d+)", said[1]) == [str(minor) for minor in range(low, beyond)]
