@@ -1,0 +1,51 @@
+"""ntkrun: its own training loop, from a configuration, with the points and initial values of the case put in."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+
+from ntkrun.allocator import keep_freed_memory
+from ntkrun.assembly import assemble
+from ntkrun.config import plain
+from ntkrun.progress import Progress
+from ntkrun.run import _records, _trainer
+from training.cases import RATE, Case
+from training.torch_network import put_layers, take_layers
+from training.turns import Turns
+
+NEVER = 10**9
+QUIET = (
+    *(f"log_every={NEVER}", f"checkpoint_every={NEVER}", f"iterations={NEVER}", "keep_best=false", "progress=false"),
+    *("plots=false", "device=cpu", "dtype=float32", "schedule=constant", f"optimizer.learning_rate={RATE}"),
+    *("pde.grid=2", "pde.sampling=uniform", "pde.resample_every=null", "network.standardize=false"),
+)
+
+
+def train(case: Case, *overrides: str) -> None:
+    """Train until told to stop."""
+    sizes = (f"pde={case.pde}", f"network.width={case.width}", f"network.depth={case.depth}")
+    counts = [f"pde.points.{term}={n}" for term, n in case.counts.items()]
+    with initialize_config_module("ntkrun.conf", version_base="1.3"):
+        compilable = "compile" in compose("config").trainer
+        own = [each for each in overrides if compilable or not each.startswith("trainer.compile")]
+        values = plain(compose("config", overrides=[*QUIET, *sizes, *counts, *own]))
+    parts = assemble(values)
+    keep_freed_memory()
+    network: Any = parts.objective.network
+    put_layers(network.layers, case)
+    if values["pde"]["resample_every"] is None:
+        points = {term: torch.from_numpy(x).double() for term, x in case.draw_points().items()}
+        drawn = {term: {"drawn": 1} for term in points}
+        parts.points.load_state_dict({"drawn_at": 0, "points": points, "samplers": drawn})
+    turns = Turns(lambda: take_layers(network.layers))
+    with tempfile.TemporaryDirectory() as directory:
+        records = _records(parts, Path(directory), None)
+        stop: Any = lambda: not turns()  # noqa: E731
+        trainer: Any = _trainer(parts, records, Path(directory), stop, Progress())
+        trainer.fit()
+        records.close()
