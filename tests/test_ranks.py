@@ -122,18 +122,19 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_alone(tmp_path: Path) -
 def test_a_process_that_fails_ends_the_run(tmp_path: Path) -> None:
     """The other one notices, says so and leaves what a failed run leaves."""
     (tmp_path / "failing.py").write_text(
-        "import os\n\nfrom ntkrun.weights import Unweighted\n\n\n"
-        "class Failing(Unweighted):\n"
-        "    def evaluate(self, step, objective, batch):\n"
-        "        if os.environ['RANK'] == '1' and step == 7:\n"
+        "import os\n\nfrom ntkrun.point_weights import Uniform\n\n\n"
+        "class Failing(Uniform):\n"
+        "    steps = 0\n\n"
+        "    def update(self, objective, batch):\n"
+        "        if os.environ['RANK'] == '1' and self.steps == 7:\n"
         "            raise ArithmeticError('of process 1')\n"
-        "        return super().evaluate(step, objective, batch)\n"
+        "        self.steps += 1\n"
     )
-    conf = tmp_path / "conf" / "weights"
+    conf = tmp_path / "conf" / "point_weights"
     conf.mkdir(parents=True)
     (conf / "failing.yaml").write_text("_target_: failing.Failing\n")
     directory = tmp_path / "run"
-    small = ["weights=failing", "network.width=8", "iterations=1000", "checkpoint_every=5", "plots=false"]
+    small = ["point_weights=failing", "network.width=8", "iterations=1000", "checkpoint_every=5", "plots=false"]
     result = subprocess.run(
         torchrun("ntkrun", "--config-dir", "./conf", *small, f"hydra.run.dir={directory}"),
         cwd=tmp_path,
