@@ -26,6 +26,7 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         ("steps", f"{summary['step']} of {summary['iterations']}"),
         ("relative L2 error, final", _error(error["final"], error["final_step"])),
         *([("relative L2 error, best", _error(error["best"], error["best_step"]))] if error["best"] else []),
+        *([("compilation", f"{seconds['compilation']:.2f} s")] if seconds["compilation"] else []),
         ("training", f"{seconds['training']:.2f} s"),
         ("weight updates", f"{seconds['weight_updates']:.2f} s ({updates} update{'s' * (updates != 1)})"),
         *([("diagnostics", f"{seconds['diagnostics']:.2f} s")] if seconds["diagnostics"] >= 0.005 else []),

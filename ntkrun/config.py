@@ -61,6 +61,7 @@ class TrainerSettings(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
+    compile: Literal["auto"] | bool
     chunk_size: Literal["auto"] | Positive[int]
 
 

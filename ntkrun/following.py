@@ -43,7 +43,7 @@ class NoRecords(Records):
         pass
 
     def weight_update(
-        self, step: int, seconds: float, update_seconds: float, columns: Mapping[str, Sequence[float]]
+        self, step: int, seconds: float, update_seconds: float | None, columns: Mapping[str, Sequence[float]]
     ) -> None:
         pass
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -49,14 +49,16 @@ class Evaluation:
         weights: the weights of the terms in this gradient, ``[n]``.
         gradient: of the weighted loss, by parameter name.
         traces: tr(K_ii), ``[n]``, when the pass was fused.
-        weigh_seconds: time spent on traces and weights within the pass.
+        weigh_seconds: time spent on traces and weights within the pass; ``None`` where they are part of a compiled one.
+        state: what else the weights' rule gave, by name.
     """
 
     losses: Tensor
     weights: Tensor
     gradient: dict[str, Tensor]
     traces: Tensor | None = None
-    weigh_seconds: float = 0.0
+    weigh_seconds: float | None = 0.0
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def loss(self) -> Tensor:

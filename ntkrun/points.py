@@ -22,6 +22,9 @@ class PointSource:
         resample_every: steps between draws, the first at step 0; ``None`` keeps the first draw.
         seed: of the draws.
 
+    Attributes:
+        counts: number of points by term, of the terms that are trained.
+
     Raises:
         ValueError: counts do not fit the terms, or equispaced points are to be resampled.
     """
@@ -35,6 +38,7 @@ class PointSource:
             )
         if method == "equispaced" and resample_every is not None:
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
+        self.counts = {name: counts[name] for name in objective.names}
         self._objective = objective
         self._every = resample_every
         self._samplers = {

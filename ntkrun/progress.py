@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-PHASES = ("training", "weight_updates", "diagnostics", "evaluation", "saving")
+PHASES = ("compilation", "training", "weight_updates", "diagnostics", "evaluation", "saving")
 
 
 @dataclass(frozen=True)

@@ -141,14 +141,14 @@ class Records:
         self,
         step: int,
         seconds: float,
-        update_seconds: float,
+        update_seconds: float | None,
         columns: Mapping[str, Sequence[float]],
     ) -> None:
         """Append a row of weights.csv; ``columns`` holds values by term for ``weight`` and all others."""
         row: dict[str, Value] = {
             "step": step,
             "seconds": round(seconds, 6),
-            "update_seconds": round(update_seconds, 6),
+            "update_seconds": None if update_seconds is None else round(update_seconds, 6),
         }
         for name, values in columns.items():
             row |= self._values(name, values)

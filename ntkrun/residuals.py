@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,19 @@ from ntkrun.pde import PDE, Columns, ProblemError, Term
 from ntkrun.probe import probe
 
 PROBE_POINTS = 3
+
+Result = TypeVar("Result")
+
+
+class _Scope(nn.Module):
+    """Lets ``functional_call`` act on the network while anything is done with it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, act: Callable[[], Result]) -> Result:
+        return act()
 
 
 class Residuals:
@@ -51,7 +65,7 @@ class Residuals:
             raise ProblemError("there are no loss terms")
         self.names = tuple(term.name for term in self.terms)
         self.built_in = tuple(name for name in names if name not in self.names)
-        self.trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.trainable: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.layout = ParameterLayout(network)
         self._parsed = [self._parse(term) for term in self.terms]
         needs = [frozenset(index for _, index in parsed.values()) for parsed in self._parsed]
@@ -78,6 +92,18 @@ class Residuals:
             )
             batch.append(Group(plan, members, tuple(slices), torch.cat(parts), shift))
         return tuple(batch)
+
+    def stream_rows(self, counts: Mapping[str, int]) -> int:
+        """Rows that every layer sees in one evaluation: streams times points, partner points included.
+
+        Args:
+            counts: number of points by term.
+        """
+        numbers = [counts[name] for name in self.names]
+        return sum(
+            plan.streams * sum(numbers[i] for i in members) * (1 if self.terms[members[0]].partner is None else 2)
+            for plan, members in join_small(self._plans, self.terms, numbers)
+        )
 
     def weigh_points(self, batch: Batch, point_weights: Mapping[str, Tensor]) -> Batch:
         """The batch with the squared residuals of its points weighted.
@@ -233,6 +259,24 @@ class Residuals:
     def shifted(self, shift: Tensor) -> dict[str, Tensor]:
         """The trainable parameters plus ``shift``, ``[P]``, by name."""
         return self.layout.unflatten(self.parameter_vector() + shift)
+
+    def under(
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], act: Callable[[], Result]
+    ) -> Result:
+        """Do something with other tensors in place of the network's trainable parameters and buffers.
+
+        Args:
+            parameters: all trainable parameters by name, leaves of a graph.
+            buffers: buffers by name.
+            act: what to do.
+        """
+        own, self.trainable = self.trainable, dict(parameters)
+        tensors = {f"network.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
+        try:
+            result: Result = torch.func.functional_call(_Scope(self.network), tensors, (act,))
+        finally:
+            self.trainable = own
+        return result
 
     @contextmanager
     def at(self, vector: Tensor) -> Iterator[None]:

@@ -16,7 +16,16 @@ from ntkrun.loggers import MLflow
 from ntkrun.refusal import closest
 from ntkrun.targets import check_declared, look_for_modules_in
 
-ALLOWED = ("iterations", "stop.error", "stop.loss", "log_every", "checkpoint_every", "progress", "plots")
+ALLOWED = (
+    "iterations",
+    "stop.error",
+    "stop.loss",
+    "log_every",
+    "checkpoint_every",
+    "progress",
+    "plots",
+    "trainer.compile",
+)
 """Keys that may change on resuming: the length of the run and its output."""
 
 

@@ -21,6 +21,7 @@ from ntkrun.checkpoints import (
     remove_checkpoints,
 )
 from ntkrun.chunks import ChunkedObjective
+from ntkrun.compile_choice import choose
 from ntkrun.config import ConfigError
 from ntkrun.evaluation import Evaluator
 from ntkrun.files import WriteError, remove_leftovers
@@ -233,6 +234,8 @@ def _interrupted(stop: StopRequest, step: int) -> Outcome:
 
 
 def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
+    settings = parts.settings
+    choice = choose(settings.trainer.compile, settings.iterations, parts.objective, parts.points.counts)
     kind = Trainer if present().leads else Follower
     return kind(
         objective=parts.objective,
@@ -253,6 +256,7 @@ def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest,
         keep_best=parts.settings.keep_best and parts.settings.time_windows == 1,
         show_bar=parts.settings.progress,
         should_stop=stop,
+        choice=choice,
         progress=progress,
         earlier=tuple(network.state_dict() for network in parts.earlier),
     )

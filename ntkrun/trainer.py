@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from ntkrun.checkpoints import save_best, save_checkpoint
+from ntkrun.compile_choice import CompileChoice
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.evaluation import Evaluator
 from ntkrun.network import JetNetwork
@@ -24,6 +25,7 @@ from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
 from ntkrun.progress import Progress, Targets
 from ntkrun.records import Records
+from ntkrun.stepper import Stepper
 from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,21 @@ HISTORY = 1024  # steps whose losses may wait for a check
 
 class DivergenceError(RuntimeError):
     """A number that must be finite is not."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of metrics.csv says of the network before its step.
+
+    Attributes:
+        error: relative L2 error, if a solution is known.
+        rate: learning rate.
+        before: the state that the step changes, where it may have to be taken back.
+    """
+
+    error: float | None
+    rate: float
+    before: Mapping[str, Any] | None
 
 
 @dataclass
@@ -51,6 +68,7 @@ class Trainer:
         keep_best: keep the network of the smallest error as best.pt.
         show_bar: show a progress bar where standard error is a terminal.
         should_stop: asked before every step.
+        choice: which steps are compiled.
         earlier: states of the networks of earlier time windows, part of the checkpoint.
     """
 
@@ -72,6 +90,7 @@ class Trainer:
     keep_best: bool
     show_bar: bool
     should_stop: Callable[[], bool]
+    choice: CompileChoice
     progress: Progress = field(default_factory=Progress)
     earlier: tuple[Mapping[str, Any], ...] = ()
 
@@ -92,6 +111,7 @@ class Trainer:
         self._best: dict[str, Any] | None = None
         ended: str | None = None
         with self._bar() as bar:
+            self._stepper = self._make_stepper(bar)
             while ended is None and not (progress.step < self.iterations and self.should_stop()):
                 ended = self._close(bar) if progress.step >= self.iterations else self._step(bar)
             if progress.step or not progress.window:  # else the end of the window before is saved, with its row
@@ -106,33 +126,26 @@ class Trainer:
             plain = self.points.at(step)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(step, self.objective, plain)
-        start = time.perf_counter()
         logged = step % self.log_every == 0 and (step or not progress.window)  # the last window's end has its row
-        # A run that ends here may be resumed with other targets, and then takes this step anew.
-        before = copy.deepcopy(self._weights_state()) if logged and self.targets else None
+        row = self._start_row() if logged else None
+        start, elsewhere = time.perf_counter(), progress.elapsed
         self.point_weights.update(self.objective, plain)
         batch = self.point_weights.apply(self.objective, plain)
-        evaluation, update = self.weighting.evaluate(step, self.objective, batch)
+        request = self.weighting.request(step, self.objective, batch)
+        # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.
+        changed = bool(request.update or request.rule) or self.points.drawn_at == step or self.point_weights.varying
+        evaluation = self._stepper.step(request, batch, self._factor, changed)
+        update = self.weighting.take(request, evaluation)
         self._watch(progress.total_steps, evaluation.losses)
         if update is not None:
             self._updates.append((progress.total_steps, progress.elapsed, update))
-            progress.seconds["weight_updates"] += update.seconds
+            progress.seconds["weight_updates"] += update.seconds or 0.0
             progress.updates += 1
-            start += update.seconds
-        if logged:
-            progress.seconds["training"] += time.perf_counter() - start
-            target = self._log(evaluation.losses, evaluation.weights, bar)
-            if target is not None and before is not None:
-                self.weighting.load_state_dict(before["weighting"])
-                self.point_weights.load_state_dict(before["point_weights"])
-                progress.updates -= update is not None
-                return target
-            start = time.perf_counter()
-        changed = update is not None or self.points.drawn_at == step or self.point_weights.varying
-        self.optimizer.step(
-            evaluation, self._factor(), lambda: self.objective.gradient(batch, evaluation.weights), changed
-        )
-        progress.seconds["training"] += time.perf_counter() - start
+        progress.seconds["training"] += time.perf_counter() - start - (progress.elapsed - elsewhere)
+        if row is not None and (target := self._log(row, evaluation.losses, evaluation.weights, bar)) is not None:
+            self._take_back(row)
+            progress.updates -= update is not None
+            return target
         progress.step += 1
         bar.update()
         if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
@@ -146,8 +159,9 @@ class Trainer:
         plain = self.points.at(progress.step) if not self.points.points else self.points.batch
         batch = self.point_weights.apply(self.objective, plain)
         losses = self.objective.losses(batch)
+        row = self._start_row()
         self._watch(progress.total_steps, losses)
-        self._log(losses, self.weighting.weights, bar)
+        self._log(row, losses, self.weighting.weights, bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
         return ""
@@ -157,10 +171,20 @@ class Trainer:
         if isinstance(self.objective.network, JetNetwork):
             self.objective.network.start_step(self.progress.step)
 
-    def _factor(self) -> float:
-        """The schedule's factor at the present step."""
+    def _factor(self, ahead: int = 0) -> float:
+        """The schedule's factor so many steps after the present one."""
         horizon = self.optimizer.horizon(self.iterations)
-        return self.schedule.factor(min(self.progress.step, horizon), horizon)
+        return self.schedule.factor(min(self.progress.step + ahead, horizon), horizon)
+
+    def _make_stepper(self, bar: tqdm[Any]) -> Stepper:
+        if not self.choice.pays():
+            return Stepper(self.objective, self.optimizer)
+        from ntkrun.compiled import CompiledStepper  # loads much of torch
+
+        def announce(starts: bool) -> None:
+            bar.set_description("compiling" if starts else self._window_name())
+
+        return CompiledStepper(self.objective, self.optimizer, self.progress, self.choice, announce)
 
     def save(self) -> None:
         """Flush the tables, write the best network if there is a new one, and a checkpoint.
@@ -192,9 +216,12 @@ class Trainer:
     def _weights_state(self) -> dict[str, Any]:
         return {"weighting": self.weighting.state_dict(), "point_weights": self.point_weights.state_dict()}
 
+    def _window_name(self) -> str | None:
+        return f"window {self.progress.window + 1} of {self.windows}" if self.windows > 1 else None
+
     def _bar(self) -> tqdm[Any]:
         return tqdm(
-            desc=f"window {self.progress.window + 1} of {self.windows}" if self.windows > 1 else None,
+            desc=self._window_name(),
             total=self.iterations,
             initial=self.progress.step,
             disable=None if self.show_bar else True,
@@ -207,10 +234,17 @@ class Trainer:
         self._history[len(self._unchecked)] = losses
         self._unchecked.append(step)
         if len(self._unchecked) == len(self._history):
-            self._check()
+            self._check_losses()
 
     def _check(self) -> None:
-        """Find the first step since the last check at which something was not finite; write weight updates."""
+        """Find what is not finite of losses and parameters before the coming step; write weight updates."""
+        self._check_losses()
+        for name, parameter in self.objective.network.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise DivergenceError(f"step {self.progress.total_steps}: parameter {name} is not finite")
+
+    def _check_losses(self) -> None:
+        """Find the first step since the last check with a loss that is not finite; write weight updates."""
         names = self.objective.names
         losses = self._history[: len(self._unchecked)].cpu()
         for step, row in zip(self._unchecked, torch.isfinite(losses).tolist(), strict=True):
@@ -221,9 +255,6 @@ class Trainer:
                 bad = [name for name, finite in zip(names, row, strict=True) if not finite]
                 raise DivergenceError(f"step {step}: the loss of term {', '.join(bad)} is not finite")
         self._unchecked.clear()
-        for name, parameter in self.objective.network.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise DivergenceError(f"step {self.progress.total_steps}: parameter {name} is not finite")
 
     def _write_update(self, step: int, elapsed: float, update: WeightUpdate) -> None:
         names = self.objective.names
@@ -240,20 +271,38 @@ class Trainer:
                 log.warning("step %d: term %s is below the floor of the weighting; its weight is capped", step, name)
         self.records.weight_update(step, elapsed, update.seconds, columns)
 
-    def _log(self, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> str | None:
-        """Write a row of metrics.csv; returns the target that is reached, if one is."""
-        self._check()
+    def _start_row(self) -> Row:
+        """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
         progress = self.progress
-        values, factors = losses.tolist(), weights.tolist()
-        total = sum(w * value for w, value in zip(factors, values, strict=True))
+        self._check()
         with progress.phase("evaluation"):
             error = self.evaluator.error()
         if error is not None and progress.saw_error(error) and self.keep_best:
             network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
             self._best = {"step": progress.total_steps, "error": error, "network": network}
-        rate = self.optimizer.rate(self._factor())
+        # A run that ends here may be resumed with other targets, and then takes this step anew.
+        before = None
+        if self.targets and progress.step < self.iterations:
+            moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+            before = copy.deepcopy({**moving, **self._weights_state()})
+        return Row(error, self.optimizer.rate(self._factor()), before)
+
+    def _take_back(self, row: Row) -> None:
+        """Undo the step that a row belongs to."""
+        assert row.before is not None
+        self.objective.network.load_state_dict(row.before["network"])
+        self.optimizer.load_state_dict(row.before["optimizer"])
+        self.weighting.load_state_dict(row.before["weighting"])
+        self.point_weights.load_state_dict(row.before["point_weights"])
+
+    def _log(self, row: Row, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> str | None:
+        """Write a row of metrics.csv; returns the target that is reached, if one is."""
+        self._check_losses()
+        progress, error = self.progress, row.error
+        values, factors = losses.tolist(), weights.tolist()
+        total = sum(w * value for w, value in zip(factors, values, strict=True))
         least = self.point_weights.least()
-        self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, rate, least)
+        self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, row.rate, least)
         shown = {"loss": f"{total:.2e}"}
         if error is not None:
             shown["rel_l2"] = f"{error:.2e}"

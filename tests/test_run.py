@@ -153,7 +153,7 @@ def test_summary(case: Case) -> None:
             "best_step": metrics["step"][error.idxmin()],
         }
     )
-    phases = {"training", "weight_updates", "diagnostics", "evaluation", "saving"}
+    phases = {"compilation", "training", "weight_updates", "diagnostics", "evaluation", "saving"}
     assert set(summary["seconds"]) == {*phases, "total"}
     assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][phase] for phase in phases))
     assert set(summary["versions"]) == {"ntkrun", "python", "torch", "numpy", "hydra-core", "omegaconf"}

@@ -1,6 +1,6 @@
 """Optimisers and learning rate schedules."""
 
-from ntkrun.optimizer.base import Optimizer, Reevaluate, TorchOptimizer
+from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, TorchOptimizer
 from ntkrun.optimizer.first_order import SOAP, Adam, AdamW, GradientDescent
 from ntkrun.optimizer.lbfgs import LBFGS, AdamLBFGS
 from ntkrun.optimizer.schedule import Constant, Cosine, Exponential, Schedule
@@ -15,6 +15,7 @@ __all__ = [
     "Cosine",
     "Exponential",
     "GradientDescent",
+    "GraphUpdate",
     "Optimizer",
     "Reevaluate",
     "Schedule",

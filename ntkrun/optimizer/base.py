@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,31 @@ from ntkrun.objective import Evaluation
 
 Reevaluate = Callable[[], Evaluation]
 """Evaluates the loss of the present step again, with the same weights and points, at the present parameters."""
+
+
+class GraphUpdate(Protocol):
+    """An update made of tensor operations alone, to become part of a compiled step."""
+
+    def rate(self, factor: float) -> float:
+        """The learning rate in use under the schedule's ``factor``."""
+
+    def tensors(self) -> list[Tensor]:
+        """What the update reads and changes besides the parameters."""
+
+    def numbers(self, rate: float, ahead: int) -> tuple[float, ...]:
+        """What changes from step to step otherwise, for the step that comes ``ahead`` steps after the coming one."""
+
+    def update(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], tensors: Sequence[Tensor], numbers: Tensor
+    ) -> None:
+        """Change parameters and ``tensors`` in place.
+
+        Args:
+            parameters: the trainable parameters in the network's order.
+            gradients: of these.
+            tensors: as ``tensors`` gives them.
+            numbers: as ``numbers`` gives them, as one tensor.
+        """
 
 
 @dataclass(kw_only=True, eq=False)
@@ -42,6 +67,14 @@ class Optimizer(ABC):
     def rate(self, factor: float) -> float:
         """The learning rate in use under the schedule's ``factor``."""
         return self.learning_rate * factor
+
+    def graph_update(self) -> GraphUpdate | None:
+        """The update of the coming step in a form that can be compiled, where there is one."""
+        return None
+
+    def took_step(self) -> None:
+        """Take note of a step that its ``graph_update`` has made in a compiled graph."""
+        raise NotImplementedError
 
     @abstractmethod
     def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:

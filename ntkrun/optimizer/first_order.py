@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ntkrun.checked import Fraction, NonNegative, Positive
 from ntkrun.objective import Evaluation
-from ntkrun.optimizer.base import Reevaluate, TorchOptimizer
+from ntkrun.optimizer.base import GraphUpdate, Reevaluate, TorchOptimizer
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of the moments of Adam
 
 
 class FirstOrder(TorchOptimizer):
@@ -30,6 +35,27 @@ class GradientDescent(FirstOrder):
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=self.learning_rate)
 
+    def graph_update(self) -> GraphUpdate:
+        return self
+
+    def took_step(self) -> None:
+        pass
+
+    def tensors(self) -> list[Tensor]:
+        """Nothing: gradient descent has no state."""
+        return []
+
+    def numbers(self, rate: float, ahead: int) -> tuple[float, ...]:
+        """The learning rate."""
+        return (rate,)
+
+    def update(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], tensors: Sequence[Tensor], numbers: Tensor
+    ) -> None:
+        """See ``GraphUpdate``."""
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.sub_(numbers[0] * gradient)
+
 
 @dataclass(kw_only=True, eq=False)
 class Adam(FirstOrder):
@@ -49,6 +75,68 @@ class Adam(FirstOrder):
         betas = (self.beta1, self.beta2)
         return torch.optim.Adam(parameters, lr=self.learning_rate, betas=betas, eps=self.epsilon, fused=True)
 
+    def start(self, network: nn.Module) -> None:
+        super().start(network)
+        # torch makes these at its first step; compiled steps need them before.
+        for p in self._parameters.values():
+            step = torch.zeros((), dtype=torch.float32, device=p.device)
+            moments = {name: torch.zeros_like(p, requires_grad=False) for name in MOMENTS}
+            self._torch.state[p] = {"step": step, **moments}
+        self._uncounted = 0
+
+    def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:
+        self._count()
+        super().step(evaluation, factor, reevaluate, changed)
+
+    def graph_update(self) -> GraphUpdate:
+        return self
+
+    def took_step(self) -> None:
+        self._uncounted += 1
+
+    def tensors(self) -> list[Tensor]:
+        """First moments of the gradients of all parameters, then second moments."""
+        return [self._torch.state[p][name] for name in MOMENTS for p in self._parameters.values()]
+
+    def numbers(self, rate: float, ahead: int) -> tuple[float, ...]:
+        """The length of a step, the factor of the root of the second moment, and the weight decay."""
+        self._count()
+        steps = float(self._torch.state[next(iter(self._parameters.values()))]["step"]) + 1 + ahead
+        corrections = [-math.expm1(steps * math.log(beta)) if beta else 1.0 for beta in (self.beta1, self.beta2)]
+        return rate / corrections[0], 1 / math.sqrt(corrections[1]), 1 - rate * self.decay
+
+    def update(
+        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], tensors: Sequence[Tensor], numbers: Tensor
+    ) -> None:
+        """See ``GraphUpdate``."""
+        means, squares = tensors[: len(parameters)], tensors[len(parameters) :]
+        for parameter, gradient, mean, square in zip(parameters, gradients, means, squares, strict=True):
+            mean.lerp_(gradient, 1 - self.beta1)
+            square.mul_(self.beta2).add_((1 - self.beta2) * gradient * gradient)
+            if self.decay:
+                parameter.mul_(numbers[2])
+            parameter.sub_(numbers[0] * mean / (square.sqrt() * numbers[1] + self.epsilon))
+
+    def state_dict(self) -> dict[str, Any]:
+        self._count()
+        return super().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._uncounted = 0
+
+    @property
+    def decay(self) -> float:
+        """Weight decay per step and learning rate."""
+        return 0.0
+
+    def _count(self) -> None:
+        """Tell torch's optimiser of the steps that compiled graphs have made."""
+        if self._uncounted:
+            for p in self._parameters.values():
+                self._torch.state[p]["step"] += self._uncounted
+        self._uncounted = 0
+
 
 @dataclass(kw_only=True, eq=False)
 class AdamW(Adam):
@@ -59,6 +147,10 @@ class AdamW(Adam):
     """
 
     weight_decay: NonNegative[float] = 1e-4
+
+    @property
+    def decay(self) -> float:
+        return self.weight_decay
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

@@ -12,7 +12,7 @@ from torch import nn
 
 from ntkrun.checked import Fraction, Positive
 from ntkrun.objective import Evaluation
-from ntkrun.optimizer.base import Optimizer, Reevaluate, TorchOptimizer
+from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, TorchOptimizer
 from ntkrun.optimizer.first_order import Adam
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,13 @@ class AdamLBFGS(Optimizer):
 
     def rate(self, factor: float) -> float:
         return self._active.rate(factor)
+
+    def graph_update(self) -> GraphUpdate | None:
+        return self._active.graph_update()
+
+    def took_step(self) -> None:
+        self._active.took_step()
+        self._steps += 1
 
     def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:
         if self._steps == self.switch_at:

@@ -1,6 +1,6 @@
 """How the loss terms are weighted."""
 
-from ntkrun.weights.base import Unweighted, Weighting, WeightUpdate
+from ntkrun.weights.base import Request, Unweighted, Weighting, WeightUpdate
 from ntkrun.weights.exact import Exact
 from ntkrun.weights.fixed import Fixed
 from ntkrun.weights.gradient_norm import GradientNorm
@@ -16,6 +16,7 @@ __all__ = [
     "GradientNorm",
     "NTKWeighting",
     "ReLoBRaLo",
+    "Request",
     "Sketched",
     "SoftAdapt",
     "Uncertainty",

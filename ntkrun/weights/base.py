@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,15 +20,66 @@ class WeightUpdate:
 
     Attributes:
         weights: the weights from now on, ``[n]``.
-        seconds: cost of the update.
+        seconds: cost of the update; ``None`` where it is part of a compiled step.
         columns: further columns of the weight log by name, ``[n]`` each (``trace``, ``standard_error``).
         capped: which terms' weights were capped, ``[n]``; ``None`` where nothing caps them.
     """
 
     weights: Tensor
-    seconds: float
+    seconds: float | None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     capped: Tensor | None = None
+
+
+Rule = Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
+"""``rule(signal, state)``: from traces or losses, ``[n]``, and tensors of the weighting's own to the weights of this
+step, ``[n]``, and further tensors. It is compiled into the step, so it is made of tensor operations alone, and whatever
+changes from step to step is in ``state``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a weighting asks of the gradient's pass in one step.
+
+    Attributes:
+        weights: of this step, where they are known before the pass.
+        signal: what the weights are made from otherwise: the ``losses`` or the kernel ``traces`` of the pass.
+        rule: how. The same function in every step, so that one compiled step serves all.
+        state: what the rule reads.
+        evaluation: the pass itself, where the weighting has made it already.
+        update: of the weights, where it was made before the pass.
+        every: a request of this kind is made in one of so many steps.
+    """
+
+    weights: Tensor
+    signal: Literal["losses", "traces"] | None = None
+    rule: Rule | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    update: WeightUpdate | None = None
+    every: int = 1
+
+    def evaluate(self, objective: Objective, batch: Batch) -> Evaluation:
+        """Make the pass: the weighted gradient and what came with it."""
+        if self.evaluation is not None:
+            return self.evaluation
+        rule = self.rule
+        if rule is None:
+            return objective.gradient(batch, self.weights)
+        given: dict[str, Tensor] = {}
+
+        def weigh(signal: Tensor) -> Tensor:
+            weights, further = rule(signal, self.state)
+            given.update(further)
+            return weights
+
+        evaluation = objective.fused(batch, weigh) if self.signal == "traces" else objective.gradient(batch, weigh)
+        return replace(evaluation, state=given)
+
+
+def flags(like: Tensor) -> dict[bool, Tensor]:
+    """The two truth values as tensors on the device of ``like``, for a ``Rule`` that acts at some steps only."""
+    return {value: torch.tensor(value, device=like.device) for value in (False, True)}
 
 
 class Weighting(ABC):
@@ -52,9 +103,19 @@ class Weighting(ABC):
         """Names of the further per-term columns that updates bring."""
         return ()
 
-    @abstractmethod
+    def request(self, step: int, objective: Objective, batch: Batch) -> Request:
+        """What the gradient's pass of this step shall do; asked once per step."""
+        return Request(self.weights)
+
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        """Take note of the pass that was asked for; returns the update of the weights if one was made."""
+        return request.update
+
     def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
         """The weighted gradient at this step, and the update of the weights if one was due."""
+        request = self.request(step, objective, batch)
+        evaluation = request.evaluate(objective, batch)
+        return evaluation, self.take(request, evaluation)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors and plain values."""
@@ -67,6 +128,3 @@ class Weighting(ABC):
 
 class Unweighted(Weighting):
     """All weights 1."""
-
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
-        return objective.gradient(batch, self.weights), None

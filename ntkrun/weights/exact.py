@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import WeightUpdate
+from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 
 
@@ -21,22 +19,21 @@ class Exact(NTKWeighting):
     take a pass of their own.
     """
 
-    def update(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate]:
-        rows = self.rows(objective, batch)
-        if self.points != "training":
-            start = time.perf_counter()
-            traces = objective.traces(self.kernel_batch(batch)) * self.scale(objective, batch)
-            floored = self.absorb(traces, rows)
-            seconds = time.perf_counter() - start
-            update = WeightUpdate(self.weights, seconds, {"trace": traces}, floored)
-            return objective.gradient(batch, self.weights), update
-        floored = rows
+    def update(self, step: int, objective: Objective, batch: Batch) -> Request:
+        if self.points == "training":
+            state = self.rule_state(self.rows(objective, batch))
+            return Request(self.weights, "traces", self.rule, state, every=self.update_every)
+        start = time.perf_counter()
+        traces = objective.traces(self.kernel_batch(batch)) * self.scale(objective, batch)
+        floored = self.absorb(traces, self.rows(objective, batch))
+        update = WeightUpdate(self.weights, time.perf_counter() - start, {"trace": traces}, floored)
+        return Request(self.weights, update=update)
 
-        def weigh(traces: Tensor) -> Tensor:
-            nonlocal floored
-            floored = self.absorb(traces, rows)
-            return self.weights
-
-        evaluation = objective.fused(batch, weigh)
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        if request.rule is None:
+            return request.update
+        self.weights = evaluation.weights
+        self.updates += 1
         assert evaluation.traces is not None
-        return evaluation, WeightUpdate(self.weights, evaluation.weigh_seconds, {"trace": evaluation.traces}, floored)
+        columns = {"trace": evaluation.traces}
+        return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])

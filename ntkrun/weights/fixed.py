@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ntkrun.checked import NonNegative
-from ntkrun.groups import Batch
-from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import Weighting, WeightUpdate
+from ntkrun.objective import Objective
+from ntkrun.weights.base import Weighting
 
 
 @dataclass(kw_only=True, eq=False)
@@ -28,6 +27,3 @@ class Fixed(Weighting):
         if unknown:
             raise ValueError(f"values names {', '.join(unknown)}; the loss terms are {', '.join(objective.names)}")
         self.weights = self.weights.new_tensor([values.get(name, 1.0) for name in objective.names])
-
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
-        return objective.gradient(batch, self.weights), None

@@ -14,7 +14,7 @@ from torch import Tensor
 from ntkrun.checked import Fraction, Positive
 from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import Weighting, WeightUpdate
+from ntkrun.weights.base import Request, Weighting, WeightUpdate
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,9 +56,9 @@ class GradientNorm(Weighting):
             raise ValueError(f"reference={self.reference}; the loss terms are {', '.join(objective.names)}")
         self.updates = 0
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+    def request(self, step: int, objective: Objective, batch: Batch) -> Request:
         if step % self.update_every:
-            return objective.gradient(batch, self.weights), None
+            return Request(self.weights)
         start = time.perf_counter()
         losses, gradients = objective.term_gradients(batch)
         new, capped, columns = self.target(gradients, self.weights, objective.names)
@@ -67,7 +67,8 @@ class GradientNorm(Weighting):
         # One of the n passes is the one that every step takes.
         seconds = (time.perf_counter() - start) * (1 - 1 / len(losses))
         gradient = objective.layout.unflatten(self.weights @ gradients)
-        return Evaluation(losses, self.weights, gradient), WeightUpdate(self.weights, seconds, columns, capped)
+        evaluation = Evaluation(losses, self.weights, gradient)
+        return Request(self.weights, evaluation=evaluation, update=WeightUpdate(self.weights, seconds, columns, capped))
 
     def target(
         self, gradients: Tensor, weights: Tensor, names: tuple[str, ...]

@@ -14,8 +14,8 @@ from torch import Tensor
 from ntkrun.checked import Fraction, NonNegative, Positive
 from ntkrun.geometry import Sampler, mix_seed
 from ntkrun.groups import Batch
-from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import Weighting, WeightUpdate
+from ntkrun.objective import Objective
+from ntkrun.weights.base import Request, Weighting
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,6 +53,7 @@ class NTKWeighting(Weighting):
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
         self.updates = 0
+        self.constants: dict[float | tuple[int, ...], Tensor] = {}
         if self.points != "training":
             self._own_batch = objective.batch(
                 {
@@ -63,14 +64,12 @@ class NTKWeighting(Weighting):
                 }
             )
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
-        if not self.due(step):
-            return objective.gradient(batch, self.weights), None
-        return self.update(step, objective, batch)
+    def request(self, step: int, objective: Objective, batch: Batch) -> Request:
+        return self.update(step, objective, batch) if self.due(step) else Request(self.weights)
 
     @abstractmethod
-    def update(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate]:
-        """Update the weights and evaluate the gradient under them."""
+    def update(self, step: int, objective: Objective, batch: Batch) -> Request:
+        """Update the weights, or ask for a pass that does."""
 
     def kernel_batch(self, batch: Batch) -> Batch:
         """The points at which kernels are taken."""
@@ -78,12 +77,17 @@ class NTKWeighting(Weighting):
 
     def scale(self, objective: Objective, batch: Batch) -> Tensor:
         """Training rows per kernel row of every term, ``[n]``."""
-        kernel_rows = self.weights.new_tensor(objective.row_counts(self.kernel_batch(batch)))
-        return self.rows(objective, batch) / kernel_rows
+        return self.rows(objective, batch) / self.rows(objective, self.kernel_batch(batch))
 
     def rows(self, objective: Objective, batch: Batch) -> Tensor:
         """N_i of every term, ``[n]``."""
-        return self.weights.new_tensor(objective.row_counts(batch))
+        return self._constant(objective.row_counts(batch))
+
+    def _constant(self, value: float | tuple[int, ...]) -> Tensor:
+        """A tensor of the weights' kind, made once: on a device, making one waits for a copy."""
+        if value not in self.constants:
+            self.constants[value] = self.weights.new_tensor(value)
+        return self.constants[value]
 
     def target(self, traces: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The weights that belong to traces, by tensor operations alone.
@@ -102,12 +106,22 @@ class NTKWeighting(Weighting):
         total = t.sum() if self.total == "sum" else t.mean()
         return total / t, floored
 
+    def rule(self, traces: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The weights of an update, smoothed, and which terms hit the floor; a ``Rule`` on ``rule_state``."""
+        new, floored = self.target(traces, state["rows"])
+        kept = state["smoothing"]
+        return torch.where(kept > 0, kept * state["weights"] + (1 - kept) * new, new), {"floored": floored}
+
+    def rule_state(self, rows: Tensor) -> dict[str, Tensor]:
+        """What ``rule`` reads: the weights so far, how much of them is kept, and N_i of every term."""
+        smoothing = self._constant(self.smoothing if self.updates else 0.0)
+        return {"weights": self.weights, "smoothing": smoothing, "rows": rows}
+
     def absorb(self, traces: Tensor, rows: Tensor) -> Tensor:
         """Make the weights of this update current, smoothed; returns which terms hit the floor."""
-        new, floored = self.target(traces, rows)
-        self.weights = self.smoothing * self.weights + (1 - self.smoothing) * new if self.updates else new
+        self.weights, further = self.rule(traces, self.rule_state(rows))
         self.updates += 1
-        return floored
+        return further["floored"]
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "updates": self.updates}

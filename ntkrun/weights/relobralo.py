@@ -14,7 +14,7 @@ from ntkrun.checked import Positive
 from ntkrun.geometry import mix_seed
 from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import Weighting, WeightUpdate
+from ntkrun.weights.base import Request, Weighting, WeightUpdate, flags
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,31 +44,32 @@ class ReLoBRaLo(Weighting):
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 4))
         self.first = torch.full_like(self.weights, torch.nan)
         self.previous = self.first
+        self._flags = flags(self.weights)
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+    def request(self, step: int, objective: Objective, batch: Batch) -> Request:
         # Drawn on the processor, so that nothing waits for a device.
-        rho = float(torch.rand((), generator=self.generator) < self.expected_rho)
+        rho = bool(torch.rand((), generator=self.generator) < self.expected_rho)
+        state = {
+            "weights": self.weights,
+            "first": self.first,
+            "previous": self.previous,
+            "begun": self._flags[step > 0],
+            "rho": self._flags[rho],
+        }
+        return Request(self.weights, "losses", self.rule, state)
 
-        def weigh(losses: Tensor) -> Tensor:
-            if step:
-                self.weights = self.target(losses, rho)
-            else:
-                self.first = losses
-            self.previous = losses
-            return self.weights
+    def rule(self, losses: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The weights that follow upon the present ones, a ``Rule``; at the first step these stay."""
+        first = torch.where(state["begun"], state["first"], losses)
+        past = torch.where(state["rho"], state["weights"], self._balance(losses, first))
+        new = self.alpha * past + (1 - self.alpha) * self._balance(losses, state["previous"])
+        return torch.where(state["begun"], new, state["weights"]), {"first": first, "previous": losses}
 
-        evaluation = objective.gradient(batch, weigh)
-        return evaluation, WeightUpdate(self.weights, evaluation.weigh_seconds) if step else None
-
-    def target(self, losses: Tensor, rho: float) -> Tensor:
-        """The weights that follow upon the present ones.
-
-        Args:
-            losses: L_i(t), ``[n]``.
-            rho: the draw, 0 or 1.
-        """
-        past = rho * self.weights + (1 - rho) * self._balance(losses, self.first)
-        return self.alpha * past + (1 - self.alpha) * self._balance(losses, self.previous)
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        self.weights = evaluation.weights
+        self.first, self.previous = evaluation.state["first"], evaluation.state["previous"]
+        begun = request.state["begun"] is self._flags[True]
+        return WeightUpdate(self.weights, evaluation.weigh_seconds) if begun else None
 
     def _balance(self, losses: Tensor, earlier: Tensor) -> Tensor:
         limits = torch.finfo(losses.dtype)

@@ -16,8 +16,8 @@ from ntkrun.geometry import mix_seed
 from ntkrun.groups import Batch
 from ntkrun.ntk.differences import Difference
 from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
-from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import WeightUpdate
+from ntkrun.objective import Objective
+from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Sketched(NTKWeighting):
             columns += ["exact_trace", "exact_weight"]
         return tuple(columns)
 
-    def update(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate]:
+    def update(self, step: int, objective: Objective, batch: Batch) -> Request:
         start = time.perf_counter()
         points = self.kernel_batch(batch)
         traces, errors, deltas = self._estimate(step, objective, points)
@@ -91,7 +91,7 @@ class Sketched(NTKWeighting):
         if self.compare_exact:
             exact = objective.traces(points) * scale
             columns |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
-        return objective.gradient(batch, self.weights), WeightUpdate(self.weights, seconds, columns, floored)
+        return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored))
 
     def _estimate(self, step: int, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Traces, their standard errors and the difference steps, ``[n]`` each."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ntkrun.checked import Positive
 from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import Weighting, WeightUpdate
+from ntkrun.weights.base import Request, Weighting, WeightUpdate, flags
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,25 +44,33 @@ class SoftAdapt(Weighting):
         super().start(objective, seed)
         self.previous = torch.full_like(self.weights, torch.nan)
         self.sums = torch.zeros_like(self.weights)
+        self._flags = flags(self.weights)
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
+    def request(self, step: int, objective: Objective, batch: Batch) -> Request:
         due = step % self.update_every == 0
-        columns = {}
+        state = {
+            "weights": self.weights,
+            "previous": self.previous,
+            "sums": self.sums,
+            "due": self._flags[due],
+            "known": self._flags[due and step > 0],
+        }
+        return Request(self.weights, "losses", self.rule, state)
 
-        def weigh(losses: Tensor) -> Tensor:
-            self.sums = self.sums + losses
-            if due and step:
-                rates = (losses - self.previous) / self.update_every
-                self.weights = self.target(rates, self.sums / self.update_every)
-                columns["rate"] = rates
-            if due:
-                self.previous, self.sums = losses, torch.zeros_like(losses)
-            return self.weights
+    def rule(self, losses: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The weights of a step, a ``Rule``: others than before where an update is due and rates are known."""
+        sums = state["sums"] + losses
+        rates = (losses - state["previous"]) / self.update_every
+        weights = torch.where(state["known"], self.target(rates, sums / self.update_every), state["weights"])
+        previous = torch.where(state["due"], losses, state["previous"])
+        return weights, {"rate": rates, "previous": previous, "sums": torch.where(state["due"], 0.0, sums)}
 
-        evaluation = objective.gradient(batch, weigh)
-        if not columns:
-            return evaluation, None
-        return evaluation, WeightUpdate(self.weights, evaluation.weigh_seconds, columns)
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        self.weights = evaluation.weights
+        self.previous, self.sums = evaluation.state["previous"], evaluation.state["sums"]
+        if request.state["known"] is not self._flags[True]:
+            return None
+        return WeightUpdate(self.weights, evaluation.weigh_seconds, {"rate": evaluation.state["rate"]})
 
     def target(self, rates: Tensor, means: Tensor) -> Tensor:
         """The weights that belong to rates and mean losses, ``[n]`` each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,9 @@ from torch import Tensor
 from ntkrun.checked import Positive
 from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
-from ntkrun.weights.base import Weighting, WeightUpdate
+from ntkrun.weights.base import Request, Weighting, WeightUpdate
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,34 +36,33 @@ class Uncertainty(Weighting):
 
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
-        self.log_variances = torch.zeros_like(self.weights)
-        self.optimizer = torch.optim.Adam([self.log_variances], lr=self.learning_rate, fused=True)
-        self.weights = self._factors()
+        self.weights = 0.5 * self.weights
+        zeros = torch.zeros_like(self.weights)
+        self.adam = {"log_variances": zeros, "mean": zeros, "square": zeros, "steps": zeros[:1]}
 
-    def evaluate(self, step: int, objective: Objective, batch: Batch) -> tuple[Evaluation, WeightUpdate | None]:
-        weights = self.weights
+    def request(self, step: int, objective: Objective, batch: Batch) -> Request:
+        return Request(self.weights, "losses", self.rule, {"weights": self.weights, **self.adam})
 
-        def weigh(losses: Tensor) -> Tensor:
-            self.log_variances.grad = 0.5 - weights * losses
-            self.optimizer.step()
-            self.weights = self._factors()  # of the next step
-            return weights
+    def rule(self, losses: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The weights of this step as they are, and a step of Adam for those of the next; a ``Rule``."""
+        gradient = 0.5 - state["weights"] * losses
+        steps = state["steps"] + 1
+        mean = BETA1 * state["mean"] + (1 - BETA1) * gradient
+        square = BETA2 * state["square"] + (1 - BETA2) * gradient.square()
+        root = (square / -torch.expm1(steps * math.log(BETA2))).sqrt()
+        change = mean / -torch.expm1(steps * math.log(BETA1)) / (root + EPSILON)
+        variances = state["log_variances"] - self.learning_rate * change
+        adam = {"log_variances": variances, "mean": mean, "square": square, "steps": steps}
+        return state["weights"], {**adam, "next": 0.5 * torch.exp(-variances)}
 
-        evaluation = objective.gradient(batch, weigh)
-        return evaluation, WeightUpdate(weights, evaluation.weigh_seconds)
-
-    def _factors(self) -> Tensor:
-        return 0.5 * torch.exp(-self.log_variances)
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        self.adam = {name: evaluation.state[name] for name in self.adam}
+        self.weights = evaluation.state["next"]
+        return WeightUpdate(evaluation.weights, evaluation.weigh_seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            **super().state_dict(),
-            "log_variances": self.log_variances.clone(),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-        }
+        return {**super().state_dict(), "adam": dict(self.adam)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.log_variances.copy_(state["log_variances"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate
+        self.adam = {name: state["adam"][name].to(own) for name, own in self.adam.items()}

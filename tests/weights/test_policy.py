@@ -19,6 +19,7 @@ ROWS = torch.tensor([30.0, 1.0, 4.0], dtype=torch.float64)
 def started(weighting: NTKWeighting, terms: int = 3) -> NTKWeighting:
     weighting.weights = torch.ones(terms, dtype=torch.float64)
     weighting.updates = 0
+    weighting.constants = {}
     return weighting
 
 
