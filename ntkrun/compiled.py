@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ntkrun.compile_choice import CompileChoice
 from ntkrun.geometry import Sampler
 from ntkrun.groups import Batch
+from ntkrun.network import JetNetwork
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.optimizer import GraphUpdate, Optimizer
 from ntkrun.progress import Progress
@@ -116,7 +118,7 @@ class CompiledStepper(Stepper):
         self._progress = progress
         self._choice = choice
         self._announce = announce
-        self._programs: dict[Signature, Program] = {}
+        self.programs: dict[Signature, Program] = {}
         self._numbers = Numbers(objective.like)
         self._failed = False
 
@@ -143,17 +145,17 @@ class CompiledStepper(Stepper):
         if request.signal == "traces" and self.objective.route != "structured":
             return None
         signature = Signature.of(request, batch, update is not None)
-        if signature not in self._programs:
+        if signature not in self.programs:
             self._announce(True)
             with self._progress.phase("compilation"):
                 try:
-                    self._programs[signature] = Program(self.objective, request, batch, update)
+                    self.programs[signature] = Program(self.objective, request, batch, update)
                 except Exception as error:  # whatever the compiler stumbles over, eager steps do without it
                     self._failed = True
                     reason = str(error).strip().splitlines() or [type(error).__name__]
                     log.warning("steps are not compiled: %s", reason[0])
             self._announce(False)
-        return self._programs.get(signature)
+        return self.programs.get(signature)
 
 
 class Program:
@@ -176,12 +178,12 @@ class Program:
         self._parameters = [p.detach() for p in objective.trainable.values()]
         self._buffers = dict(objective.network.named_buffers())
         self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
-        trial = self._trial(request, batch)
         step = self._function(request, batch)
         with torch.no_grad():
-            traced = make_fx(step, tracing_mode="real")(*_copies(trial))
+            with _tracing(objective.network):
+                traced = make_fx(step, tracing_mode="real")(*_copies(self._trial(request, batch, 0)))
             self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options=_options(objective.like))
-            self._compare(step, trial)
+            self._compare(step, self._trial(request, batch, 1))
 
     def __call__(self, request: Request, batch: Batch, numbers: Tensor | None = None) -> Evaluation:
         """Make the step: the evaluation, without a gradient where the parameters have been moved."""
@@ -238,20 +240,22 @@ class Program:
         gradient = dict(zip(self._names, outputs, strict=True)) if self._update is None else {}
         return Evaluation(losses, weights, gradient, traces, None, state)
 
-    def _trial(self, request: Request, batch: Batch) -> list[Tensor]:
-        """Inputs of a step that differ in everything from those of the first one."""
+    def _trial(self, request: Request, batch: Batch, k: int) -> list[Tensor]:
+        """Inputs of a step; those of different ``k`` differ in everything that steps may differ in."""
         objective = self._objective
         counts = dict(zip(objective.names, objective.point_counts(batch), strict=True))
         points = {
-            term.name: Sampler(term.region, counts[term.name], "uniform", TRIAL + i).draw().to(objective.like)
+            term.name: Sampler(term.region, counts[term.name], "uniform", TRIAL + 100 * k + i).draw().to(objective.like)
             for i, term in enumerate(objective.terms)
         }
         other = tuple(
             replace(group, scales=known.scales and tuple(0.5 * s + 0.5 for s in known.scales))
             for group, known in zip(objective.batch(points), batch, strict=True)
         )
-        weights = torch.linspace(0.5, 2, len(objective.names)).to(objective.like)
-        state = {name: 1.25 * value if value.is_floating_point() else value for name, value in request.state.items()}
+        weights = torch.linspace(0.5, 2 + k, len(objective.names)).to(objective.like)
+        state = {
+            name: (1.25 + k) * value if value.is_floating_point() else value for name, value in request.state.items()
+        }
         numbers = None
         if self._update is not None:
             numbers = torch.tensor(self._update.numbers(self._update.rate(1.0), 0)).to(objective.like)
@@ -260,9 +264,9 @@ class Program:
         kept = moved + len(self._buffers)
         tensors = 0 if self._update is None else len(self._update.tensors())
         return [
-            *(1.01 * p for p in inputs[:moved]),
+            *((1.01 + 0.01 * k) * p for p in inputs[:moved]),
             *inputs[moved:kept],
-            *(torch.full_like(t, 0.5) for t in inputs[kept : kept + tensors]),
+            *(torch.full_like(t, 0.5 + 0.1 * k) for t in inputs[kept : kept + tensors]),
             *inputs[kept + tensors :],
         ]
 
@@ -278,6 +282,25 @@ class Program:
         for a, b in zip(compiled, expected, strict=True):
             if not _close(a, b):
                 raise CompileError("a compiled step differs from its operations; does it depend on more than tensors?")
+
+
+@contextmanager
+def _tracing(network: nn.Module) -> Iterator[None]:
+    """Tell a network that it is traced.
+
+    Raises:
+        CompileError: what it draws for a step would be the same in all.
+    """
+    networks = [each for each in network.modules() if isinstance(each, JetNetwork)]
+    if networks and not networks[0].traceable():
+        raise CompileError(f"what {type(networks[0]).__name__} draws in start_step is not read from buffers")
+    for each in networks:
+        each.traced = True
+    try:
+        yield
+    finally:
+        for each in networks:
+            each.traced = False
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

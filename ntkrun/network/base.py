@@ -20,9 +20,11 @@ class JetNetwork(nn.Module):
 
     Attributes:
         periodic: whether the outputs are periodic by construction wherever the problem is.
+        traced: set while a pass is traced to be compiled for all steps.
     """
 
     periodic: bool = False
+    traced: bool = False
 
     @abstractmethod
     def forward(self, jet: Jet) -> Jet:
@@ -35,6 +37,10 @@ class JetNetwork(nn.Module):
         The draw depends on the step and on nothing that happened before, so that a resumed run repeats it.
         """
         return
+
+    def traceable(self) -> bool:
+        """Whether a traced pass serves all steps: what ``start_step`` draws must be read from buffers then."""
+        return type(self).start_step is JetNetwork.start_step
 
 
 class Linear(nn.Module):

@@ -42,6 +42,9 @@ class ConstrainedJets(JetNetwork):
     def start_step(self, step: int) -> None:
         self.network.start_step(step)
 
+    def traceable(self) -> bool:
+        return self.network.traceable()
+
     def forward(self, jet: Jet) -> Jet:
         outputs: Jet = self.network(jet)
         return Jet.cat(_fields(self._pde, jet, outputs, outputs.streams.shape[-1], lambda jet, i: jet.column(i)))

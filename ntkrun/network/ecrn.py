@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from ntkrun.checked import Few, Positive
 from ntkrun.geometry import Box, mix_seed
@@ -44,6 +45,8 @@ class ECRN(JetNetwork):
         factors: what each branch is multiplied by in training mode in the present step, 0 where it is dropped.
     """
 
+    drawn: Tensor
+
     def __init__(
         self,
         features: Positive[int] = 32,
@@ -74,6 +77,7 @@ class ECRN(JetNetwork):
         self.last = Linear(width, outputs, initialization, generator)
         self.survival = [1 - (layer + 1) / depth * (1 - survival) for layer in range(depth)]
         self.factors = [1.0] * depth
+        self.register_buffer("drawn", torch.ones(depth), persistent=False)  # the factors, for traced passes
         self._seed = int(torch.randint(2**62, (), device="cpu", generator=generator))
 
     def start_step(self, step: int) -> None:
@@ -81,12 +85,19 @@ class ECRN(JetNetwork):
         generator = torch.Generator().manual_seed(mix_seed(self._seed, step))
         draws = torch.rand(len(self.survival), generator=generator, dtype=torch.float64).tolist()
         self.factors = [1 / p if draw < p else 0.0 for p, draw in zip(self.survival, draws, strict=True)]
+        self.drawn.copy_(torch.tensor(self.factors, dtype=torch.float64))
+
+    def traceable(self) -> bool:
+        return True
 
     def forward(self, jet: Jet) -> Jet:
         jet = self.features(self.inputs(jet))
         factors = self.factors if self.training else [1.0] * len(self.factors)
-        for layer, alpha, factor in zip(self.layers, self.alphas, factors, strict=True):
-            if factor:
+        for k, (layer, alpha, factor) in enumerate(zip(self.layers, self.alphas, factors, strict=True)):
+            if self.traced and self.training and self.survival[-1] < 1:
+                branch = layer(jet).map(self.activation).gain(alpha)
+                jet = jet + replace(branch, streams=branch.streams * self.drawn[k])
+            elif factor:
                 branch = layer(jet).map(self.activation).gain(alpha)
                 jet = jet + (branch if factor == 1 else factor * branch)
         result: Jet = self.last(jet)
