@@ -22,6 +22,7 @@ from ntkrun.compile_choice import CompileChoice
 from ntkrun.geometry import Sampler
 from ntkrun.groups import Batch
 from ntkrun.network import JetNetwork
+from ntkrun.ntk.structured import FOR_COMPILER
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.optimizer import GraphUpdate, Optimizer
 from ntkrun.progress import Progress
@@ -296,9 +297,11 @@ def _tracing(network: nn.Module) -> Iterator[None]:
         raise CompileError(f"what {type(networks[0]).__name__} draws in start_step is not read from buffers")
     for each in networks:
         each.traced = True
+    before = FOR_COMPILER.set(True)
     try:
         yield
     finally:
+        FOR_COMPILER.reset(before)
         for each in networks:
             each.traced = False
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,10 @@ from torch import Tensor
 
 from ntkrun.jets import GainUse, LinearUse, MatrixUse
 from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
+
+FOR_COMPILER: ContextVar[bool] = ContextVar("FOR_COMPILER", default=False)
+"""Set where operations are traced for a compiler: it makes one loop of products and their sums, which otherwise
+take memory for all products, and cannot do so with batched products of tiny matrices."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,11 @@ def _squared_norms(f: OuterRows) -> Tensor:
         gradients = torch.linalg.vecdot(f.gradients[0], f.gradients[0])
         inputs = torch.linalg.vecdot(f.inputs[0], f.inputs[0])
         return gradients * inputs if f.bias is None else torch.addcmul(gradients, gradients, inputs)
+    if FOR_COMPILER.get():
+        g, a = f.gradients, f.inputs
+        products = (g[:, None] * g).sum(-1)
+        weight = (products * (a[:, None] * a).sum(-1)).sum((0, 1))
+        return weight if f.bias is None else weight + products[0, 0]
     g = f.gradients.transpose(0, 1)
     a = f.inputs.transpose(0, 1)
     products = g @ g.mT
