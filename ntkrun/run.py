@@ -34,7 +34,8 @@ from ntkrun.ranks import LostError, agreed, part, present
 from ntkrun.records import Records, TableError
 from ntkrun.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
 from ntkrun.signals import StopRequest, stop_on_signals
-from ntkrun.trainer import DivergenceError, Trainer, restore
+from ntkrun.trainer import Trainer, restore
+from ntkrun.trouble import DivergenceError
 from ntkrun.windows import TIME, Piecewise, time_edges
 
 log = logging.getLogger(__name__)

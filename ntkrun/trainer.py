@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,15 +25,12 @@ from ntkrun.points import PointSource
 from ntkrun.progress import Progress, Targets
 from ntkrun.records import Records
 from ntkrun.stepper import Stepper
+from ntkrun.trouble import DivergenceError, UpdateCheck, check_evaluation
 from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
 
 HISTORY = 1024  # steps whose losses may wait for a check
-
-
-class DivergenceError(RuntimeError):
-    """A number that must be finite is not."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +97,13 @@ class Trainer:
             What ended the run, empty for its last step; ``None`` where it was asked to stop.
 
         Raises:
-            DivergenceError: a loss, trace, weight or parameter is not finite. The last checkpoint stays as it was.
+            DivergenceError: a loss, weight, gradient or parameter is not finite. The last checkpoint stays as it was.
         """
         progress = self.progress
         self._history = self.objective.like.new_empty(min(self.log_every, HISTORY), len(self.objective.terms))
         self._unchecked: list[int] = []
         self._updates: list[tuple[int, float, WeightUpdate]] = []
-        self._warned: set[str] = set()
+        self._update_check = UpdateCheck(self.objective.names)
         self._best: dict[str, Any] | None = None
         ended: str | None = None
         with self._bar() as bar:
@@ -142,6 +138,9 @@ class Trainer:
             progress.seconds["weight_updates"] += update.seconds or 0.0
             progress.updates += 1
         progress.seconds["training"] += time.perf_counter() - start - (progress.elapsed - elsewhere)
+        if row is not None:
+            self._check_losses()
+            check_evaluation(progress.total_steps, self.objective.names, evaluation)
         if row is not None and (target := self._log(row, evaluation.losses, evaluation.weights, bar)) is not None:
             self._take_back(row)
             progress.updates -= update is not None
@@ -257,18 +256,9 @@ class Trainer:
         self._unchecked.clear()
 
     def _write_update(self, step: int, elapsed: float, update: WeightUpdate) -> None:
-        names = self.objective.names
         columns = {what: values.tolist() for what, values in update.columns.items()}
         columns["weight"] = update.weights.tolist()
-        for what, values in columns.items():
-            for name, value in zip(names, values, strict=True):
-                if what in ("trace", "weight") and not math.isfinite(value):
-                    raise DivergenceError(f"step {step}: the {what} of term {name} is not finite")
-        capped = [False] * len(names) if update.capped is None else update.capped.tolist()
-        for name, cap in zip(names, capped, strict=True):
-            if cap and name not in self._warned:
-                self._warned.add(name)
-                log.warning("step %d: term %s is below the floor of the weighting; its weight is capped", step, name)
+        self._update_check.look(step, update, columns)
         self.records.weight_update(step, elapsed, update.seconds, columns)
 
     def _start_row(self) -> Row:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from ntkrun.files import write_atomically
 from ntkrun.groups import Batch
 from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
 from ntkrun.objective import Objective
+
+log = logging.getLogger(__name__)
 
 
 class Spectrum(Diagnostics):
@@ -43,6 +47,7 @@ class Spectrum(Diagnostics):
         self._points: dict[str, Tensor] = {}
         self._first_parameters: Tensor | None = None
         self._first_kernels: dict[str, Tensor] = {}
+        self._told: set[tuple[str, bool]] = set()
 
     def observe(self, step: int, objective: Objective, batch: Batch) -> None:
         if step not in self._due:
@@ -62,6 +67,7 @@ class Spectrum(Diagnostics):
             values[f"kernel_drift{name}"] = drift(matrix, self._first_kernels[name])
             values[f"effective_rank{name}"] = effective_rank(spectrum)
             values[f"condition_number{name}"] = condition_number(spectrum)
+            self._tell(step, name, values[f"condition_number{name}"])
         self._observed[step] = {name: value.cpu() for name, value in values.items()}
 
     def finish(self, directory: Path) -> None:
@@ -90,6 +96,18 @@ class Spectrum(Diagnostics):
         first = state["first_parameters"]
         self._first_parameters = None if first is None else first.to(device)
         self._first_kernels = {}
+
+    def _tell(self, step: int, name: str, condition: Tensor) -> None:
+        """Say once of every kernel that it is singular or has no eigenvalues, which is no harm to the run."""
+        number = condition.item()
+        if math.isfinite(number) or (name, number == math.inf) in self._told:
+            return
+        self._told.add((name, number == math.inf))
+        which = f"of term {name[1:]}" if name else "of all terms"
+        if number == math.inf:
+            log.info("step %d: the kernel %s is singular to rounding; its condition number is infinite", step, which)
+        else:
+            log.warning("step %d: the kernel %s is not finite or has no eigenvalues; they are left out", step, which)
 
     def _choose(self, objective: Objective, batch: Batch) -> dict[str, Tensor]:
         """At most ``points`` points of every term, in float64.

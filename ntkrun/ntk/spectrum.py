@@ -40,10 +40,14 @@ def diagonal_blocks(matrix: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, ...]
 
 
 def eigenvalues(matrix: Tensor) -> Tensor:
-    """Eigenvalues of a symmetric ``[N, N]`` matrix, the largest first, ``[N]``; NaN where it is not finite."""
+    """Eigenvalues of a symmetric ``[N, N]`` matrix, the largest first, ``[N]``; NaN where they cannot be had."""
+    unknown = matrix.new_full((len(matrix),), torch.nan)
     if not torch.isfinite(matrix).all():
-        return matrix.new_full((len(matrix),), torch.nan)
-    values: Tensor = torch.linalg.eigvalsh(matrix)
+        return unknown
+    try:
+        values: Tensor = torch.linalg.eigvalsh(matrix)
+    except RuntimeError:  # the iteration did not converge
+        return unknown
     return values.flip(0)
 
 

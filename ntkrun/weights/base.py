@@ -23,12 +23,14 @@ class WeightUpdate:
         seconds: cost of the update; ``None`` where it is part of a compiled step.
         columns: further columns of the weight log by name, ``[n]`` each (``trace``, ``standard_error``).
         capped: which terms' weights were capped, ``[n]``; ``None`` where nothing caps them.
+        restarted: which terms' recursive estimates could not go on, ``[n]``; ``None`` where there are none.
     """
 
     weights: Tensor
     seconds: float | None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     capped: Tensor | None = None
+    restarted: Tensor | None = None
 
 
 Rule = Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]

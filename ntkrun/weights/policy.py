@@ -106,11 +106,36 @@ class NTKWeighting(Weighting):
         total = t.sum() if self.total == "sum" else t.mean()
         return total / t, floored
 
+    def fill(self, traces: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace traces that are not finite or not positive by those which the weights so far stand for.
+
+        From lambda_i = T / t_i: with T = sum t_j / sum 1 / lambda_j over the terms j whose traces can be used, the
+        trace of any other term is that of t_i = T / lambda_i.
+
+        Args:
+            traces: tr(K_ii), ``[n]``.
+            rows: N_i, ``[n]``.
+            weights: lambda_i so far, ``[n]``.
+
+        Returns:
+            The traces and which of them are their own, ``[n]`` each; where none is, no trace is finite.
+        """
+        usable = torch.isfinite(traces) & (traces > 0)
+        size = rows if self.normalization == "mean" else torch.ones_like(rows)
+        nothing = torch.zeros_like(traces)
+        total = torch.where(usable, traces / size, nothing).sum() / torch.where(usable, 1 / weights, nothing).sum()
+        return torch.where(usable, traces, total / weights * size), usable
+
     def rule(self, traces: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The weights of an update, smoothed, and which terms hit the floor; a ``Rule`` on ``rule_state``."""
-        new, floored = self.target(traces, state["rows"])
-        kept = state["smoothing"]
-        return torch.where(kept > 0, kept * state["weights"] + (1 - kept) * new, new), {"floored": floored}
+        """The weights of an update, smoothed, and which terms hit the floor; a ``Rule`` on ``rule_state``.
+
+        A term whose trace is not finite or not positive keeps its weight.
+        """
+        before, kept = state["weights"], state["smoothing"]
+        filled, usable = self.fill(traces, state["rows"], before)
+        new, floored = self.target(filled, state["rows"])
+        new = torch.where(kept > 0, kept * before + (1 - kept) * new, new)
+        return torch.where(usable, new, before), {"floored": floored & usable}
 
     def rule_state(self, rows: Tensor) -> dict[str, Tensor]:
         """What ``rule`` reads: the weights so far, how much of them is kept, and N_i of every term."""

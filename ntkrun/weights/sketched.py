@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch,
 from ntkrun.objective import Objective
 from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -80,7 +77,8 @@ class Sketched(NTKWeighting):
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
         start = time.perf_counter()
         points = self.kernel_batch(batch)
-        traces, errors, deltas = self._estimate(step, objective, points)
+        self._restarted: Tensor | None = None
+        traces, errors, deltas = self._estimate(objective, points)
         scale, rows = self.scale(objective, batch), self.rows(objective, batch)
         traces, errors = traces * scale, errors * scale
         floored = self.absorb(traces, rows)
@@ -91,9 +89,9 @@ class Sketched(NTKWeighting):
         if self.compare_exact:
             exact = objective.traces(points) * scale
             columns |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
-        return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored))
+        return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored, self._restarted))
 
-    def _estimate(self, step: int, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _estimate(self, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Traces, their standard errors and the difference steps, ``[n]`` each."""
         if self.corrector == "fresh":
             estimate = self.sketch.estimate(objective, batch, self.generator)
@@ -101,7 +99,7 @@ class Sketched(NTKWeighting):
         if self.updates % self.restart_every == 0:
             traces, errors, deltas = self._restart(objective, batch)
         else:
-            traces, errors, deltas = self._advance(step, objective, batch)
+            traces, errors, deltas = self._advance(objective, batch)
         self.previous = {"parameters": objective.parameter_vector(), "traces": traces, "errors": errors}
         return traces, errors, deltas
 
@@ -112,8 +110,8 @@ class Sketched(NTKWeighting):
         estimate = self.sketch.estimate(objective, batch, self.generator)
         return estimate.traces, estimate.standard_errors, estimate.deltas
 
-    def _advance(self, step: int, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The last traces plus the sketched increment; a term that would not stay positive starts afresh."""
+    def _advance(self, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The last traces plus the sketched increment; a term that would not stay positive and finite starts afresh."""
         state = self.generator.get_state()
         with objective.at(self.previous["parameters"]):
             before = self.sketch.estimate(objective, batch, self.generator)
@@ -122,9 +120,8 @@ class Sketched(NTKWeighting):
         change: TraceEstimate = now - before
         traces = self.previous["traces"] + change.traces
         errors = torch.hypot(self.previous["errors"], change.standard_errors)
-        for i in torch.nonzero(traces <= 0).flatten().tolist():
-            log.warning("step %d: the recursive trace of term %s is not positive; fresh", step, objective.names[i])
-        positive = traces > 0
+        positive = (traces > 0) & torch.isfinite(traces)
+        self._restarted = ~positive
         traces = torch.where(positive, traces, now.traces)
         errors = torch.where(positive, errors, now.standard_errors)
         return traces, errors, now.deltas
