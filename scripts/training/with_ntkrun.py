@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ QUIET = (
 
 def train(case: Case, *overrides: str) -> None:
     """Train until told to stop."""
+    run(case, overrides, lambda network: Turns(lambda: take_layers(network.layers)))
+
+
+def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callable[[], bool]]) -> None:
+    """Train as long as the turns, made for the network, allow the next step."""
     sizes = (f"pde={case.pde}", f"network.width={case.width}", f"network.depth={case.depth}")
     counts = [f"pde.points.{term}={n}" for term, n in case.counts.items()]
     with initialize_config_module("ntkrun.conf", version_base="1.3"):
@@ -42,7 +48,7 @@ def train(case: Case, *overrides: str) -> None:
         points = {term: torch.from_numpy(x).double() for term, x in case.draw_points().items()}
         drawn = {term: {"drawn": 1} for term in points}
         parts.points.load_state_dict({"drawn_at": 0, "points": points, "samplers": drawn})
-    turns = Turns(lambda: take_layers(network.layers))
+    turns = make_turns(network)
     with tempfile.TemporaryDirectory() as directory:
         records = _records(parts, Path(directory), None)
         stop: Any = lambda: not turns()  # noqa: E731
