@@ -103,8 +103,13 @@ def rivals(table: pd.DataFrame) -> list[str]:
         for name, ratio in to_ours.items():
             rate = f"{100 / to_floor[name].median:.0f} %" if name in to_floor else ""
             milliseconds = 1e3 * (seconds(table, case.name, name) or math.nan)
-            lines.append(f"| {case.name} ({case.points:,}) | {name} | {milliseconds:.3g} | {ratio} | {rate} |")
+            lines.append(f"| {case.name} ({case.points:,}) | {name} | {_rounded(milliseconds)} | {ratio} | {rate} |")
     return [*lines, ""]
+
+
+def _rounded(number: float) -> str:
+    """Three digits, without powers of ten."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def weightings(table: pd.DataFrame) -> list[str]:
@@ -234,7 +239,7 @@ def plot_growth(table: pd.DataFrame) -> None:
     panels[1].minorticks_off()
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
         figure.savefig(OUT / "training_growth.png", dpi=110)
     plt.close(figure)
 

@@ -37,9 +37,7 @@ def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callab
     sizes = (f"pde={case.pde}", f"network.width={case.width}", f"network.depth={case.depth}")
     counts = [f"pde.points.{term}={n}" for term, n in case.counts.items()]
     with initialize_config_module("ntkrun.conf", version_base="1.3"):
-        compilable = "compile" in compose("config").trainer
-        own = [each for each in overrides if compilable or not each.startswith("trainer.compile")]
-        values = plain(compose("config", overrides=[*QUIET, *sizes, *counts, *own]))
+        values = plain(compose("config", overrides=[*QUIET, *sizes, *counts, *overrides]))
     parts = assemble(values)
     keep_freed_memory()
     network: Any = parts.objective.network
