@@ -52,7 +52,7 @@ def test_killed_runs_end_like_those_left_alone() -> None:
 
 def test_a_run_in_progress_is_not_resumed_and_one_that_was_killed_is(processes: Any, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
-    long = [*SMALL, "schedule=constant", "iterations=1000000", "checkpoint_every=17", "compile=false"]
+    long = [*SMALL, "schedule=constant", "iterations=1000000", "checkpoint_every=17", "trainer.compile=false"]
     command = [*long, f"hydra.run.dir={run}"]
     alone = processes.Barrier(1)
     process = processes.Process(target=act, args=(command, tmp_path, alone))
