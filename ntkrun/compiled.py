@@ -178,6 +178,10 @@ class Program:
         self._names = list(objective.trainable)
         self._parameters = [p.detach() for p in objective.trainable.values()]
         self._buffers = dict(objective.network.named_buffers())
+        self._graphs = objective.like.device.type == "cuda"
+        if self._graphs:  # what a CUDA graph changes must lie where it lay when the graph was made
+            for tensor in (*self._parameters, *self._buffers.values(), *(update.tensors() if update else ())):
+                torch._dynamo.mark_static_address(tensor)
         self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
         step = self._function(request, batch)
         with torch.no_grad():
@@ -188,9 +192,13 @@ class Program:
 
     def __call__(self, request: Request, batch: Batch, numbers: Tensor | None = None) -> Evaluation:
         """Make the step: the evaluation, without a gradient where the parameters have been moved."""
+        inputs = self._inputs(request, batch, numbers)
         with torch.no_grad():
-            outputs = self._compiled(*self._inputs(request, batch, numbers))
-        return self._evaluation(request, iter(outputs))
+            if not self._graphs:
+                return self._evaluation(request, iter(self._compiled(*inputs)))
+            torch.compiler.cudagraph_mark_step_begin()
+            # The next replay of the graph writes its outputs to the same place.
+            return self._evaluation(request, iter(_copies(self._compiled(*inputs))))
 
     def _inputs(self, request: Request, batch: Batch, numbers: Tensor | None) -> list[Tensor]:
         """The tensors of a step in the order in which ``_function`` reads them."""
