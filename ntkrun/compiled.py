@@ -105,8 +105,6 @@ class CompiledStepper(Stepper):
         announce: called before and after a compilation, with whether it starts.
     """
 
-    kind = "compiled"
-
     def __init__(
         self,
         objective: Objective,
@@ -154,7 +152,7 @@ class CompiledStepper(Stepper):
                 except Exception as error:  # whatever the compiler stumbles over, eager steps do without it
                     self._failed = True
                     reason = str(error).strip().splitlines() or [type(error).__name__]
-                    log.warning("steps are not compiled: %s", reason[0])
+                    log.warning("steps are not compiled: %s", " ".join(reason[: 1 + reason[0].endswith(":")]))
             self._announce(False)
         return self.programs.get(signature)
 

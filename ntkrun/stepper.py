@@ -18,12 +18,7 @@ class Stepper:
     Args:
         objective: the problem and the network.
         optimizer: moves the network's parameters.
-
-    Attributes:
-        kind: how steps are made, in words.
     """
-
-    kind = "eager"
 
     def __init__(self, objective: Objective, optimizer: Optimizer) -> None:
         self.objective = objective
