@@ -287,5 +287,5 @@ def _kept(objective: Objective, group: Group, times: int) -> int:
 
 def _nested_passes(objective: Objective, group: Group) -> int:
     """Passes through a network that is not built of jets, roughly: every derivative of a graph triples it."""
-    passes: int = 1 + len(objective.pde.fields) * sum(3**order for order in group.plan.orders)
+    passes: int = 1 + len(objective.pde.fields) * sum(3**order for order in group.plan.reach().values())
     return passes if group.shift is None else 2 * passes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ntkrun.jets import StreamPlan, plan_streams
+from ntkrun.jets import Index, StreamPlan, plan_streams
 from ntkrun.pde import Term
 
 SMALL = 0.1  # the most that a joined group may add to the work of another
@@ -37,8 +37,8 @@ class Group:
 
 Batch = tuple[Group, ...]
 
-Derivatives = Mapping[str, Tensor]
-"""Derivatives by multi-index, ``[N, fields]`` each."""
+Derivatives = Mapping[Index, Tensor]
+"""Derivatives by index, ``[N, fields]`` each."""
 
 Plans = list[tuple[StreamPlan, tuple[int, ...]]]
 """Stream plans, each with the indices of the terms that share it."""
@@ -49,18 +49,20 @@ def rows_of(derivatives: Derivatives, rows: slice) -> Derivatives:
     return {index: d[rows] for index, d in derivatives.items()}
 
 
-def plan_groups(terms: Sequence[Term], indices: Sequence[frozenset[str]], coordinates: Sequence[str]) -> Plans:
+def plan_groups(terms: Sequence[Term], indices: Sequence[frozenset[Index]], coordinates: Sequence[str]) -> Plans:
     """The stream plans needed.
 
     Args:
         terms: the loss terms.
-        indices: the multi-indices that each of them reads.
+        indices: the derivatives that each of them reads.
         coordinates: coordinate letters.
     """
-    groups: dict[tuple[frozenset[str], frozenset[tuple[str, float]]], list[int]] = {}
+    groups: dict[tuple[frozenset[Index], frozenset[tuple[str, float]]], list[int]] = {}
     for i, (term, needs) in enumerate(zip(terms, indices, strict=True)):
         groups.setdefault((needs, frozenset((term.partner or {}).items())), []).append(i)
-    return [(plan_streams(sorted(needs), coordinates), tuple(members)) for (needs, _), members in groups.items()]
+    return [
+        (plan_streams(sorted(needs, key=str), coordinates), tuple(members)) for (needs, _), members in groups.items()
+    ]
 
 
 def join_small(plans: Plans, terms: Sequence[Term], counts: Sequence[int]) -> Plans:

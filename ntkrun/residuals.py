@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ntkrun.geometry import Sampler
 from ntkrun.groups import Batch, Derivatives, Group, join_small, plan_groups, rows_of
-from ntkrun.jets import LinearUse, UnknownDerivativeError, parse_derivative
+from ntkrun.jets import Index, LinearUse, UnknownDerivativeError
 from ntkrun.network.base import output_streams
 from ntkrun.ntk.jacobian import ParameterLayout
 from ntkrun.ntk.per_point import RowFunction
@@ -294,9 +294,9 @@ class Residuals:
             for name, parameter in self.trainable.items():
                 parameter.copy_(values[name])
 
-    def _parse(self, term: Term) -> dict[str, tuple[str, str]]:
+    def _parse(self, term: Term) -> dict[str, tuple[str, Index]]:
         try:
-            return {name: parse_derivative(name, self.pde.fields, self.pde.coordinates) for name in term.derivatives}
+            return term.reads(self.pde.fields, self.pde.coordinates)
         except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
 

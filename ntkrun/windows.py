@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Box
-from ntkrun.jets import parse_derivative, plan_streams
+from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
 
@@ -68,7 +69,7 @@ class TimeWindow(PDE):
         times = {(box.low[TIME], box.high[TIME]) for box in term.region}
         if times == {(start, end)}:
             region = tuple(_with_time(box, self._start, self._end) for box in term.region)
-            return Term(term.name, region, term.derivatives, term.residual, term.partner)
+            return replace(term, region=region)
         if times != {(start, start)}:
             raise ProblemError(
                 f"time_windows: loss term {term.name!r} lives neither on all of time nor at the initial time"
@@ -78,11 +79,11 @@ class TimeWindow(PDE):
         if self._before is None:
             return term
         region = tuple(_with_time(box, self._start, self._start) for box in term.region)
-        return Term(term.name, region, term.derivatives, self._continuity(term, self._before))
+        return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 
     def _continuity(self, term: Term, before: nn.Module) -> Any:
-        parsed = {name: parse_derivative(name, self.fields, self.coordinates) for name in term.derivatives}
-        plan = plan_streams(sorted({index for _, index in parsed.values()}), self.coordinates)
+        parsed = term.reads(self.fields, self.coordinates)
+        plan = plan_streams(dict.fromkeys(index for _, index in parsed.values()), self.coordinates)
 
         def residual(x: Columns, d: Columns) -> Tensor:
             points = torch.stack([getattr(x, c) for c in self.coordinates], dim=1)

@@ -42,13 +42,16 @@ def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Obj
     pde, term = objective.pde, objective.terms[i]
 
     def columns(x: Tensor) -> dict[str, Tensor]:
-        named = {}
-        for name in term.derivatives:
+        def named(name: str) -> Tensor:
             field, _, letters = name.partition("_")
             index = pde.fields.index(field)
-            axes = [pde.coordinates.index(letter) for letter in letters]
-            named[name] = derivative(lambda z, index=index: function(z)[:, index], x, axes)
-        return named
+            return derivative(lambda z: function(z)[:, index], x, [pde.coordinates.index(letter) for letter in letters])
+
+        combined = {
+            name: torch.stack([factor * named(part) for part, factor in formula.items()]).sum(0)
+            for name, formula in term.operators.items()
+        }
+        return {**{name: named(name) for name in term.derivatives}, **combined}
 
     partner = None
     if term.partner is not None:

@@ -222,6 +222,13 @@ BODY = "return self.last(torch.exp(-(self.first(x) ** 2)))"
 HARD = BOX + "\n        self.built_in = {'boundary'}"
 CONSTRAIN = HARD + "\n\n    def constrain(self, x, u):\n        "
 RESIDUAL = "pde: loss term 'residual'"
+
+
+def operators(text: str) -> tuple[str, str, str]:
+    """The mistake of a term whose operators are ``text``."""
+    return PROBLEM, "self.equation)", f"self.equation, operators={text})"
+
+
 FAILS = "the network fails on points [3, 2] with "
 
 MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
@@ -264,6 +271,12 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "derivative by no coordinate": (PROBLEM, DECLARED, '("u_y",)', (RESIDUAL, "no coordinate 'y'", "x, t")),
     "derivative of order 5": (PROBLEM, DECLARED, '("u_xxxxx",)', (RESIDUAL, "the highest order is 4")),
     "derivatives a string": (PROBLEM, DECLARED, '"u_xx"', (RESIDUAL, "the derivatives are 'u_xx', expected a tuple")),
+    "operators a list": (*operators("['heat']"), (RESIDUAL, "the operators are ['heat'], expected finite factors")),
+    "operator of nothing": (*operators("{'heat': {}}"), (RESIDUAL, "the operators are {'heat': {}}")),
+    "operator with no number": (*operators("{'heat': {'u_xx': float('nan')}}"), (RESIDUAL, "expected finite factors")),
+    "operator by no coordinate": (*operators("{'heat': {'u_yy': 1.0}}"), (RESIDUAL, "no coordinate 'y'")),
+    "operator of values": (*operators("{'heat': {'u': 1.0}}"), (RESIDUAL, "made of derivatives, not of values")),
+    "operator named as a derivative": (*operators("{'u_t': {'u_t': 1.0}}"), (RESIDUAL, "u_t names both a derivative")),
     "region a box": (PROBLEM, "(self.domain,)", "self.domain", (RESIDUAL, "region is a Box, expected a tuple")),
     "region of other coordinates": (
         *(PROBLEM, "(self.domain,)", "(Box.of(t=(0, 1), x=(0, 1)),)"),

@@ -22,7 +22,7 @@ def test_terms_with_equal_needs_share_a_pass() -> None:
     objective = Objective(pde, mlp(pde.domain))
     _, batch = draw_batch(objective, [4, 3, 2, 2])
     assert [group.members for group in batch] == [(0,), (1, 2), (3,)]
-    assert [group.plan.streams for group in batch] == [5, 1, 2]
+    assert [group.plan.streams for group in batch] == [4, 1, 2]
 
 
 def test_terms_of_few_points_join_a_larger_pass() -> None:

@@ -131,7 +131,13 @@ class Jet:
         f = activation(value, self.plan.max_order)
         streams = [f[0]]
         for start, order in self.plan.chains():
-            streams += _compose(f, higher[start - 1 : start - 1 + order])
+            z = higher[start - 1 : start - 1 + order]
+            streams += [f[1] * z[k - 1] if k == 1 else _curved(f, z, k) + f[1] * z[k - 1] for k in range(1, order + 1)]
+        for stream, parts in self.plan.sums():
+            total = f[1] * higher[stream - 1]
+            for start, order, factor in parts:
+                total = torch.add(total, _curved(f, higher[start - 1 :], order), alpha=factor)
+            streams.append(total)
         return Jet(torch.stack(streams), self.plan, None, self.uses)
 
     def sin(self) -> Jet:
@@ -209,29 +215,33 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a + b
 
 
-def _compose(f: list[Tensor], z: list[Tensor]) -> list[Tensor]:
-    """Derivatives of order 1..len(z) of f(z(s)) from those of f and of z."""
-    out = [f[1] * z[0]]
-    if len(z) >= 2:
-        out.append(f[2] * z[0] * z[0] + f[1] * z[1])
-    if len(z) >= 3:
-        out.append(f[3] * z[0] ** 3 + 3 * f[2] * z[0] * z[1] + f[1] * z[2])
-    if len(z) >= 4:
-        out.append(
-            f[4] * z[0] ** 4 + 6 * f[3] * z[0] ** 2 * z[1] + f[2] * (3 * z[1] * z[1] + 4 * z[0] * z[2]) + f[1] * z[3]
-        )
-    return out
+def _curved(f: list[Tensor], z: list[Tensor], order: int) -> Tensor:
+    """The derivative of order 2, 3 or 4 of f(z(s)) without f' z^(order), from the derivatives of f and of z."""
+    if order == 2:
+        return f[2] * z[0] * z[0]
+    if order == 3:
+        return f[3] * z[0] ** 3 + 3 * f[2] * z[0] * z[1]
+    return f[4] * z[0] ** 4 + 6 * f[3] * z[0] ** 2 * z[1] + f[2] * (3 * z[1] * z[1] + 4 * z[0] * z[2])
 
 
 def _product(a: list[Tensor], b: list[Tensor], plan: StreamPlan) -> list[Tensor]:
     """Streams of a product by the rule of Leibniz, (ab)^(k) = sum_j binom(k, j) a^(j) b^(k - j)."""
     streams = [a[0] * b[0]]
     for start, order in plan.chains():
-        chain = slice(start, start + order)
-        p, q = [a[0], *a[chain]], [b[0], *b[chain]]
         for k in range(1, order + 1):
-            total = torch.addcmul(p[0] * q[k], p[k], q[0])
-            for j in range(1, k):
-                total = torch.addcmul(total, p[j], q[k - j], value=math.comb(k, j))
-            streams.append(total)
+            top = start + k - 1
+            total = torch.addcmul(a[0] * b[top], a[top], b[0])
+            streams.append(_add_inner(total, a[start:], b[start:], k, 1.0))
+    for stream, parts in plan.sums():
+        total = torch.addcmul(a[0] * b[stream], a[stream], b[0])
+        for start, order, factor in parts:
+            total = _add_inner(total, a[start:], b[start:], order, factor)
+        streams.append(total)
     return streams
+
+
+def _add_inner(total: Tensor, a: list[Tensor], b: list[Tensor], k: int, factor: float) -> Tensor:
+    """Add ``factor`` times what the rule of Leibniz has for 0 < j < k, from derivatives of order 1, 2, ..."""
+    for j in range(1, k):
+        total = torch.addcmul(total, a[j - 1], b[k - j - 1], value=factor * math.comb(k, j))
+    return total

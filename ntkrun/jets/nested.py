@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ntkrun.jets.plan import StreamPlan
+from ntkrun.jets.plan import Direction, StreamPlan
 
 Chain = Callable[[Tensor], tuple[Tensor, ...]]
 """Maps points ``[N, d]`` to a function and its first derivatives along a line, ``[N]`` each."""
@@ -28,18 +28,26 @@ def nested_streams(function: Callable[[Tensor], Tensor], x: Tensor, plan: Stream
         Output streams, ``[S, N, outputs]``.
     """
     values = function(x)
-    columns = [_output_streams(function, i, x, plan) for i in range(values.shape[1])] if plan.orders else []
+    columns = [_output_streams(function, i, x, plan) for i in range(values.shape[1])] if plan.streams > 1 else []
     return torch.cat([values[None], torch.stack(columns, dim=-1)]) if columns else values[None]
 
 
 def _output_streams(function: Callable[[Tensor], Tensor], output: int, x: Tensor, plan: StreamPlan) -> Tensor:
     """All streams but the value of one output, ``[S - 1, N]``."""
-    streams: list[Tensor] = []
-    for direction, order in zip(plan.directions, plan.orders, strict=True):
+    powers: dict[tuple[Direction, int], Tensor] = {}
+    for direction, order in plan.reach().items():
         chain: Chain = lambda z: (function(z)[:, output],)  # noqa: E731
         for _ in range(order):
             chain = _with_next(chain, x.new_tensor(direction))
-        streams += chain(x)[1:]
+        powers.update({(direction, k): power for k, power in enumerate(chain(x))})
+    streams = [
+        powers[direction, k]
+        for direction, order in zip(plan.directions, plan.orders, strict=True)
+        for k in range(1, order + 1)
+    ]
+    for parts in plan.collapsed:
+        terms = [factor * powers[direction, order] for direction, order, factor in parts]
+        streams.append(torch.stack(terms).sum(0))
     return torch.stack(streams)
 
 

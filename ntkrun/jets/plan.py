@@ -1,8 +1,10 @@
 """Which streams a set of derivatives needs.
 
 A stream is one directional derivative (v . grad)^k of the network's outputs along a fixed input
-direction v. Pure derivatives are streams themselves; mixed ones are sums of pure directional
-derivatives by polarisation.
+direction v, or a fixed linear combination of such. Pure derivatives are streams themselves; mixed ones are
+combinations of pure directional derivatives by polarisation. The highest derivatives enter the formula of Faa di
+Bruno linearly, so that a combination of them is carried as one stream (Dangel, Siebert, Zeinhofer, Walther,
+arXiv 2505.13644, who call it collapsed Taylor mode).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +21,18 @@ MAX_ORDER = 4
 
 Direction = tuple[int, ...]
 Recipe = tuple[tuple[int, float], ...]
+
+Index = str | tuple[tuple[str, float], ...]
+"""A multi-index such as ``"xx"`` or ``"xt"`` (``""`` for the value), or a linear operator with constant coefficients:
+pairs of multi-index and coefficient."""
+
+Formula = dict[tuple[Direction, int], float]
+"""Powers ``(v . grad)^k`` by direction and order, and the coefficients of their sum."""
+
+Polarisation = Callable[[Counter[int], int], dict[Direction, float]]
+
+Part = tuple[Direction, int, float]
+"""A direction v, an order k and a coefficient: one summand ``coefficient * (v . grad)^k``."""
 
 
 class UnknownDerivativeError(ValueError):
@@ -30,33 +44,52 @@ class StreamPlan:
     """The streams carried through a network, and how derivatives are read off them.
 
     Stream 0 is the value. Direction ``j`` occupies ``orders[j]`` consecutive streams, its
-    derivatives of order 1, 2, ..., ``orders[j]`` (plain derivatives, not divided by ``k!``).
+    derivatives of order 1, 2, ..., ``orders[j]`` (plain derivatives, not divided by ``k!``). The collapsed
+    streams come last.
 
     Attributes:
         directions: input directions, one integer vector of length ``d`` each.
         orders: the highest derivative order carried along each direction.
-        recipes: for each multi-index (``"xx"``, ``"xt"``, ``""`` for the value) the pairs
-            (stream, coefficient) whose weighted sum is that derivative.
+        recipes: for each index the pairs (stream, coefficient) whose weighted sum is that derivative.
+        collapsed: for each collapsed stream the parts whose sum it is; all lower derivatives along their
+            directions have streams of their own.
     """
 
     directions: tuple[Direction, ...]
     orders: tuple[int, ...]
-    recipes: tuple[tuple[str, Recipe], ...]
+    recipes: tuple[tuple[Index, Recipe], ...]
+    collapsed: tuple[tuple[Part, ...], ...] = ()
 
     @property
     def streams(self) -> int:
         """Number of streams S, the value included."""
-        return 1 + sum(self.orders)
+        return 1 + sum(self.orders) + len(self.collapsed)
 
     @property
     def max_order(self) -> int:
         """The highest derivative order of any stream (0 when only values are carried)."""
-        return max(self.orders, default=0)
+        return max(self.reach().values(), default=0)
+
+    def reach(self) -> dict[Direction, int]:
+        """The highest derivative order along each direction, within collapsed streams too."""
+        highest = dict(zip(self.directions, self.orders, strict=True))
+        for direction, order, _ in itertools.chain.from_iterable(self.collapsed):
+            highest[direction] = max(highest.get(direction, 0), order)
+        return highest
 
     def chains(self) -> list[tuple[int, int]]:
         """For each direction, its first stream and its order."""
         starts = itertools.accumulate(self.orders, initial=1)
         return list(zip(starts, self.orders, strict=False))
+
+    def sums(self) -> list[tuple[int, list[tuple[int, int, float]]]]:
+        """For each collapsed stream, itself and the parts beyond order 1: first lower stream, order, coefficient."""
+        starts = {direction: start for direction, (start, _) in zip(self.directions, self.chains(), strict=True)}
+        first = 1 + sum(self.orders)
+        return [
+            (first + j, [(starts[direction], order, factor) for direction, order, factor in parts if order > 1])
+            for j, parts in enumerate(self.collapsed)
+        ]
 
     def seed(self, x: Tensor) -> Tensor:
         """Streams of the identity map at the points ``x``.
@@ -71,16 +104,20 @@ class StreamPlan:
         streams[0] = x
         for direction, (start, _) in zip(self.directions, self.chains(), strict=True):
             streams[start] = x.new_tensor(direction)
+        for (stream, _), parts in zip(self.sums(), self.collapsed, strict=True):
+            for direction, order, factor in parts:
+                if order == 1:
+                    streams[stream] += factor * x.new_tensor(direction)
         return streams
 
-    def read(self, streams: Tensor) -> dict[str, Tensor]:
+    def read(self, streams: Tensor) -> dict[Index, Tensor]:
         """Every planned derivative of every output.
 
         Args:
             streams: output streams, ``[S, N, outputs]``.
 
         Returns:
-            For each multi-index, a tensor ``[N, outputs]``.
+            For each index, a tensor ``[N, outputs]``.
         """
         derivatives = {}
         for index, recipe in self.recipes:
@@ -111,36 +148,96 @@ def parse_derivative(name: str, fields: Sequence[str], coordinates: Sequence[str
     return field, "".join(sorted(letters, key=list(coordinates).index))
 
 
-def plan_streams(indices: Sequence[str], coordinates: Sequence[str]) -> StreamPlan:
-    """Plan the streams for a set of multi-indices, with as few streams as the identities allow.
+def parse_operator(
+    formula: Mapping[str, float], fields: Sequence[str], coordinates: Sequence[str]
+) -> tuple[str, Index]:
+    """Split a linear operator such as ``{"u_tt": 1.0, "u_xx": -4.0}`` into its field and its index.
+
+    Raises:
+        UnknownDerivativeError: a derivative is unknown, or is the value, or there are two fields.
+    """
+    parsed = [(*parse_derivative(name, fields, coordinates), factor) for name, factor in formula.items()]
+    if values := [field for field, letters, _ in parsed if not letters]:
+        raise UnknownDerivativeError(f"{values[0]!r}: an operator is made of derivatives, not of values")
+    first, *others = {field for field, _, _ in parsed}
+    if others:
+        raise UnknownDerivativeError(f"{', '.join(formula)}: an operator acts on one field")
+    return first, tuple((letters, float(factor)) for _, letters, factor in parsed)
+
+
+def plan_streams(indices: Iterable[Index], coordinates: Sequence[str]) -> StreamPlan:
+    """Plan the streams for a set of derivatives, with as few streams as the identities allow.
 
     Args:
-        indices: multi-indices such as ``"xx"`` or ``"xt"`` (``""`` for the value).
+        indices: multi-indices and operators.
         coordinates: single-letter coordinate names, in the order of the network's inputs.
     """
+    indices = tuple(indices)
     axes = {letter: axis for axis, letter in enumerate(coordinates)}
     needed: dict[Direction, int] = {}
-    formulas: dict[str, dict[Direction, float]] = {"": {}}
-    # Pure derivatives first, so that mixed ones can reuse their streams.
-    for index in sorted(set(indices) - {""}, key=lambda index: (len(set(index)), index)):
-        orders = Counter(axes[letter] for letter in index)
-        options = [_signs_formula(orders, len(axes)), _subsets_formula(orders, len(axes))]
-        best = min(options, key=lambda option: _extra_streams(option, len(index), needed))
-        formulas[index] = best
-        for direction in best:
-            needed[direction] = max(needed.get(direction, 0), len(index))
-    directions = tuple(needed)
-    starts = dict(zip(directions, itertools.accumulate(needed.values(), initial=1), strict=False))
-    recipes = []
-    for index in dict.fromkeys(("", *indices)):
-        terms = formulas[index].items()
-        recipe = tuple((starts[direction] + len(index) - 1, factor) for direction, factor in terms)
-        recipes.append((index, recipe if index else ((0, 1.0),)))
-    return StreamPlan(directions, tuple(needed.values()), tuple(recipes))
+    separate: dict[Index, Formula] = {}
+    collapsed: dict[Index, Formula] = {}
+    # Pure derivatives first, so that mixed ones can reuse their streams, and operators those of both.
+    for index in sorted(set(indices) - {""}, key=_complexity):
+        options = [_formula(index, axes, polarisation) for polarisation in (_signs_formula, _subsets_formula)]
+        formula = min(options, key=lambda formula: _extra_streams(_powers(formula), needed))
+        shorter = min(options, key=lambda formula: _extra_streams(_lower(formula), needed))
+        if 1 + _extra_streams(_lower(shorter), needed) < _extra_streams(_powers(formula), needed):
+            collapsed[index] = shorter
+            needed |= _larger(_lower(shorter), needed)
+        else:
+            separate[index] = formula
+            needed |= _larger(_powers(formula), needed)
+    starts = dict(zip(needed, itertools.accumulate(needed.values(), initial=1), strict=False))
+    recipes: dict[Index, Recipe] = {"": ((0, 1.0),)}
+    for index, formula in separate.items():
+        recipes[index] = tuple((starts[direction] + k - 1, factor) for (direction, k), factor in formula.items())
+    for j, index in enumerate(collapsed):
+        recipes[index] = ((1 + sum(needed.values()) + j, 1.0),)
+    return StreamPlan(
+        tuple(needed),
+        tuple(needed.values()),
+        tuple((index, recipes[index]) for index in dict.fromkeys(("", *indices))),
+        tuple(tuple((*power, factor) for power, factor in formula.items()) for formula in collapsed.values()),
+    )
 
 
-def _extra_streams(formula: Mapping[Direction, float], order: int, needed: Mapping[Direction, int]) -> int:
-    return sum(max(0, order - needed.get(direction, 0)) for direction in formula)
+def _complexity(index: Index) -> tuple[bool, int, str]:
+    if isinstance(index, str):
+        return False, len(set(index)), index
+    return True, len(index), str(index)
+
+
+def _powers(formula: Formula) -> dict[Direction, int]:
+    """The highest order along each direction."""
+    highest: dict[Direction, int] = {}
+    for direction, order in formula:
+        highest[direction] = max(highest.get(direction, 0), order)
+    return highest
+
+
+def _lower(formula: Formula) -> dict[Direction, int]:
+    """What a collapsed stream needs besides itself: along each direction, the orders below its highest."""
+    return {direction: order - 1 for direction, order in _powers(formula).items() if order > 1}
+
+
+def _extra_streams(wanted: Mapping[Direction, int], needed: Mapping[Direction, int]) -> int:
+    return sum(max(0, order - needed.get(direction, 0)) for direction, order in wanted.items())
+
+
+def _larger(wanted: Mapping[Direction, int], needed: Mapping[Direction, int]) -> dict[Direction, int]:
+    return {direction: max(order, needed.get(direction, 0)) for direction, order in wanted.items()}
+
+
+def _formula(index: Index, axes: Mapping[str, int], polarisation: Polarisation) -> Formula:
+    """A multi-index or an operator as a sum of powers of directional derivatives."""
+    total: Formula = {}
+    for letters, coefficient in ((index, 1.0),) if isinstance(index, str) else index:
+        powers = polarisation(Counter(axes[letter] for letter in letters), len(axes))
+        for direction, factor in powers.items():
+            power = direction, len(letters)
+            total[power] = total.get(power, 0.0) + coefficient * factor
+    return total
 
 
 def _collect(terms: Sequence[tuple[Direction, float]], order: int) -> dict[Direction, float]:

@@ -30,7 +30,13 @@ class Advection(PDE):
         start = (self.domain.face("t", "low"),)
         left = (self.domain.face("x", "low"),)
         return (
-            Term("residual", (self.domain,), ("u_t", "u_x"), lambda x, d: d.u_t + self.c * d.u_x),
+            Term(
+                "residual",
+                (self.domain,),
+                (),
+                lambda x, d: d.transport,
+                operators={"transport": {"u_t": 1, "u_x": self.c}},
+            ),
             Term("initial", start, ("u",), lambda x, d: d.u - torch.sin(x.x)),
             Term("periodic", left, ("u",), lambda x, d: d.u - d.partner.u, self.periods),
         )

@@ -40,8 +40,9 @@ class AllenCahn(PDE):
             Term(
                 "residual",
                 (self.domain,),
-                ("u", "u_t", "u_xx"),
-                lambda x, d: d.u_t - self.nu * d.u_xx + self.s * (d.u**3 - d.u),
+                ("u",),
+                lambda x, d: d.heat + self.s * (d.u**3 - d.u),
+                operators={"heat": {"u_t": 1, "u_xx": -self.nu}},
             ),
             Term("initial", start, ("u",), lambda x, d: d.u - x.x**2 * torch.cos(math.pi * x.x)),
             Term(

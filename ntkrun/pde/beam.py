@@ -38,7 +38,13 @@ class Beam(PDE):
         ends = self.domain.faces("x")
         load = self.a**4 - self.w**2
         return (
-            Term("residual", (self.domain,), ("u_tt", "u_xxxx"), lambda x, d: d.u_tt + d.u_xxxx - load * self.exact(x)),
+            Term(
+                "residual",
+                (self.domain,),
+                (),
+                lambda x, d: d.beam - load * self.exact(x),
+                operators={"beam": {"u_tt": 1, "u_xxxx": 1}},
+            ),
             Term("boundary", ends, ("u",), lambda x, d: d.u),
             Term("moment", ends, ("u_xx",), lambda x, d: d.u_xx),
             Term("initial", start, ("u",), lambda x, d: d.u - torch.sin(self.a * x.x)),

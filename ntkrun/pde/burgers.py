@@ -39,8 +39,9 @@ class Burgers(PDE):
             Term(
                 "residual",
                 (self.domain,),
-                ("u", "u_t", "u_x", "u_xx"),
-                lambda x, d: d.u_t + d.u * d.u_x - self.nu * d.u_xx,
+                ("u", "u_x"),
+                lambda x, d: d.heat + d.u * d.u_x,
+                operators={"heat": {"u_t": 1, "u_xx": -self.nu}},
             ),
             Term("boundary", self.domain.faces("x"), ("u",), lambda x, d: d.u),
             Term("initial", start, ("u",), lambda x, d: d.u + torch.sin(math.pi * x.x)),

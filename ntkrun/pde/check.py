@@ -52,14 +52,35 @@ def _check_term(term: Term, pde: PDE) -> None:
     for box in term.region:
         _check_box(box, f"{what}: the region", pde.coordinates)
     names = term.derivatives
-    if not isinstance(names, tuple | list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise ProblemError(f"{what}: the derivatives are {names!r}, expected a tuple of names, as ('u', 'u_xx')")
+    if not names and not term.operators:
+        raise ProblemError(f"{what}: it names no derivatives, as ('u', 'u_xx')")
+    if not isinstance(term.operators, Mapping) or not all(map(_is_operator, term.operators.items())):
+        raise ProblemError(
+            f"{what}: the operators are {term.operators!r}, expected finite factors by derivative under names of their "
+            "own, as {'wave': {'u_tt': 1.0, 'u_xx': -4.0}}"
+        )
+    if twice := set(names) & set(term.operators):
+        raise ProblemError(f"{what}: {', '.join(sorted(twice))} names both a derivative and an operator")
     if not callable(term.residual):
         raise ProblemError(f"{what}: the residual is of type {type(term.residual).__name__}, expected a function")
     if term.partner is not None and not (
         isinstance(term.partner, Mapping) and set(term.partner) <= set(pde.coordinates)
     ):
         raise ProblemError(f"{what}: the partner is {term.partner!r}, expected distances by coordinate")
+
+
+def _is_operator(named: tuple[object, object]) -> bool:
+    name, formula = named
+    return (
+        isinstance(name, str)
+        and name.isidentifier()
+        and isinstance(formula, Mapping)
+        and len(formula) > 0
+        and all(isinstance(key, str) for key in formula)
+        and all(isinstance(factor, Real) and math.isfinite(factor) for factor in formula.values())
+    )
 
 
 def _check_box(box: object, what: str, coordinates: tuple[str, ...] = ()) -> None:

@@ -33,7 +33,7 @@ class Diffusion(PDE):
     def terms(self) -> tuple[Term, ...]:
         start = (self.domain.face("t", "low"),)
         return (
-            Term("residual", (self.domain,), ("u_t", "u_xx"), lambda x, d: d.u_t - self.nu * d.u_xx),
+            Term("residual", (self.domain,), (), lambda x, d: d.heat, operators={"heat": {"u_t": 1, "u_xx": -self.nu}}),
             Term("boundary", self.domain.faces("x"), ("u",), lambda x, d: d.u),
             Term("initial", start, ("u",), lambda x, d: d.u - torch.sin(self.k * x.x)),
         )

@@ -37,7 +37,7 @@ class Helmholtz(PDE):
 
     def terms(self) -> tuple[Term, ...]:
         return (
-            Term("residual", (self.domain,), ("u", "u_xx", "u_yy"), self._residual),
+            Term("residual", (self.domain,), ("u",), self._residual, operators={"laplacian": {"u_xx": 1, "u_yy": 1}}),
             Term("boundary", self.domain.faces("x", "y"), ("u",), lambda x, d: d.u),
         )
 
@@ -49,5 +49,5 @@ class Helmholtz(PDE):
 
     def _residual(self, x: Columns, d: Columns) -> Tensor:
         source = (self.k**2 - math.pi**2 * (self.a1**2 + self.a2**2)) * self.exact(x)
-        residual: Tensor = d.u_xx + d.u_yy + self.k**2 * d.u - source
+        residual: Tensor = d.laplacian + self.k**2 * d.u - source
         return residual

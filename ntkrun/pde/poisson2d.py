@@ -33,7 +33,7 @@ class Poisson2D(PDE):
 
     def terms(self) -> tuple[Term, ...]:
         return (
-            Term("residual", (self.domain,), ("u_xx", "u_yy"), self._residual),
+            Term("residual", (self.domain,), (), self._residual, operators={"laplacian": {"u_xx": 1, "u_yy": 1}}),
             Term("boundary", self.domain.faces("x", "y"), ("u",), lambda x, d: d.u),
         )
 
@@ -45,5 +45,5 @@ class Poisson2D(PDE):
 
     def _residual(self, x: Columns, d: Columns) -> Tensor:
         source = -(math.pi**2) * (self.a**2 + self.b**2) * self.exact(x)
-        residual: Tensor = d.u_xx + d.u_yy - source
+        residual: Tensor = d.laplacian - source
         return residual

@@ -35,7 +35,13 @@ class Wave(PDE):
     def terms(self) -> tuple[Term, ...]:
         start = (self.domain.face("t", "low"),)
         return (
-            Term("residual", (self.domain,), ("u_tt", "u_xx"), lambda x, d: d.u_tt - self.c**2 * d.u_xx),
+            Term(
+                "residual",
+                (self.domain,),
+                (),
+                lambda x, d: d.wave,
+                operators={"wave": {"u_tt": 1, "u_xx": -(self.c**2)}},
+            ),
             Term("boundary", self.domain.faces("x"), ("u",), lambda x, d: d.u),
             Term("initial", start, ("u",), lambda x, d: d.u - self._mode(1, x) - self.a * self._mode(4, x)),
             Term("initial_velocity", start, ("u_t",), lambda x, d: d.u_t),

@@ -15,11 +15,11 @@ Array = NDArray[np.float32]
 RATE = 1e-3  # of Adam; the moments decay by 0.9 and 0.999, epsilon is 1e-8
 WAVE_SPEED, HELMHOLTZ_K = 2.0, 1.0
 
-# Taylor streams that the residual of a term needs: the value and every derivative up to the wanted one.
+# Taylor streams that the residual of a term needs: the value, every derivative below the highest ones, and their sum.
 STREAMS = {
     "poisson": {"residual": 3, "boundary": 1},
-    "wave": {"residual": 5, "boundary": 1, "initial": 1, "initial_velocity": 2},
-    "helmholtz": {"residual": 5, "boundary": 1},
+    "wave": {"residual": 4, "boundary": 1, "initial": 1, "initial_velocity": 2},
+    "helmholtz": {"residual": 4, "boundary": 1},
 }
 
 

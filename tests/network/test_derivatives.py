@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ntkrun.geometry import Box
-from ntkrun.jets import plan_streams
+from ntkrun.jets import nested_streams, plan_streams
 from ntkrun.network import ECRN, MLP, ChebyshevKAN, FourierNetwork, JetNetwork, ModifiedMLP, constrained, output_streams
 from tests.oracle import derivative, relative, values
 from tests.problems import Anchored, Gains
@@ -16,6 +16,13 @@ BOX = Box.of(x=(-1.0, 2.0), t=(0.0, 3.0))
 INDICES = ["".join(c) for order in range(5) for c in itertools.combinations_with_replacement("xt", order)]
 PERIODS = {"x": 3.0}
 SCALES = (0.1, 0.3)
+OPERATORS = [
+    (("tt", 1.0), ("xx", -4.0)),
+    (("t", 1.0), ("x", 2.5)),
+    (("t", 1.0), ("xx", -0.3)),
+    (("x", 2.0), ("tt", 1.0), ("xxxx", 0.5)),
+    (("xt", 1.0), ("xxx", -1.0), ("xxtt", 0.7)),
+]
 NETWORKS: dict[str, Callable[[], JetNetwork]] = {
     "mlp": lambda: MLP(5, 2, domain=BOX, outputs=2),
     "mlp-periodic": lambda: MLP(5, 2, domain=BOX, outputs=2, periodic=True, periods=PERIODS),
@@ -46,6 +53,28 @@ def test_every_derivative_up_to_order_four(name: str) -> None:
         axes = ["xt".index(letter) for letter in index]
         expected = derivative(lambda z, output=output: values(network, z)[:, output], x, axes)
         assert relative(read[index][:, output], expected) < 1e-9, index
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_operators_are_carried_as_one_stream(name: str, operator: tuple[tuple[str, float], ...]) -> None:
+    """Also by nested differentiation, for networks of any build, and beside other streams."""
+    network = NETWORKS[name]().double()
+    x = BOX.scale(torch.rand(4, 2, dtype=torch.float64))
+    alone, beside = (plan_streams(indices, BOX.coordinates) for indices in ([operator], ["xt", operator, "t"]))
+    assert alone.collapsed
+    streams = output_streams(network, x, alone)
+    assert relative(nested_streams(lambda z: values(network, z), x, alone), streams) < 1e-9
+    for output in range(2):
+        parts = [
+            factor
+            * derivative(lambda z, o=output: values(network, z)[:, o], x, ["xt".index(letter) for letter in letters])
+            for letters, factor in operator
+        ]
+        expected = torch.stack(parts).sum(0)
+        assert relative(alone.read(streams)[operator][:, output], expected) < 1e-9
+        read = beside.read(output_streams(network, x, beside))
+        assert relative(read[operator][:, output], expected) < 1e-9
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -85,7 +85,7 @@ def test_the_solution_has_no_residual(pde: PDE) -> None:
         x = points[term.name]
         columns = term_columns(solution, x, objective, i)
         residual = term.residual(pde.columns(x), columns)
-        size = max(getattr(columns, name).abs().max().item() for name in term.derivatives)
+        size = max(getattr(columns, name).abs().max().item() for name in (*term.derivatives, *term.operators))
         assert residual.abs().max() < 1e-8 * max(size, 1.0), term.name
 
 
