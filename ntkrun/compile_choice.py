@@ -44,8 +44,12 @@ class CompileChoice:
 
 def estimate_step(objective: Objective, counts: Mapping[str, int]) -> float:
     """Seconds that an eager step may take, from the number of streams, points and parameters alone."""
-    # One product with every weight in the forward pass, two in the backward pass.
-    return OVERHEAD + 3 * 2 * objective.layout.size * objective.stream_rows(counts) / RATE
+    return OVERHEAD + step_work(objective, counts) / RATE
+
+
+def step_work(objective: Objective, counts: Mapping[str, int]) -> float:
+    """Floating-point operations of a step in products with weights, roughly: one forward, two in the backward pass."""
+    return 3 * 2 * objective.layout.size * objective.stream_rows(counts)
 
 
 def missing_compiler(device: str) -> str | None:

@@ -9,6 +9,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ntkrun.allocator import keep_freed_memory
 from ntkrun.assembly import Parts, assemble
 from ntkrun.checkpoints import (
@@ -21,7 +23,7 @@ from ntkrun.checkpoints import (
     remove_checkpoints,
 )
 from ntkrun.chunks import ChunkedObjective
-from ntkrun.compile_choice import choose
+from ntkrun.compile_choice import choose, step_work
 from ntkrun.config import ConfigError
 from ntkrun.evaluation import Evaluator
 from ntkrun.files import WriteError, remove_leftovers
@@ -34,6 +36,7 @@ from ntkrun.ranks import LostError, agreed, part, present
 from ntkrun.records import Records, TableError
 from ntkrun.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
 from ntkrun.signals import StopRequest, stop_on_signals
+from ntkrun.threads import spare_threads
 from ntkrun.trainer import Trainer, restore
 from ntkrun.trouble import DivergenceError
 from ntkrun.windows import TIME, Piecewise, time_edges
@@ -96,6 +99,8 @@ def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple
     """The parts of a run and how far it has come, from the state of its checkpoint if it goes on."""
     parts = assemble(values) if state is None else _assemble_window(values, state)
     progress = _restore(parts, state) if state else Progress()
+    if parts.settings.threads == "auto":
+        spare_threads(step_work(parts.objective, parts.points.counts))
     keep_freed_memory()
     return parts, progress
 
@@ -280,7 +285,7 @@ def _records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
 def _announce(parts: Parts, trainer: Trainer) -> None:
     objective, settings = parts.objective, parts.settings
     log.info(
-        "%s, %s with %d parameters, weights %s, %s, seed %d, %s on %s",
+        "%s, %s with %d parameters, weights %s, %s, seed %d, %s on %s%s",
         type(parts.pde).__name__,
         type(objective.network).__name__,
         objective.layout.size,
@@ -289,6 +294,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         settings.seed,
         settings.dtype,
         objective.like.device,
+        "" if objective.like.device.type == "cuda" else f", threads: {torch.get_num_threads()}",
     )
     log.info("kernel route: %s", objective.route)
     if isinstance(objective, ChunkedObjective):

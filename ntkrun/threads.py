@@ -9,6 +9,8 @@ import torch
 
 from ntkrun.launched import local_count, several_processes
 
+WORK = 4e7  # floating-point operations of a step that occupy a thread
+
 _AT_START = torch.get_num_threads()
 
 
@@ -17,10 +19,19 @@ def set_threads(setting: int | Literal["auto"], hydra: Any) -> None:
 
     Args:
         setting: ``auto`` shares the cores out among the jobs that run side by side on this machine, or among the
-            processes of a run, and leaves torch's own choice to a run by itself.
+            processes of a run, and leaves torch's own choice to a run by itself; ``spare_threads`` then reduces it.
         hydra: Hydra's own configuration of a job of a sweep, or ``None``.
     """
     torch.set_num_threads(_fair_share(hydra) if setting == "auto" else setting)
+
+
+def spare_threads(work: float) -> None:
+    """Use fewer threads where a step has too little work for them, which then cost more than they do.
+
+    Args:
+        work: floating-point operations of a step.
+    """
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), int(work / WORK))))
 
 
 def _fair_share(hydra: Any) -> int:

@@ -1,0 +1,84 @@
+"""How many threads compute, and how long those without work hold on to a core."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ntkrun.compile_choice import step_work
+from ntkrun.network import MLP
+from ntkrun.objective import Objective
+from ntkrun.openmp import SPINS, wait_briefly
+from ntkrun.pde import Wave
+from ntkrun.threads import WORK, set_threads, spare_threads
+from tests.driver import ntkrun
+
+
+@pytest.fixture
+def four() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(("work", "threads"), [(0.0, 1), (0.9, 1), (2.5, 2), (4.0, 4), (100.0, 4)])
+def test_threads_are_as_many_as_a_step_occupies(work: float, threads: int) -> None:
+    spare_threads(work * WORK)
+    assert torch.get_num_threads() == threads
+
+
+def test_work_is_that_of_the_products() -> None:
+    """All layers but the last: 4, 1, 1 and 2 streams of 30, 20, 10 and 10 points; biases count like weights."""
+    pde = Wave()
+    network = MLP(50, 4, domain=pde.domain)
+    counts = {"residual": 30, "boundary": 20, "initial": 10, "initial_velocity": 10}
+    rows, size = 4 * 30 + 20 + 10 + 2 * 10, 3 * 50 + 3 * 51 * 50 + 51
+    assert step_work(Objective(pde, network), counts) == 6 * rows * size
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(("setting", "threads"), [("auto", 1), ("3", 3)])
+def test_a_small_run_computes_with_one_thread_unless_told(
+    setting: str, threads: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ntkrun.threads._AT_START", 4)
+    result = ntkrun("network.width=4", "iterations=1", "plots=false", f"threads={setting}", cwd=tmp_path)
+    assert result.status == 0
+    assert f", threads: {threads}\n" in (result.directory / "ntkrun.log").read_text()
+
+
+def test_a_job_after_a_small_one_has_its_threads_again() -> None:
+    before = torch.get_num_threads()
+    set_threads("auto", None)
+    at_start = torch.get_num_threads()
+    spare_threads(0)
+    set_threads("auto", None)
+    assert torch.get_num_threads() == at_start
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, str(SPINS)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "a-count", "a-policy"],
+)
+def test_what_the_environment_says_of_waiting_holds(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    wait_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def test_waiting_is_settled_before_torch_is_loaded() -> None:
+    code = "import sys, ntkrun.cli; assert 'torch' not in sys.modules; print(ntkrun.cli.wait_briefly.__name__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "wait_briefly\n"
