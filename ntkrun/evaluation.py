@@ -68,14 +68,20 @@ class Evaluator:
         exact = _exact(pde, points) if reference is None else torch.as_tensor(reference.values)
         self._exact = None if exact is None else exact.reshape(len(points), -1).to(like.device, torch.float64)
         self._points = points.to(like)
+        self._known: Tensor | None = None  # where there is a solution; left out where there is one everywhere
+        if self._exact is not None:
+            known = ~torch.isnan(self._exact)
+            self._known = None if known.all() else known
+            self._size = torch.linalg.vector_norm(self._exact[known])
 
     def error(self) -> float | None:
         """Relative L2 error over all grid points and fields, in float64; ``None`` without a solution."""
         if self._exact is None:
             return None
         difference = self._predict() - self._exact
-        known = ~torch.isnan(self._exact)
-        return float(torch.linalg.vector_norm(difference[known]) / torch.linalg.vector_norm(self._exact[known]))
+        if self._known is not None:
+            difference = difference[self._known]
+        return float(torch.linalg.vector_norm(difference) / self._size)
 
     def solution(self) -> Solution:
         """Prediction and solution on the grid."""

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -53,14 +54,17 @@ class Box:
 
     def scale(self, unit: Tensor) -> Tensor:
         """Map points of the unit cube of the free coordinates, ``[N, len(free)]``, into the box, ``[N, d]``."""
-        columns = []
-        free = iter(unit.unbind(1))
-        for c in self.coordinates:
-            if c in self.free:
-                columns.append(self.low[c] + (self.high[c] - self.low[c]) * next(free))
-            else:
-                columns.append(unit.new_full((len(unit),), self.low[c]))
-        return torch.stack(columns, dim=1)
+        corner, edges = self._affine
+        return corner.to(unit) + unit @ edges.to(unit)
+
+    @cached_property
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """The lower corner, ``[d]``, and the edge from it along every free coordinate, ``[len(free), d]``."""
+        corner = torch.tensor([self.low[c] for c in self.coordinates], dtype=torch.float64)
+        edges = torch.zeros(len(self.free), len(self.low), dtype=torch.float64)
+        for edge, c in zip(edges, self.free, strict=True):
+            edge[self.coordinates.index(c)] = self.high[c] - self.low[c]
+        return corner, edges
 
     def grid(self, per_axis: int) -> Tensor:
         """An equispaced grid, ends included, ``[per_axis ** d, d]`` in float64; the last coordinate runs fastest."""

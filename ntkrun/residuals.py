@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Sampler
-from ntkrun.groups import Batch, Derivatives, Group, join_small, plan_groups, rows_of
+from ntkrun.groups import Batch, Derivatives, Group, Plans, join_small, plan_groups, rows_of
 from ntkrun.jets import Index, LinearUse, UnknownDerivativeError
 from ntkrun.network.base import output_streams
 from ntkrun.ntk.jacobian import ParameterLayout
@@ -70,6 +70,7 @@ class Residuals:
         self._parsed = [self._parse(term) for term in self.terms]
         needs = [frozenset(index for _, index in parsed.values()) for parsed in self._parsed]
         self._plans = plan_groups(self.terms, needs, pde.coordinates)
+        self._joined: dict[tuple[int, ...], Plans] = {}
         self.components = probe(self, self.probe_batch())
 
     def batch(self, points: Mapping[str, Tensor]) -> Batch:
@@ -79,8 +80,7 @@ class Residuals:
             points: the points of each term by name, ``[N_i, d]``, of the network's dtype and device.
         """
         batch = []
-        counts = [len(points[name]) for name in self.names]
-        for plan, members in join_small(self._plans, self.terms, counts):
+        for plan, members in self._groups(tuple(len(points[name]) for name in self.names)):
             partner = self.terms[members[0]].partner
             parts = [points[self.names[i]] for i in members]
             slices, start = [], 0
@@ -99,11 +99,17 @@ class Residuals:
         Args:
             counts: number of points by term.
         """
-        numbers = [counts[name] for name in self.names]
+        numbers = tuple(counts[name] for name in self.names)
         return sum(
             plan.streams * sum(numbers[i] for i in members) * (1 if self.terms[members[0]].partner is None else 2)
-            for plan, members in join_small(self._plans, self.terms, numbers)
+            for plan, members in self._groups(numbers)
         )
+
+    def _groups(self, counts: tuple[int, ...]) -> Plans:
+        """The terms that share passes where they have so many points; kept, for points may be drawn at every step."""
+        if counts not in self._joined:
+            self._joined[counts] = join_small(self._plans, self.terms, counts)
+        return self._joined[counts]
 
     def weigh_points(self, batch: Batch, point_weights: Mapping[str, Tensor]) -> Batch:
         """The batch with the squared residuals of its points weighted.
