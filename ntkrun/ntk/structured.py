@@ -11,6 +11,7 @@ One backward pass gives every g; products over the few streams give kernels and 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -141,10 +142,11 @@ def _squared_norms(f: OuterRows) -> Tensor:
         inputs = torch.linalg.vecdot(f.inputs[0], f.inputs[0])
         return gradients * inputs if f.bias is None else torch.addcmul(gradients, gradients, inputs)
     if FOR_COMPILER.get():
-        g, a = f.gradients, f.inputs
-        products = (g[:, None] * g).sum(-1)
-        weight = (products * (a[:, None] * a).sum(-1)).sum((0, 1))
-        return weight if f.bias is None else weight + products[0, 0]
+        weight = torch.zeros_like(f.gradients[0, :, 0])
+        for s, t in itertools.combinations_with_replacement(range(len(f.gradients)), 2):
+            product = (f.gradients[s] * f.gradients[t]).sum(-1) * (f.inputs[s] * f.inputs[t]).sum(-1)
+            weight = weight + (product if s == t else 2 * product)
+        return weight if f.bias is None else weight + (f.gradients[0] * f.gradients[0]).sum(-1)
     g = f.gradients.transpose(0, 1)
     a = f.inputs.transpose(0, 1)
     products = g @ g.mT
