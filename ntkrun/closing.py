@@ -28,7 +28,7 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         *([("relative L2 error, best", _error(error["best"], error["best_step"]))] if error["best"] else []),
         *([("compilation", f"{seconds['compilation']:.2f} s")] if seconds["compilation"] else []),
         ("training", f"{seconds['training']:.2f} s"),
-        ("weight updates", f"{seconds['weight_updates']:.2f} s ({updates} update{'s' * (updates != 1)})"),
+        ("weight updates", _updates(updates, seconds["weight_updates"])),
         *([("diagnostics", f"{seconds['diagnostics']:.2f} s")] if seconds["diagnostics"] >= 0.005 else []),
         ("evaluation", f"{seconds['evaluation']:.2f} s"),
         ("saving", f"{seconds['saving']:.2f} s"),
@@ -47,6 +47,11 @@ def print_line(number: int, directory: Path, outcome: Outcome) -> None:
     if error is not None and summary["status"] == outcome.status:  # else it is what an earlier run has left
         about.insert(0, f"relative L2 error {error:.3e}")
     print(f"job {number} {outcome.status}: {', '.join([*about, str(directory)])}", flush=True)
+
+
+def _updates(count: int, seconds: float) -> str:
+    number = f"{count} update{'s' * (count != 1)}"
+    return f"{number}, within compiled steps" if count and not seconds else f"{seconds:.2f} s ({number})"
 
 
 def _error(value: float | None, step: int | None) -> str:

@@ -167,14 +167,13 @@ def goals(table: pd.DataFrame) -> list[str]:
         lines.append(f"| {goal} | {measured} | {'met' if met else '**missed**'} |")
 
     for case in MAIN:
-        found = ratios(table, case.name, "rivals", OURS)
+        found, to_floor = (ratios(table, case.name, "rivals", to) for to in (OURS, FLOOR))
         for name, least in (("DeepXDE", 3.0), ("PINA", 3.0), ("JAX", 1.0)):
             if name in found:
-                add(
-                    f"{case.name}: {name} takes at least {least:g} times as long",
-                    str(found[name]),
-                    found[name].median >= least,
-                )
+                met, measured = found[name].median >= least, str(found[name])
+                if not met and name in to_floor:
+                    measured += f"; {to_floor[name].median:.3g} times the matrix products alone"
+                add(f"{case.name}: {name} takes at least {least:g} times as long", measured, met)
     for case in [c for c in (*MAIN, *WIDTHS) if c.width >= 256]:
         found = ratios(table, case.name, "rivals", FLOOR)
         if OURS in found:
