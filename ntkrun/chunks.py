@@ -273,7 +273,7 @@ def _kept(objective: Objective, group: Group, times: int) -> int:
 
     def keep(tensor: Tensor) -> Tensor:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would keep the graph that keeps it
 
     x = group.x.repeat(times, 1)
     jets = isinstance(objective.network, JetNetwork)

@@ -8,6 +8,7 @@ update, and torch compiles it as a whole.
 
 from __future__ import annotations
 
+import linecache
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.codecache import PyCodeCache
+from torch.fx import graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ntkrun.compile_choice import CompileChoice
@@ -289,6 +292,16 @@ class Program:
         for a, b in zip(compiled, expected, strict=True):
             if not _close(a, b):
                 raise CompileError("a compiled step differs from its operations; does it depend on more than tensors?")
+
+
+def forget_graphs() -> None:
+    """Let go of all compiled graphs, of which torch keeps sources, modules and guards until told otherwise."""
+    torch.compiler.reset()
+    PyCodeCache.cache_clear()
+    sources = graph_module._loader.eval_cache
+    for name in sources:
+        linecache.cache.pop(name, None)
+    sources.clear()
 
 
 @contextmanager

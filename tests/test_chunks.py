@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from collections.abc import Callable
@@ -246,6 +247,18 @@ def test_chunks_fit_into_the_memory(width: int) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         objective.group_residuals(group)
     assert 0.9 < 3 * sum(kept.values()) / memory < 1.02
+
+
+def test_measuring_the_memory_keeps_none() -> None:
+    def tensors() -> int:
+        gc.collect()
+        return sum(type(each) is Tensor for each in gc.get_objects())
+
+    pde = Wave()
+    objective = Objective(pde, MLP(8, 2, domain=pde.domain, outputs=1))
+    before = tensors()
+    points_at_a_time(objective)
+    assert tensors() == before
 
 
 def test_wider_networks_take_smaller_chunks() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from matplotlib import pyplot as plt
 from omegaconf import DictConfig
+from torch._inductor.codecache import PyCodeCache
+from torch.fx import graph_module
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 JOBS = 12
@@ -41,6 +44,35 @@ def test_files_figures_threads_and_configurations_do_not_pile_up(
     assert (last.files, last.figures) == (first.files, 0)
     assert last.python_threads == first.python_threads
     assert configurations[-1] == configurations[3]
+
+
+def test_graphs_of_jobs_that_are_done_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import long_sweep
+
+    from ntkrun import compiled
+
+    before: list[int] = []
+    after: list[int] = []
+    let_go = compiled.forget_graphs
+
+    def kept() -> int:
+        gc.collect()
+        sources = sum(name.startswith("<eval_with_key>") for name in linecache.cache)
+        graphs = sum(type(each) is compiled.Program for each in gc.get_objects())
+        return sources + graphs + len(graph_module._loader.eval_cache) + len(PyCodeCache.modules)
+
+    def watch() -> None:
+        before.append(kept())
+        let_go()
+        after.append(kept())
+
+    let_go()
+    monkeypatch.setattr(compiled, "forget_graphs", watch)
+    monkeypatch.chdir(tmp_path)
+    long_sweep.sweep(4, tmp_path / "sweep", "iterations=3", "log_every=1", "trainer.compile=true")
+    assert min(before) > 0  # there were graphs
+    assert after == [0] * len(before)
 
 
 def test_what_is_kept_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
