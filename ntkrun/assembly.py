@@ -25,7 +25,7 @@ from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
 from ntkrun.ranks import present
 from ntkrun.targets import is_own
-from ntkrun.weights import Weighting
+from ntkrun.weights import Sketched, Weighting
 from ntkrun.windows import TimeWindow, frozen
 
 COPIES = 4  # of the parameters: themselves, their gradient, and the two moments of most optimisers
@@ -91,7 +91,7 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
     try:
         pde, network, networks = _networks(values, settings, whole, earlier)
         objective = _objective(pde, network, settings, sum(setup.points.values()))
-        _check_size(pde, setup, weighting)
+        _check_size(pde, setup, weighting, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)
     except ProblemError as error:
@@ -174,12 +174,19 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
     return network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
 
 
-def _check_size(pde: PDE, setup: Setup, weighting: Weighting) -> None:
-    """Turn down more points than fit into memory, before any are drawn."""
+def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objective) -> None:
+    """Turn down more points, or probes, than fit into memory, before any are drawn."""
     row = DRAWN * 8 * len(pde.coordinates)
     check_fits(row * sum(setup.points.values()), f"pde.points={setup.points}")
-    if isinstance(own := getattr(weighting, "points", None), int):
+    own = getattr(weighting, "points", None)
+    if isinstance(own, int):
         check_fits(row * own * len(setup.points), f"weights.points={own}")
+    if isinstance(weighting, Sketched):
+        sketch, like = weighting.sketch, objective.like
+        points = [own if isinstance(own, int) else setup.points.get(name, 0) for name in objective.names]
+        rows = max(n * m for n, m in zip(points, objective.components, strict=True))
+        size = like.element_size() * sketch.numbers(objective.layout.size, rows)
+        check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
 
 
 def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:

@@ -25,7 +25,7 @@ from ntkrun.files import WriteError
 from ntkrun.launched import leads
 from ntkrun.lock import BusyError
 from ntkrun.logs import logging_to
-from ntkrun.results import Outcome, read_summary, write_failure
+from ntkrun.results import Outcome, read_summary, take_refusal, write_failure, write_refusal
 from ntkrun.run import REFUSED, Standing, execute, standing
 from ntkrun.signals import become_worker, hand_over
 from ntkrun.targets import look_for_modules_in
@@ -88,6 +88,7 @@ def _in_joblib_worker(hydra: Any) -> bool:
 
 def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
     torch.set_default_dtype(torch.float32)  # whatever an earlier job in this process has left
+    take_refusal(directory)  # what a sweep left that was killed
     try:
         values = own_values(config)
         hydra = HydraConfig.get()
@@ -102,7 +103,9 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
         goes_on = state is Standing.UNFINISHED and (values["skip_completed"] or _requeued())
         return execute(values, directory, resume=goes_on)
     except BusyError as error:  # the directory is another process's
-        return Outcome("failed", 1, str(error))
+        outcome = Outcome("failed", 1, str(error))
+        write_refusal(directory, outcome)
+        return outcome
     except Exception as error:
         return _failure(error, directory)
     finally:

@@ -26,6 +26,7 @@ from ntkrun.resume import ALLOWED
 from ntkrun.trainer import Trainer
 
 SUMMARY = "summary.json"
+REFUSAL = ".refused"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,21 @@ def write_failure(directory: Path, outcome: Outcome) -> None:
     """Record a failure in ``summary.json``, for a run that did not come so far as to write one."""
     summary = {**read_summary(directory), "status": outcome.status, "message": outcome.message}
     write_text_atomically(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def write_refusal(directory: Path, outcome: Outcome) -> None:
+    """Record beside the summary of another process's run that a job of a sweep was turned away, for the sweep's end."""
+    write_text_atomically(directory / REFUSAL, outcome.message + "\n")
+
+
+def take_refusal(directory: Path) -> str | None:
+    """Why a job of a sweep was turned away, where it was; asked once, for the record is dropped."""
+    try:
+        message = (directory / REFUSAL).read_text(encoding="utf-8").strip()
+        (directory / REFUSAL).unlink()
+    except OSError:
+        return None
+    return message
 
 
 def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, directory: Path, configuration: str) -> None:

@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 
 from ntkrun.files import WriteError
-from ntkrun.results import read_summary
+from ntkrun.results import read_summary, take_refusal
 from ntkrun.signals import signal_passed_on
 
 
@@ -48,7 +48,9 @@ def find_jobs(directory: Path) -> list[Job]:
     for hydra in directory.rglob(".hydra"):
         summary = read_summary(hydra.parent)
         status, message = str(summary.get("status", "interrupted")), str(summary.get("message", "before it started"))
-        if status == "running":
+        if refusal := take_refusal(hydra.parent):
+            status, message = "failed", refusal
+        elif status == "running":
             status, message = "failed", "the process ended without a word; see its log"
         jobs.append(Job(hydra.parent, status, message))
     return sorted(jobs, key=lambda job: (len(job.directory.name), str(job.directory)))

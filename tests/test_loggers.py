@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +157,23 @@ def test_a_run_does_not_end_for_its_logger(at: int, message: str, tmp_path: Path
     assert_same_end(plain, run)
     text = (run / "ntkrun.log").read_text()
     assert text.count(f"Broken failed and is left alone from here on: ConnectionError: {message}") == 1
+
+
+def test_a_server_that_is_not_there_costs_seconds_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    began = time.monotonic()
+    run = tmp_path / "run"
+    assert start(run, "logger=mlflow", f"logger.tracking_uri=http://127.0.0.1:{port}", "plots=false").status == 0
+    assert time.monotonic() - began < 30  # MLflow's own seven retries take two minutes
+    warnings = [line for line in (run / "ntkrun.log").read_text().splitlines() if "WARNING" in line]
+    assert len(warnings) == 1
+    assert "MLflow failed and is left alone from here on: MlflowException: API request to" in warnings[0]
+    assert f"127.0.0.1:{port}" in warnings[0]
 
 
 @pytest.mark.parametrize(("choice", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ RUN_ID = "mlflow_run_id"
 STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 LIMITS = {"params": 100, "metrics": 1000}  # of one request
 LENGTH = 500  # of a parameter's text
+PATIENCE = {  # with a server that does not answer, unless the user says otherwise; MLflow's own is minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,6 +45,8 @@ class MLflow(Logger):
                 raise ValueError(f"needs the package {package}: pip install 'ntkrun[mlflow]'")
 
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(self.tracking_uri)

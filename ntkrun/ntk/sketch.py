@@ -129,6 +129,16 @@ class Sketch:
                 return self._parameter_side(objective, batch, generator)
             return self._residual_side(objective, batch, generator)
 
+    def numbers(self, parameters: int, rows: int) -> int:
+        """How many numbers an estimate holds at least at a time: probes and their products with J or its transpose.
+
+        Args:
+            parameters: P.
+            rows: of the term with the most.
+        """
+        few = self.distribution == "coordinate" or (self.estimator != "plain" and rows <= self.size)
+        return 0 if few else self.size * (parameters + rows)
+
     def kernel(self, objective: Objective, batch: Batch, generator: torch.Generator) -> Tensor:
         """Estimate the whole kernel K, ``[N, N]`` over the rows of all terms, with plain averaging.
 

@@ -37,7 +37,11 @@ def test_a_job_of_a_sweep_whose_directory_is_in_use_leaves_it_alone(tmp_path: Pa
     with locked(tmp_path / "sweep" / "0"):
         result = ntkrun(*sweep, "seed=0,1", cwd=tmp_path)
     assert "job 0 failed: another process is working on the run" in result.stdout
+    assert result.status == 1
+    assert "2 jobs: 1 completed, 1 not" in result.stdout
+    assert "ntkrun: 0 failed: another process is working on the run" in result.stderr
     assert [summary(tmp_path / "sweep" / job)["status"] for job in "01"] == ["completed", "completed"]
+    assert ntkrun(*sweep, "seed=0,1", cwd=tmp_path).status == 0  # the refusal is forgotten
 
 
 def test_a_lock_ends_with_its_block_and_a_file_alone_means_nothing(tmp_path: Path) -> None:
