@@ -162,6 +162,35 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert ends[0] == ends[1]
 
 
+def test_compiled_and_other_steps_go_on_from_each_other(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
+    """Compiled steps after compiled ones bit for bit, in any other order but for rounding."""
+    own = ["weights=exact", "weights.update_every=1", "dtype=float64", "pde.sampling=uniform", "pde.resample_every=1"]
+    compiled = "trainer.compile=true"
+    whole, eager = tmp_path / "compiled", tmp_path / "eager"
+    stop_at(STEPS)
+    assert start(whole, *own, compiled).status == 0
+    assert start(eager, *own, "trainer.compile=false").status == 0
+    for first in ("true", "false"):
+        stop_at(STOP)
+        assert start(tmp_path / first, *own, f"trainer.compile={first}").status == 143
+    ends = {}
+    for first, then in (("true", "true"), ("true", "false"), ("false", "true")):
+        ends[first, then] = parts = tmp_path / f"{first}-{then}"
+        shutil.copytree(tmp_path / first, parts)
+        before = checkpoint(parts)["progress"]["seconds"]["compilation"]
+        assert (before > 0) == (first == "true")
+        stop_at(STEPS)
+        assert resume(parts, f"trainer.compile={then}").status == 0
+        assert (checkpoint(parts)["progress"]["seconds"]["compilation"] > before) == (then == "true")
+    assert_same_end(whole, ends["true", "true"])
+    expected = dict(flat(checkpoint(eager)["network"]))
+    for each in (whole, *ends.values()):
+        found = dict(flat(checkpoint(each)["network"]))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-10)
+
+
 def test_a_run_may_be_interrupted_again_and_again(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     start(whole, *CASES["wave-fresh-points"])
