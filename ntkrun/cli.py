@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ntkrun.launched import leads
-from ntkrun.openmp import wait_briefly
 from ntkrun.refusal import ConfigError, fail, refuse
 
 
@@ -33,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         print(f"ntkrun {__version__}")
         sys.exit(0)
-    wait_briefly()
     act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
     from ntkrun.files import WriteError
     from ntkrun.ranks import LostError, join

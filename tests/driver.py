@@ -33,7 +33,6 @@ def ntkrun(*arguments: object, cwd: Path) -> Result:
         patch.setattr(sys, "argv", ["ntkrun"])
         patch.setattr(sys, "path", sys.path[:])
         patch.setenv("HYDRA_FULL_ERROR", "0")
-        patch.setenv("GOMP_SPINCOUNT", "0")
         with (
             contextlib.redirect_stdout(stdout),
             contextlib.redirect_stderr(stderr),

@@ -1,8 +1,5 @@
-"""How many threads compute, and how long those without work hold on to a core."""
+"""How many threads a run computes with."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import torch
 from ntkrun.compile_choice import step_work
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
-from ntkrun.openmp import SPINS, wait_briefly
 from ntkrun.pde import Wave
 from ntkrun.threads import WORK, set_threads, spare_threads
 from tests.driver import ntkrun
@@ -61,24 +57,3 @@ def test_a_job_after_a_small_one_has_its_threads_again() -> None:
     set_threads("auto", None)
     assert torch.get_num_threads() == at_start
     torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [({}, str(SPINS)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
-    ids=["nothing", "a-count", "a-policy"],
-)
-def test_what_the_environment_says_of_waiting_holds(
-    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    wait_briefly()
-    assert os.environ.get("GOMP_SPINCOUNT") == expected
-
-
-def test_waiting_is_settled_before_torch_is_loaded() -> None:
-    code = "import sys, ntkrun.cli; assert 'torch' not in sys.modules; print(ntkrun.cli.wait_briefly.__name__)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "wait_briefly\n"

@@ -15,10 +15,6 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[: int(threads)]
     os.sched_setaffinity(0, cores)  # XLA has one thread per core that it may use
     sys.stdout = sys.stderr  # the answers alone go to the true one
-    if module == "with_ntkrun":
-        from ntkrun.openmp import wait_briefly  # the Python of other programs has no ntkrun
-
-        wait_briefly()  # as its command does
     importlib.import_module(f"training.{module}").train(CASES[case], *overrides)
 
 
