@@ -49,11 +49,10 @@ def test_a_small_run_computes_with_one_thread_unless_told(
     assert f", threads: {threads}\n" in (result.directory / "ntkrun.log").read_text()
 
 
-def test_a_job_after_a_small_one_has_its_threads_again() -> None:
-    before = torch.get_num_threads()
-    set_threads("auto", None)
-    at_start = torch.get_num_threads()
+@pytest.mark.usefixtures("four")
+def test_a_job_after_a_small_one_has_its_threads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntkrun.threads._AT_START", 3)
     spare_threads(0)
+    assert torch.get_num_threads() == 1
     set_threads("auto", None)
-    assert torch.get_num_threads() == at_start
-    torch.set_num_threads(before)
+    assert torch.get_num_threads() == 3
