@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -14,6 +13,8 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 Method = Literal["uniform", "equispaced", "sobol"]
+
+BLOCK_DRAWS, BLOCK_POINTS = 64, 2**16  # the most draws that are made at a time, and the most points of several draws
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,16 @@ class Box:
         return tuple(self.face(c, end) for c, end in itertools.product(coordinates, ends))
 
     def scale(self, unit: Tensor) -> Tensor:
-        """Map points of the unit cube of the free coordinates, ``[N, len(free)]``, into the box, ``[N, d]``."""
-        corner, edges = self._affine
-        return corner.to(unit) + unit @ edges.to(unit)
-
-    @cached_property
-    def _affine(self) -> tuple[Tensor, Tensor]:
-        """The lower corner, ``[d]``, and the edge from it along every free coordinate, ``[len(free), d]``."""
-        corner = torch.tensor([self.low[c] for c in self.coordinates], dtype=torch.float64)
-        edges = torch.zeros(len(self.free), len(self.low), dtype=torch.float64)
-        for edge, c in zip(edges, self.free, strict=True):
-            edge[self.coordinates.index(c)] = self.high[c] - self.low[c]
-        return corner, edges
+        """Map points of the unit cube of the free coordinates, ``[..., len(free)]``, into the box, ``[..., d]``."""
+        points = unit.new_empty(*unit.shape[:-1], len(self.low))
+        columns = iter(unit.unbind(-1))
+        for c, column in zip(self.low, points.unbind(-1), strict=True):
+            if c in self.free:
+                torch.mul(next(columns), self.high[c] - self.low[c], out=column)
+                column += self.low[c]
+            else:
+                column.fill_(self.low[c])
+        return points
 
     def grid(self, per_axis: int) -> Tensor:
         """An equispaced grid, ends included, ``[per_axis ** d, d]`` in float64; the last coordinate runs fastest."""
@@ -73,6 +72,9 @@ class Box:
 
 class Sampler:
     """Draws the points of one loss term; each draw continues where the last one ended.
+
+    Draws are made in blocks whose length depends on ``count`` alone, so that the k-th draw is the same whatever was
+    drawn before it.
 
     Args:
         region: the boxes the term lives on; points are shared out among them in turn.
@@ -89,46 +91,71 @@ class Sampler:
         self.region = region
         self.method = method
         self.seed = seed
-        self.drawn = 0
         self._counts = [len(range(i, count, len(region))) for i in range(len(region))]
-        self._sobol: dict[int, SobolEngine] = {}
+        self._length = 1 if method == "equispaced" else max(1, min(BLOCK_DRAWS, BLOCK_POINTS // count))
         if method == "equispaced":
             for box, n in zip(region, self._counts, strict=True):
                 _grid_shape(n, len(box.free))
+        self.skip_to(0)
+
+    def skip_to(self, drawn: int) -> None:
+        """Go on as after so many draws."""
+        self.drawn = drawn
+        self._block: tuple[int, Tensor] | None = None
+        self._sobol: dict[int, SobolEngine] = {}
+
+    @property
+    def left(self) -> int:
+        """The number of draws left in the present block."""
+        return self._length - self.drawn % self._length
 
     def draw(self) -> Tensor:
         """The next points, ``[count, d]`` in float64."""
+        return self.draws(1)[0]
+
+    def draws(self, number: int) -> Tensor:
+        """The points of the next draws, ``[number, count, d]`` in float64.
+
+        Args:
+            number: of draws; at most ``left``.
+
+        Raises:
+            ValueError: there are fewer left.
+        """
+        if number > self.left:
+            raise ValueError(f"{number} draws at a time are asked for; {self.left} are left in the block")
+        index, start = divmod(self.drawn, self._length)
+        if self._block is None or self._block[0] != index:
+            self._block = index, self._make(index)
+        self.drawn += number
+        return self._block[1][start : start + number]
+
+    def _make(self, index: int) -> Tensor:
+        """A block of draws, ``[length, count, d]``."""
         parts = [
-            box.scale(self._unit(n, len(box.free), i))
+            box.scale(self._unit(index, n, len(box.free), i))
             for i, (box, n) in enumerate(zip(self.region, self._counts, strict=True))
             if n
         ]
-        self.drawn += 1
-        return torch.cat(parts)
+        return torch.cat(parts, dim=1)
 
-    def state_dict(self) -> dict[str, int]:
-        """How many draws were made; with the seed this fixes all later ones."""
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue after ``state["drawn"]`` draws."""
-        self.drawn = state["drawn"]
-        self._sobol = {}
-
-    def _unit(self, n: int, dimensions: int, part: int) -> Tensor:
+    def _unit(self, index: int, n: int, dimensions: int, part: int) -> Tensor:
+        """The points of one box in a block, ``[length, n, dimensions]`` in the unit cube."""
+        shape = self._length, n, dimensions
         if dimensions == 0:
-            return torch.zeros(n, 0, dtype=torch.float64)
+            return torch.zeros(shape, dtype=torch.float64)
         if self.method == "equispaced":
-            return _product_grid(_grid_shape(n, dimensions))
+            return _product_grid(_grid_shape(n, dimensions))[None]
         if self.method == "uniform":
-            # One seed per draw, so that a resumed run needs no generator state.
-            generator = torch.Generator().manual_seed(mix_seed(self.seed, part, self.drawn))
-            return torch.rand(n, dimensions, generator=generator, dtype=torch.float64)
+            # One seed per block, so that a resumed run needs no generator state.
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, part, index))
+            return torch.rand(shape, generator=generator, dtype=torch.float64)
+        number = self._length * n
         if part not in self._sobol:
             engine = SobolEngine(dimensions, scramble=True, seed=mix_seed(self.seed, part))
-            self._sobol[part] = engine.fast_forward(self.drawn * n)
-        points: Tensor = self._sobol[part].draw(n, dtype=torch.float64)
-        return points
+            self._sobol[part] = engine.fast_forward(index * number)
+        points: Tensor = self._sobol[part].draw(number, dtype=torch.float64)
+        return points.view(shape)
 
 
 def mix_seed(*numbers: int) -> int:

@@ -45,40 +45,54 @@ class PointSource:
             term.name: Sampler(term.region, counts[term.name], method, mix_seed(seed, 2, i))
             for i, term in enumerate(objective.terms)
         }
-        self.points: dict[str, Tensor] = {}
         self.drawn_at: int | None = None  # the step of the last draw
-        self._batch: Batch = ()
+        self._drawn = 0
+        self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d], and their batches
+        self._batches: list[Batch] = []
+        self._position = 0  # of the draw in use among these
 
     def at(self, step: int) -> Batch:
         """The batch for this step; must be asked in the order of the steps."""
         due = self._every is not None and step % self._every == 0 and step != self.drawn_at
-        if not self.points or due:
+        if due or not self._batches:
             self.drawn_at = step
-            self._use({name: sampler.draw() for name, sampler in self._samplers.items()})
-        return self._batch
+            self._draw()
+        return self._batches[self._position]
 
     @property
     def batch(self) -> Batch:
-        """The batch in use."""
-        return self._batch
+        """The batch in use; empty before the first draw."""
+        return self._batches[self._position] if self._batches else ()
 
-    def _use(self, points: dict[str, Tensor]) -> None:
-        self.points = points
+    @property
+    def points(self) -> dict[str, Tensor]:
+        """The points in use, ``[N_i, d]`` in float64 by term; empty before the first draw."""
+        return {name: draws[self._position] for name, draws in self._block.items()}
+
+    def _draw(self) -> None:
+        """Use the next draw; those that follow are made and prepared with it, which costs little more than one."""
+        self._drawn += 1
+        self._position += 1
+        if self._position >= len(self._batches):
+            samplers = self._samplers
+            number = 1 if self._every is None else min(sampler.left for sampler in samplers.values())
+            self._use({name: sampler.draws(number) for name, sampler in samplers.items()})
+
+    def _use(self, block: dict[str, Tensor]) -> None:
+        """Use the first of several draws, ``[K, N_i, d]`` by term."""
         like = self._objective.like
-        self._batch = self._objective.batch({name: x.to(like) for name, x in points.items()})
+        self._block, self._position = block, 0
+        self._batches = self._objective.batches({name: x.to(like) for name, x in block.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """The points in use, the step they were drawn at, and how many draws were made."""
-        return {
-            "drawn_at": self.drawn_at,
-            "points": self.points,
-            "samplers": {n: s.state_dict() for n, s in self._samplers.items()},
-        }
+        points = {name: x.clone() for name, x in self.points.items()}  # not the whole block
+        return {"drawn_at": self.drawn_at, "points": points, "drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
-        for name, sampler in self._samplers.items():
-            sampler.load_state_dict(state["samplers"][name])
-        self.drawn_at = state["drawn_at"]
+        self.drawn_at, self._drawn = state["drawn_at"], state["drawn"]
+        for sampler in self._samplers.values():
+            sampler.skip_to(self._drawn)
         if state["points"]:
-            self._use({name: state["points"][name].cpu() for name in self._samplers})
+            self._use({name: state["points"][name].cpu()[None] for name in self._samplers})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from ntkrun.pde import PDE, Columns, ProblemError, Term
 from ntkrun.probe import probe
 
 PROBE_POINTS = 3
+ALIGNED_ROWS = 16  # rows that fill cache lines of 64 bytes, whatever the coordinates
 
 Result = TypeVar("Result")
 
@@ -79,19 +81,31 @@ class Residuals:
         Args:
             points: the points of each term by name, ``[N_i, d]``, of the network's dtype and device.
         """
-        batch = []
-        for plan, members in self._groups(tuple(len(points[name]) for name in self.names)):
+        (batch,) = self.batches({name: x[None] for name, x in points.items()})
+        return batch
+
+    def batches(self, points: Mapping[str, Tensor]) -> list[Batch]:
+        """The batches of several draws, gathered at a time.
+
+        Args:
+            points: the points of each term by name, ``[K, N_i, d]``, of the network's dtype and device.
+        """
+        groups = []
+        for plan, members in self._groups(tuple(points[name].shape[1] for name in self.names)):
             partner = self.terms[members[0]].partner
             parts = [points[self.names[i]] for i in members]
-            slices, start = [], 0
-            for part in parts:
-                slices.append(slice(start, start + len(part)))
-                start += len(part)
+            ends = list(accumulate(part.shape[1] for part in parts))
+            slices = tuple(slice(end - part.shape[1], end) for end, part in zip(ends, parts, strict=True))
             shift = (
                 None if partner is None else self.like.new_tensor([partner.get(c, 0.0) for c in self.pde.coordinates])
             )
-            batch.append(Group(plan, members, tuple(slices), torch.cat(parts), shift))
-        return tuple(batch)
+            # Products may round otherwise where a matrix lies elsewhere in a cache line, and resumed runs start there.
+            draws, gap, dimensions = len(parts[0]), -ends[-1] % ALIGNED_ROWS, parts[0].shape[2]
+            if draws > 1 and gap:
+                parts.append(parts[0].new_zeros(draws, gap, dimensions))
+            x = torch.cat(parts, dim=1)[:, : ends[-1]]
+            groups.append([Group(plan, members, slices, each, shift) for each in x.unbind()])
+        return list(zip(*groups, strict=True))
 
     def stream_rows(self, counts: Mapping[str, int]) -> int:
         """Rows that every layer sees in one evaluation: streams times points, partner points included.
@@ -142,8 +156,8 @@ class Residuals:
 
     def point_counts(self, batch: Batch) -> tuple[int, ...]:
         """The number of points of every term."""
-        points = self.points(batch)
-        return tuple(len(points[name]) for name in self.names)
+        counts = {i: rows.stop - rows.start for g in batch for i, rows in zip(g.members, g.slices, strict=True)}
+        return tuple(counts[i] for i in range(len(self.terms)))
 
     def row_counts(self, batch: Batch) -> tuple[int, ...]:
         """N_i of every term: points times residuals per point."""

@@ -1,6 +1,8 @@
 import pytest
 import torch
 from scipy.stats import kstest
+from torch import Tensor
+from torch.quasirandom import SobolEngine
 
 from ntkrun.geometry import Box, Sampler, mix_seed
 
@@ -30,9 +32,66 @@ def test_draws_differ_and_go_on_after_reload(method: str) -> None:
     assert len(torch.cat(draws).unique(dim=0)) == 40
     other = Sampler((SQUARE,), 10, method, seed=1)  # type: ignore[arg-type]
     other.draw()
-    other.load_state_dict({"drawn": 2})
+    other.skip_to(2)
     assert torch.equal(other.draw(), draws[2])
     assert torch.equal(other.draw(), draws[3])
+
+
+@pytest.mark.parametrize("method", ["uniform", "sobol"])
+@pytest.mark.parametrize(("count", "length"), [(7, 64), (3000, 21), (40_000, 1)])
+def test_a_draw_is_the_same_whatever_was_drawn_before(method: str, count: int, length: int) -> None:
+    region = (SQUARE, SQUARE.face("x", "low"))
+    fresh = Sampler(region, count, method, seed=1)  # type: ignore[arg-type]
+    assert fresh.left == length
+    draws = [fresh.draw() for _ in range(2 * length + 2)]
+    for k in {0, 1, length // 2, length - 1, length, length + 1, 2 * length, 2 * length + 1}:
+        other = Sampler(region, count, method, seed=1)  # type: ignore[arg-type]
+        other.draw()
+        other.skip_to(k)
+        assert torch.equal(other.draw(), draws[k])
+    several = Sampler(region, count, method, seed=1)  # type: ignore[arg-type]
+    taken: list[Tensor] = []
+    while len(taken) < len(draws):
+        taken += several.draws(min(5, several.left))
+    for ours, expected in zip(taken, draws, strict=False):
+        assert torch.equal(ours, expected)
+
+
+def test_blocks_of_sobol_draws_are_one_sequence() -> None:
+    """That of torch, drawn point by point."""
+    engine = SobolEngine(2, scramble=True, seed=mix_seed(5, 0))
+    sampler = Sampler((SQUARE,), 9, "sobol", seed=5)
+    corner, widths = torch.tensor([-1.0, 0.0]).double(), torch.tensor([2.0, 2.0]).double()
+    for _ in range(130):
+        sequence = torch.cat([engine.draw(1, dtype=torch.float64) for _ in range(9)])
+        assert torch.equal(sampler.draw(), corner + sequence * widths)
+
+
+def test_blocks_of_uniform_draws_are_independent() -> None:
+    """Of 130 draws, the same point in all draws and all points are spread evenly, and none comes twice."""
+    sampler = Sampler((SQUARE,), 8, "uniform", seed=5)
+    draws = torch.stack([sampler.draw() for _ in range(130)])
+    assert len(draws.reshape(-1, 2).unique(dim=0)) == 130 * 8
+    for points in (draws[:, 3], draws.reshape(-1, 2)):
+        assert kstest(points[:, 1].numpy(), "uniform", (0.0, 2.0)).pvalue > 1e-3
+    later = draws[1:, :, 0] * draws[:-1, :, 0]
+    assert abs(later.mean().item()) < 4 / (3 * later.numel() ** 0.5)  # four standard errors: x has variance 1/3
+
+
+def test_no_more_draws_at_a_time_than_are_left_in_the_block() -> None:
+    sampler = Sampler((SQUARE,), 1000, "uniform", seed=0)
+    sampler.draw()
+    with pytest.raises(ValueError, match="65 draws at a time are asked for; 63 are left in the block"):
+        sampler.draws(65)
+    assert len(sampler.draws(63)) == 63
+
+
+def test_a_box_is_reached_from_end_to_end() -> None:
+    box = Box.of(x=(-1.0, 3.0), y=(2.0, 2.0), t=(0.5, 1.0))
+    unit = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.25, 0.5]], dtype=torch.float64)
+    expected = [[-1.0, 2.0, 0.5], [3.0, 2.0, 1.0], [0.0, 2.0, 0.75]]
+    assert box.scale(unit).tolist() == expected
+    assert box.scale(unit[None].repeat(2, 1, 1)).tolist() == [expected, expected]
 
 
 def test_seeds_give_different_points() -> None:

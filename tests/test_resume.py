@@ -40,6 +40,7 @@ CASES = {
         "weights.derivative=finite_difference",
     ],
     "wave-fresh-points": [*WAVE, "weights=exact", "pde.sampling=uniform", "pde.resample_every=1"],
+    "sobol-fresh-points": [*WAVE, "pde.sampling=sobol", "pde.resample_every=1"],
     "sobol-every-7": ["weights=exact", "pde.sampling=sobol", "pde.resample_every=7"],
     "smoothing": [*SKETCHED, "weights.smoothing=0.9", "weights.freeze_after=20"],
     "gradient-descent": ["optimizer=gradient_descent", "optimizer.learning_rate=1e-6", "schedule=constant"],

@@ -44,8 +44,7 @@ def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callab
     put_layers(network.layers, case)
     if values["pde"]["resample_every"] is None:
         points = {term: torch.from_numpy(x).double() for term, x in case.draw_points().items()}
-        drawn = {term: {"drawn": 1} for term in points}
-        parts.points.load_state_dict({"drawn_at": 0, "points": points, "samplers": drawn})
+        parts.points.load_state_dict({"drawn_at": 0, "points": points, "drawn": 1})
     turns = make_turns(network)
     with tempfile.TemporaryDirectory() as directory:
         records = _records(parts, Path(directory), None)
