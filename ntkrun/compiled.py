@@ -12,8 +12,8 @@ import linecache
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,7 @@ class CompileError(RuntimeError):
     """A step cannot be compiled, or computes something else when it is."""
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """The lists of tensors that go into a step, as the names of their places.
 
     Attributes:
@@ -63,7 +62,7 @@ class Signature:
     @classmethod
     def of(cls, request: Request, batch: Batch, moves: bool) -> Signature:
         """The signature of a step."""
-        shapes = tuple((group.plan, group.members, tuple(group.x.shape)) for group in batch)
+        shapes = tuple((group.plan, group.members, group.x.shape) for group in batch)
         scaled = any(group.scales is not None for group in batch)
         return cls(tuple(request.state), scaled, moves, (request.signal, request.rule), shapes)
 
@@ -147,17 +146,18 @@ class CompiledStepper(Stepper):
         if request.signal == "traces" and self.objective.route != "structured":
             return None
         signature = Signature.of(request, batch, update is not None)
-        if signature not in self.programs:
+        program = self.programs.get(signature)
+        if program is None:
             self._announce(True)
             with self._progress.phase("compilation"):
                 try:
-                    self.programs[signature] = Program(self.objective, request, batch, update)
+                    program = self.programs[signature] = Program(self.objective, request, batch, update)
                 except Exception as error:  # whatever the compiler stumbles over, eager steps do without it
                     self._failed = True
                     reason = str(error).strip().splitlines() or [type(error).__name__]
                     log.warning("steps are not compiled: %s", " ".join(reason[: 1 + reason[0].endswith(":")]))
             self._announce(False)
-        return self.programs.get(signature)
+        return program
 
 
 class Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ class Trainer:
         progress = self.progress
         self._history = self.objective.like.new_empty(min(self.log_every, HISTORY), len(self.objective.terms))
         self._unchecked: list[int] = []
-        self._updates: list[tuple[int, float, WeightUpdate]] = []
+        self._updates: deque[tuple[int, float, WeightUpdate]] = deque()
         self._update_check = UpdateCheck(self.objective.names)
         self._best: dict[str, Any] | None = None
         ended: str | None = None
@@ -155,7 +156,7 @@ class Trainer:
         """The row of the last step."""
         progress = self.progress
         self._start_step()
-        plain = self.points.at(progress.step) if not self.points.points else self.points.batch
+        plain = self.points.batch or self.points.at(progress.step)
         batch = self.point_weights.apply(self.objective, plain)
         losses = self.objective.losses(batch)
         row = self._start_row()
@@ -247,9 +248,8 @@ class Trainer:
         names = self.objective.names
         losses = self._history[: len(self._unchecked)].cpu()
         for step, row in zip(self._unchecked, torch.isfinite(losses).tolist(), strict=True):
-            for updated, elapsed, update in [u for u in self._updates if u[0] <= step]:
-                self._write_update(updated, elapsed, update)
-            self._updates = [u for u in self._updates if u[0] > step]
+            while self._updates and self._updates[0][0] <= step:
+                self._write_update(*self._updates.popleft())
             if not all(row):
                 bad = [name for name, finite in zip(names, row, strict=True) if not finite]
                 raise DivergenceError(f"step {step}: the loss of term {', '.join(bad)} is not finite")
