@@ -6,7 +6,8 @@ input streams a[s, k] of a map and the gradients g[s, k] of the summed residual 
     dr_k/dW = sum_s g[s, k] (x) a[s, k],      dr_k/db = g[0, k];
 
 with those of an elementwise gain, dr_k/dp = sum_s g[s, k] * a[s, k], summed over the width for a single factor.
-One backward pass gives every g; products over the few streams give kernels and traces.
+One backward pass gives every g; products over the few streams give kernels and traces. The weight of a map with few
+inputs or outputs has rows that are hardly longer than g and a together, and these are formed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
 FOR_COMPILER: ContextVar[bool] = ContextVar("FOR_COMPILER", default=False)
 """Set where operations are traced for a compiler: it makes one loop of products and their sums, which otherwise
 take memory for all products, and cannot do so with batched products of tiny matrices."""
+
+THIN = 3  # inputs or outputs of a map whose rows are formed, whatever the streams: rows of all terms meet in kernels
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class RowBlock:
     Attributes:
         rows: n.
         outer: factored gradients by weight name.
-        plain: gradients by the name of a vector parameter (a gain, a bias of another kind), ``[n, size]``.
+        plain: gradients by the name of any other parameter (a gain, a bias of another kind, the weight of a map with
+            few inputs or outputs), ``[n, *shape]``.
     """
 
     rows: int
@@ -65,7 +69,7 @@ class RowBlock:
     def diagonal(self, like: Tensor) -> Tensor:
         """Squared row norms, ``[n]``, of the dtype and device of ``like``."""
         parts = [_squared_norms(f) for f in self.outer.values()]
-        parts += [gradients.square().sum(1) for gradients in self.plain.values()]
+        parts += [gradients.flatten(1).square().sum(1) for gradients in self.plain.values()]
         return torch.stack(parts).sum(0) if parts else like.new_zeros(self.rows)
 
     def pullback(self, cotangent: Tensor) -> dict[str, Tensor]:
@@ -78,12 +82,12 @@ class RowBlock:
                 out[name] = f.gradients.flatten(0, 1).T @ (f.inputs * c).flatten(0, 1)
             else:
                 out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
-        for name, gradients in self.vector_rows():
-            out[name] = cotangent @ gradients
+        for name, gradients in self.plain_rows():
+            out[name] = (cotangent @ gradients.flatten(1)).view(gradients.shape[1:])
         return out
 
-    def vector_rows(self) -> Iterator[tuple[str, Tensor]]:
-        """Every vector parameter's name and gradients, ``[n, size]``."""
+    def plain_rows(self) -> Iterator[tuple[str, Tensor]]:
+        """The name of every parameter whose gradients are at hand, and these, ``[n, *shape]``."""
         yield from ((f.bias, f.gradients[0]) for f in self.outer.values() if f.bias is not None)
         yield from self.plain.items()
 
@@ -93,15 +97,15 @@ class RowBlock:
         for name, f in self.outer.items():
             images = f.inputs.flatten(0, 1) @ layout.part(vectors, name).mT
             out = out + (images.unflatten(1, f.inputs.shape[:2]) * f.gradients).sum((1, 3))
-        for name, gradients in self.vector_rows():
-            out = out + layout.part(vectors, name) @ gradients.T
+        for name, gradients in self.plain_rows():
+            out = out + vectors[:, layout.slices[name]] @ gradients.flatten(1).T
         return out
 
     def dense(self, layout: ParameterLayout, like: Tensor) -> Tensor:
         """The rows themselves, ``[n, P]``."""
         parts = {name: like.new_zeros(self.rows, *shape) for name, shape in layout.shapes.items()}
-        parts.update({name: torch.einsum("sno,sni->noi", f.gradients, f.inputs) for name, f in self.outer.items()})
-        parts.update(self.vector_rows())
+        parts.update({name: _rows(f.inputs, f.gradients) for name, f in self.outer.items()})
+        parts.update(self.plain_rows())
         return layout.flatten(parts)
 
     def gram(self, other: RowBlock, like: Tensor, memory: int) -> Tensor:
@@ -128,10 +132,10 @@ class RowBlock:
             inputs = f.inputs.flatten(0, 1) @ o.inputs.flatten(0, 1).T
             products = (gradients * inputs).view(len(f.inputs), self.rows, len(o.inputs), other.rows)
             out = out + products.sum((0, 2))
-        others = dict(other.vector_rows())
-        for name, gradients in self.vector_rows():
+        others = dict(other.plain_rows())
+        for name, gradients in self.plain_rows():
             if name in others:
-                out = out + gradients @ others[name].T
+                out = out + gradients.flatten(1) @ others[name].flatten(1).T
         return out
 
 
@@ -211,13 +215,25 @@ def _add_matrix(
     weight = names.get(id(use.weight))
     bias = None if use.bias is None else names.get(id(use.bias))
     once = all(times[id(tensor)] == 1 for tensor in use.parameters) and use.bias_scale == 1
-    if bias is not None and (weight is None or not once):
+    thin = min(use.weight.shape) <= THIN
+    if bias is not None and (weight is None or thin or not once):
         _add(plain, bias, use.bias_scale * g[0])
     if weight is not None:
         a = use.inputs.detach() if use.scale == 1 else use.scale * use.inputs.detach()
+        if thin:
+            _add(plain, weight, _rows(a, g))
+            return
         if weight in outer:  # a shared layer: its uses add, so they join along the stream axis
             a, g = torch.cat([outer[weight].inputs, a]), torch.cat([outer[weight].gradients, g])
         outer[weight] = OuterRows(a, g, bias if once else None)
+
+
+def _rows(a: Tensor, g: Tensor) -> Tensor:
+    """sum_s g_s (x) a_s, ``[n, out, in]``, of input streams and output gradients."""
+    if FOR_COMPILER.get():
+        parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
+        return sum(parts[1:], start=parts[0])
+    return torch.einsum("sno,sni->noi", g, a)
 
 
 def _add(plain: dict[str, Tensor], name: str, gradients: Tensor) -> None:
