@@ -50,7 +50,7 @@ class Signature(NamedTuple):
         scaled: whether points have weights.
         moves: whether the optimiser's update is part of the step.
         rule: what the weights are made from and how, as ``Request`` says.
-        shapes: of the points of all groups.
+        shapes: of the points of all groups, and the number of those chosen of every term.
     """
 
     state: tuple[str, ...]
@@ -62,7 +62,9 @@ class Signature(NamedTuple):
     @classmethod
     def of(cls, request: Request, batch: Batch, moves: bool) -> Signature:
         """The signature of a step."""
-        shapes = tuple((group.plan, group.members, group.x.shape) for group in batch)
+        shapes: tuple[Hashable, ...] = tuple((group.plan, group.members, group.x.shape) for group in batch)
+        if request.chosen:
+            shapes = (*shapes, *map(len, request.chosen))
         scaled = any(group.scales is not None for group in batch)
         return cls(tuple(request.state), scaled, moves, (request.signal, request.rule), shapes)
 
@@ -143,7 +145,7 @@ class CompiledStepper(Stepper):
         """The compiled graph for a step, made if there is none yet; ``None`` where it cannot be compiled."""
         if self._failed or not self._choice.pays(request.every):
             return None
-        if request.signal == "traces" and self.objective.route != "structured":
+        if request.signal in ("traces", "samples") and self.objective.route != "structured":
             return None
         signature = Signature.of(request, batch, update is not None)
         program = self.programs.get(signature)
@@ -209,7 +211,7 @@ class Program:
             inputs += [*self._update.tensors(), numbers]
         for group in batch:
             inputs += [group.x, *(group.scales or ())]
-        return [*inputs, request.weights, *request.state.values()]
+        return [*inputs, request.weights, *request.chosen, *request.state.values()]
 
     def _function(self, request: Request, batch: Batch) -> Callable[..., list[Tensor]]:
         """The step as a function of its tensors, which it changes in place where the optimiser does."""
@@ -227,7 +229,8 @@ class Program:
                 replace(group, x=next(rest), scales=group.scales and tuple(next(rest) for _ in group.scales))
                 for group in batch
             )
-            asked = replace(request, weights=next(rest), state={name: next(rest) for name in request.state})
+            weights, chosen = next(rest), tuple(next(rest) for _ in request.chosen)
+            asked = replace(request, weights=weights, chosen=chosen, state={name: next(rest) for name in request.state})
             with torch.enable_grad():
                 evaluation = self._objective.under(leaves, own, lambda: asked.evaluate(self._objective, points))
             outputs = [evaluation.losses, evaluation.weights]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -37,7 +37,7 @@ class RouteError(ValueError):
 
 
 Weigh = Callable[[Tensor], Tensor]
-"""Maps the traces tr(K_ii) or the losses, ``[n]``, to the weights of the loss terms, ``[n]``."""
+"""Maps traces tr(K_ii) or losses, ``[n]``, or samples of diag(K_ii) to the weights of the loss terms, ``[n]``."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Objective(Residuals):
 
     Attributes:
         route: the route in use.
+        samples_in_pass: whether ``fused`` takes diagonals at chosen points.
         pointwise: whether residuals at a point depend on that point alone.
         ranks: the processes that share the points out.
 
@@ -89,6 +90,10 @@ class Objective(Residuals):
     """
 
     ranks = ALONE
+
+    @property
+    def samples_in_pass(self) -> bool:
+        return self.route == "structured"
 
     def __init__(
         self, pde: PDE, network: nn.Module, route: Route | Literal["auto"] = "auto", memory: int = 2**28
@@ -127,7 +132,7 @@ class Objective(Residuals):
             gradients.append(self.layout.flatten(parts))
         return losses.detach(), torch.stack(gradients)
 
-    def fused(self, batch: Batch, weigh: Weigh) -> Evaluation:
+    def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Tensor] = ()) -> Evaluation:
         """Gradient and exact traces from one forward and one backward pass.
 
         Row k depends on point k alone, so the loss gradient at a layer's output is the gradient of the
@@ -137,16 +142,26 @@ class Objective(Residuals):
 
         Args:
             batch: the points.
-            weigh: makes the weights from the traces tr(K_ii).
+            weigh: makes the weights from the traces tr(K_ii), or from diag(K_ii) at the points chosen.
+            chosen: if any, indices of points of every term, ``[m_i]`` each, where there are ``samples_in_pass``;
+                their diagonals, ``[sum m_i]``, go to ``weigh`` in place of the traces.
         """
         if self.route != "structured":
-            weights, traces, seconds = self._weigh(lambda: self.diagonals(batch), weigh)
+            start = time.perf_counter()
+            traces = self.traces(batch)
+            weights = weigh(traces)
+            seconds = time.perf_counter() - start
             plain = self.gradient(batch, weights)
             return Evaluation(plain.losses, weights, plain.gradient, traces, seconds)
         passes = [(group, *self._rows(group)) for group in batch]
-        weights, traces, seconds = self._weigh(
-            lambda: self._block_diagonals([(group, blocks) for group, _, blocks in passes]), weigh
-        )
+        start = time.perf_counter()
+        known = [(group, blocks) for group, _, blocks in passes]
+        if chosen:
+            signal = torch.cat(self._block_diagonals([_choose(*each, chosen) for each in known]))
+        else:
+            signal = torch.stack([d.sum() for d in self._block_diagonals(known)])
+        weights = weigh(signal)
+        seconds = time.perf_counter() - start
         losses = [weights] * len(self.terms)
         gradient: dict[str, Tensor] = {}
         for group, residuals, blocks in passes:
@@ -163,7 +178,7 @@ class Objective(Residuals):
         for name, shape in self.layout.shapes.items():
             if name not in gradient:
                 gradient[name] = weights.new_zeros(shape)
-        return Evaluation(torch.stack(losses), weights, gradient, traces, seconds)
+        return Evaluation(torch.stack(losses), weights, gradient, None if chosen else signal, seconds)
 
     def diagonals(self, batch: Batch) -> tuple[Tensor, ...]:
         """Exact diag(K_ii) of every term, one number per point: with several residuals, their sum."""
@@ -289,12 +304,18 @@ class Objective(Residuals):
                 diagonals[i] = (table[rows, : self.components[i]] * scale.square()).sum(1)
         return tuple(diagonals[i] for i in range(len(self.terms)))
 
-    @staticmethod
-    def _weigh(diagonals: Callable[[], tuple[Tensor, ...]], weigh: Weigh) -> tuple[Tensor, Tensor, float]:
-        start = time.perf_counter()
-        traces = torch.stack([d.sum() for d in diagonals()])
-        weights = weigh(traces)
-        return weights, traces, time.perf_counter() - start
+
+def _choose(group: Group, blocks: Sequence[RowBlock], chosen: Sequence[Tensor]) -> tuple[Group, list[RowBlock]]:
+    """A group and its rows at the ``chosen`` points of every term alone."""
+    own = [chosen[i] for i in group.members]
+    rows = torch.cat([member.start + k for member, k in zip(group.slices, own, strict=True)])
+    slices, start = [], 0
+    for k in own:
+        slices.append(slice(start, start + len(k)))
+        start += len(k)
+    scales = group.scales and tuple(scale[k] for scale, k in zip(group.scales, own, strict=True))
+    part = replace(group, slices=tuple(slices), x=group.x[rows], scales=scales)
+    return part, [block[rows] for block in blocks]
 
 
 def _close(ours: Tensor, expected: Tensor, scale: Tensor) -> bool:

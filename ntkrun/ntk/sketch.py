@@ -129,6 +129,31 @@ class Sketch:
                 return self._parameter_side(objective, batch, generator)
             return self._residual_side(objective, batch, generator)
 
+    def choose(self, counts: Sequence[int], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Indices of points of every term for distribution ``coordinate``, without replacement.
+
+        Args:
+            counts: number of points of every term.
+            generator: source of the choice, on the CPU.
+        """
+        return tuple(torch.randperm(n, generator=generator)[: self.size] for n in counts)
+
+    @staticmethod
+    def from_diagonals(
+        counts: Sequence[int], diagonals: Sequence[Tensor], deltas: Tensor | None = None
+    ) -> TraceEstimate:
+        """Estimates from diag(K_ii) at points that ``choose`` gave.
+
+        Args:
+            counts: number of points of every term.
+            diagonals: of every term.
+            deltas: the difference steps used, if any.
+        """
+        samples = tuple(n * diagonal for n, diagonal in zip(counts, diagonals, strict=True))
+        # Sampling without replacement: the finite population factor 1 - m/n of the variance.
+        factors = tuple(math.sqrt(1 - len(d) / n) for n, d in zip(counts, diagonals, strict=True))
+        return TraceEstimate(samples, factors, deltas)
+
     def numbers(self, parameters: int, rows: int) -> int:
         """How many numbers an estimate holds at least at a time: probes and their products with J or its transpose.
 
@@ -223,8 +248,7 @@ class Sketch:
 
     def _coordinate(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
         counts = objective.point_counts(batch)
-        chosen = [torch.randperm(n, generator=generator)[: self.size] for n in counts]
-        subset = objective.subset(batch, chosen)
+        subset = objective.subset(batch, self.choose(counts, generator))
         deltas = None
         if self.derivative == "autodiff":
             diagonals: Sequence[Tensor] = objective.diagonals(subset)
@@ -232,10 +256,7 @@ class Sketch:
             pairs = [self._difference_diagonal(objective, subset, i) for i in range(len(counts))]
             diagonals = [diagonal for diagonal, _ in pairs]
             deltas = objective.like.new_tensor([delta for _, delta in pairs])
-        samples = tuple(n * diagonal for n, diagonal in zip(counts, diagonals, strict=True))
-        # Sampling without replacement: the finite population factor 1 - m/n of the variance.
-        factors = tuple(math.sqrt(1 - len(d) / n) for n, d in zip(counts, diagonals, strict=True))
-        return TraceEstimate(samples, factors, deltas)
+        return self.from_diagonals(counts, diagonals, deltas)
 
     def _difference_diagonal(self, objective: Objective, subset: Batch, i: int) -> tuple[Tensor, float]:
         """K_kk of the chosen points of term i by predictor and corrector, and the step."""

@@ -61,10 +61,12 @@ class RowBlock:
     outer: Mapping[str, OuterRows]
     plain: Mapping[str, Tensor]
 
-    def __getitem__(self, rows: slice) -> RowBlock:
+    def __getitem__(self, rows: slice | Tensor) -> RowBlock:
+        """The block of some rows: a slice, or their indices."""
         outer = {name: OuterRows(f.inputs[:, rows], f.gradients[:, rows], f.bias) for name, f in self.outer.items()}
         plain = {name: gradients[rows] for name, gradients in self.plain.items()}
-        return RowBlock(len(range(self.rows)[rows]), outer, plain)
+        count = len(rows) if isinstance(rows, Tensor) else len(range(self.rows)[rows])
+        return RowBlock(count, outer, plain)
 
     def diagonal(self, like: Tensor) -> Tensor:
         """Squared row norms, ``[n]``, of the dtype and device of ``like``."""

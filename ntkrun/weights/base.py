@@ -34,7 +34,7 @@ class WeightUpdate:
 
 
 Rule = Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
-"""``rule(signal, state)``: from traces or losses, ``[n]``, and tensors of the weighting's own to the weights of this
+"""``rule(signal, state)``: from traces, losses or samples, and tensors of the weighting's own to the weights of this
 step, ``[n]``, and further tensors. It is compiled into the step, so it is made of tensor operations alone, and whatever
 changes from step to step is in ``state``."""
 
@@ -45,18 +45,21 @@ class Request:
 
     Attributes:
         weights: of this step, where they are known before the pass.
-        signal: what the weights are made from otherwise: the ``losses`` or the kernel ``traces`` of the pass.
+        signal: what the weights are made from otherwise: the ``losses`` or the kernel ``traces`` of the pass, or
+            ``samples``: diag(K_ii) at the points ``chosen`` of all terms, one after the other.
         rule: how. The same function in every step, so that one compiled step serves all.
         state: what the rule reads.
+        chosen: indices of points of every term.
         evaluation: the pass itself, where the weighting has made it already.
         update: of the weights, where it was made before the pass.
         every: a request of this kind is made in one of so many steps.
     """
 
     weights: Tensor
-    signal: Literal["losses", "traces"] | None = None
+    signal: Literal["losses", "traces", "samples"] | None = None
     rule: Rule | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    chosen: tuple[Tensor, ...] = ()
     evaluation: Evaluation | None = None
     update: WeightUpdate | None = None
     every: int = 1
@@ -75,7 +78,10 @@ class Request:
             given.update(further)
             return weights
 
-        evaluation = objective.fused(batch, weigh) if self.signal == "traces" else objective.gradient(batch, weigh)
+        if self.signal == "losses":
+            evaluation = objective.gradient(batch, weigh)
+        else:
+            evaluation = objective.fused(batch, weigh, self.chosen)
         return replace(evaluation, state=given)
 
 

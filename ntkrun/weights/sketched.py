@@ -15,7 +15,7 @@ from ntkrun.geometry import mix_seed
 from ntkrun.groups import Batch
 from ntkrun.ntk.differences import Difference
 from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
-from ntkrun.objective import Objective
+from ntkrun.objective import Evaluation, Objective
 from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 
@@ -23,6 +23,9 @@ from ntkrun.weights.policy import NTKWeighting
 @dataclass(kw_only=True, eq=False)
 class Sketched(NTKWeighting):
     """NTK weights from randomised estimates of the traces.
+
+    With the defaults the kernel's diagonal is taken at some training points, and comes out of the backward pass of the
+    gradient itself; other sketches take passes of their own.
 
     The weights are ratios of unbiased estimates and therefore slightly biased themselves.
 
@@ -76,6 +79,11 @@ class Sketched(NTKWeighting):
 
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
         start = time.perf_counter()
+        if self._in_pass(objective):
+            self._counts = objective.point_counts(batch)
+            chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._counts, self.generator))
+            state = self.rule_state(self.rows(objective, batch))
+            return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.update_every)
         points = self.kernel_batch(batch)
         self._restarted: Tensor | None = None
         traces, errors, deltas = self._estimate(objective, points)
@@ -90,6 +98,27 @@ class Sketched(NTKWeighting):
             exact = objective.traces(points) * scale
             columns |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
         return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored, self._restarted))
+
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        if request.rule is None:
+            return request.update
+        self.weights = evaluation.weights
+        self.updates += 1
+        columns = {name: evaluation.state[name] for name in ("trace", "standard_error")}
+        return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])
+
+    def rule_of_samples(self, samples: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The weights of an update from diag(K_ii) at the chosen points; a ``Rule`` on ``rule_state``."""
+        diagonals = samples.split([min(self.sketch_size, n) for n in self._counts])
+        estimate = self.sketch.from_diagonals(self._counts, diagonals)
+        traces = estimate.traces
+        weights, further = self.rule(traces, state)
+        return weights, {**further, "trace": traces, "standard_error": estimate.standard_errors}
+
+    def _in_pass(self, objective: Objective) -> bool:
+        """Whether the gradient's own pass gives what the estimates are made from."""
+        plain = self.distribution == "coordinate" and self.derivative == "autodiff" and self.corrector == "fresh"
+        return plain and self.points == "training" and not self.compare_exact and objective.samples_in_pass
 
     def _estimate(self, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Traces, their standard errors and the difference steps, ``[n]`` each."""

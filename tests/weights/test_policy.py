@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from ntkrun.chunks import ChunkedObjective
+from ntkrun.geometry import mix_seed
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
-from ntkrun.pde import Poisson, Wave
+from ntkrun.pde import PDE, Cavity, Poisson, Wave
 from ntkrun.weights import Exact, NTKWeighting, Sketched, Unweighted
 from tests.oracle import dense_jacobians, draw_batch, relative
 from tests.problems import CoupledJets
@@ -101,6 +105,39 @@ def test_sketched_weights_approach_exact_ones() -> None:
         weighting.start(objective, seed=0)
         weighting.evaluate(0, objective, batch)
     assert relative(sketched.weights, exact.weights) < 1e-12
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "point-weights"])
+@pytest.mark.parametrize("size", [5, None], ids=["chunks", "whole"])
+@pytest.mark.parametrize("pde", [Wave(), Cavity()], ids=["wave", "cavity"])
+def test_samples_of_a_sketch_are_rows_of_the_dense_jacobian(pde: PDE, size: int | None, weighted: bool) -> None:
+    """From the gradient's own pass, and from a pass of the chosen points where the others come in chunks."""
+    network = MLP(12, 2, outputs=len(pde.fields), domain=pde.domain).double()
+    whole = Objective(pde, network)
+    objective = whole if size is None else ChunkedObjective(pde, network, "structured", whole.memory, size)
+    points, batch = draw_batch(objective, [9, 12, 4, 7][: len(objective.terms)])
+    factors = {name: 0.1 + torch.rand(len(x), 1, dtype=torch.float64) for name, x in points.items()}
+    batch = objective.weigh_points(batch, factors) if weighted else batch
+    weighting = Sketched(sketch_size=5)
+    weighting.start(objective, seed=3)
+    evaluation, update = weighting.evaluate(0, objective, batch)
+    chosen = torch.Generator().manual_seed(mix_seed(3, 1))
+    traces, errors = [], []
+    for name, dense in zip(objective.names, dense_jacobians(objective, points), strict=True):
+        n = len(points[name])
+        diagonal = dense.square().sum(1).view(-1, n).sum(0)
+        diagonal = diagonal * factors[name][:, 0] if weighted else diagonal
+        sample = n * diagonal[torch.randperm(n, generator=chosen)[:5]]
+        traces.append(sample.mean())
+        spread = sample.std() / math.sqrt(len(sample)) if len(sample) < n else torch.zeros(())
+        errors.append(math.sqrt(1 - len(sample) / n) * spread)
+    assert update is not None
+    assert relative(update.columns["trace"], torch.stack(traces)) < 1e-11
+    assert relative(update.columns["standard_error"], torch.stack(errors)) < 1e-9
+    t = torch.stack(traces) / torch.tensor(objective.row_counts(batch))
+    assert relative(evaluation.weights, t.sum() / t) < 1e-11
+    expected = whole.gradient(batch, evaluation.weights).gradient
+    assert all(relative(evaluation.gradient[name], g) < 1e-11 for name, g in expected.items())
 
 
 @pytest.mark.parametrize("make", [Unweighted, lambda: Exact(smoothing=0.5), lambda: Sketched(sketch_size=2)])
