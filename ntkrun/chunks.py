@@ -23,6 +23,7 @@ from ntkrun.residuals import PROBE_POINTS
 TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
 
 MEMORY = 2**30  # bytes that the evaluation of one chunk may take
+CACHED = 2**27  # those of a compiled chunk that is evaluated faster than more points at once, for it stays in the cache
 # A pass that makes traces holds what back-propagation keeps, gradients of the same size, and products of both.
 PASSES = 3
 
@@ -35,30 +36,33 @@ class Piece:
         term: its index.
         rows: where the points lie among those of the term.
         group: the points, a group of this term alone.
+        longest: points of the longest piece of the term.
     """
 
     term: int
     rows: slice
     group: Group
+    longest: int
 
 
 def cut(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Piece]:
     """This process's share of the points of every term, in pieces of nearly equal length of at most ``size`` points."""
     for group in batch:
         for k, (i, own) in enumerate(zip(group.members, group.slices, strict=True)):
-            for rows in _spans(own.stop - own.start, size, ranks):
+            spans = _spans(own.stop - own.start, size, ranks)
+            longest = max((rows.stop - rows.start for rows in spans), default=0)
+            for rows in spans:
                 x = group.x[own][rows]
                 scales = None if group.scales is None else (group.scales[k][rows],)
                 part = replace(group, members=(i,), slices=(slice(0, len(x)),), x=x, scales=scales)
-                yield Piece(i, rows, part)
+                yield Piece(i, rows, part, longest)
 
 
-def _spans(length: int, size: int, ranks: Ranks) -> Iterator[slice]:
+def _spans(length: int, size: int, ranks: Ranks) -> list[slice]:
     start, stop = (length * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
     own = stop - start
     count = -(-own // size)
-    for k in range(count):
-        yield slice(start + own * k // count, start + own * (k + 1) // count)
+    return [slice(start + own * k // count, start + own * (k + 1) // count) for k in range(count)]
 
 
 class ChunkedObjective(Objective):
@@ -77,6 +81,7 @@ class ChunkedObjective(Objective):
         ranks: the processes.
     """
 
+    compiled: Callable[[Piece, bool], Tensor | None] | None = None  # gives the sums of a piece, where it can
     _checked = False  # whether the definition is; the checks take few points and know nothing of its residuals yet
 
     def __init__(
@@ -102,21 +107,17 @@ class ChunkedObjective(Objective):
             weights = weights(losses)
             seconds = time.perf_counter() - start
             return Evaluation(losses, weights, self.layout.unflatten(weights @ gradients), None, seconds)
-        n, rows = len(self.terms), self.row_counts(batch)
+        n = len(self.terms)
         totals = self.like.new_zeros(n + self.layout.size)
-        for piece, loss in self._piece_losses(batch, rows):
-            totals[piece.term] += loss.detach()
-            totals[n:] += self._flat_gradient(weights[piece.term] * loss)
+        for piece, sums in self._all_sums(batch, traced=False):
+            totals[piece.term] += sums[0]
+            totals[n:] += weights[piece.term] * sums[2:]
         self.ranks.sum(totals)
         return Evaluation(totals[:n], weights, self.layout.unflatten(totals[n:]))
 
     def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        totals = self.like.new_zeros(len(self.terms), 1 + self.layout.size)
-        for piece, loss in self._piece_losses(batch, self.row_counts(batch)):
-            totals[piece.term, 0] += loss.detach()
-            totals[piece.term, 1:] += self._flat_gradient(loss)
-        self.ranks.sum(totals)
-        return totals[:, 0], totals[:, 1:]
+        totals = self._term_sums(batch, traced=False)
+        return totals[:, 0], totals[:, 2:]
 
     samples_in_pass = False  # at a few points of very many, a pass of their own costs next to nothing
 
@@ -124,31 +125,35 @@ class ChunkedObjective(Objective):
         """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights."""
         if self.route != "structured":
             return super().fused(batch, weigh)
-        counts = self.row_counts(batch)
-        totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
-        seconds = 0.0
-        for piece in self._pieces(batch):
-            group, total = piece.group, totals[piece.term]
-            (rows,), blocks = self._rows(group)
-            start = time.perf_counter()
-            total[1] += self._diagonal(group, blocks).sum()
-            seconds += time.perf_counter() - start
-            scale = None if group.scales is None else group.scales[0]
-            own = rows if scale is None else rows * scale
-            total[0] += own.square().sum() / counts[piece.term]
-            cotangent = own * (2 / counts[piece.term])
-            if scale is not None:
-                cotangent = cotangent * scale
-            gradient = total[2:]
-            for block, column in zip(blocks, cotangent.unbind(1), strict=True):
-                for name, part in block.pullback(column).items():
-                    gradient[self.layout.slices[name]] += part.flatten()
-        self.ranks.sum(totals)
+        self._seconds: float | None = 0.0
+        totals = self._term_sums(batch, traced=True)
         start = time.perf_counter()
         weights = weigh(totals[:, 1])
-        seconds += time.perf_counter() - start
+        seconds = None if self._seconds is None else self._seconds + time.perf_counter() - start
         gradients = self.layout.unflatten(weights @ totals[:, 2:])
         return Evaluation(totals[:, 0], weights, gradients, totals[:, 1], seconds)
+
+    def piece_sums(self, group: Group, traced: bool) -> Tensor:
+        """Value of sum r^2, tr K, and gradient of sum r^2, ``[2 + P]``, over the rows of a group of one term.
+
+        Args:
+            group: the points.
+            traced: with the trace, which is 0 otherwise, by the structured route.
+        """
+        if not traced:
+            loss = self._scaled(group, super().group_residuals(group)[0]).square().sum()
+            gradient = self.layout.flatten(self._back_propagate(loss))
+            return torch.cat([loss.detach()[None], gradient.new_zeros(1), gradient])
+        (rows,), blocks = self._rows(group)
+        start = time.perf_counter()
+        trace = self._diagonal(group, blocks).sum()
+        self._seconds = (self._seconds or 0.0) + time.perf_counter() - start
+        own = self._scaled(group, rows)
+        parts = {name: own.new_zeros(shape) for name, shape in self.layout.shapes.items()}
+        for block, column in zip(blocks, self._scaled(group, 2 * own).unbind(1), strict=True):
+            for name, part in block.pullback(column).items():
+                parts[name] = parts[name] + part
+        return torch.cat([own.square().sum()[None], trace[None], self.layout.flatten(parts)])
 
     def diagonals(self, batch: Batch) -> tuple[Tensor, ...]:
         def diagonal(group: Group) -> Tensor:
@@ -218,10 +223,25 @@ class ChunkedObjective(Objective):
         parts = everything.split([table.numel() for table in tables.values()])
         return {i: part.view_as(tables[i]) for i, part in zip(tables, parts, strict=True)}
 
-    def _piece_losses(self, batch: Batch, rows: Sequence[int]) -> Iterator[tuple[Piece, Tensor]]:
-        """Every piece with its share of the loss of its term, with a graph."""
+    def _term_sums(self, batch: Batch, traced: bool) -> Tensor:
+        """Loss, trace and gradient of the loss of every term, ``[n, 2 + P]``, over all processes."""
+        totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
+        for piece, sums in self._all_sums(batch, traced):
+            totals[piece.term] += sums
+        return self.ranks.sum(totals)
+
+    def _all_sums(self, batch: Batch, traced: bool) -> Iterator[tuple[Piece, Tensor]]:
+        """Every piece with its share of loss, trace and gradient of the loss of its term, ``[2 + P]``."""
+        counts = self.row_counts(batch)
         for piece in self._pieces(batch):
-            yield piece, self._rows_of(piece).square().sum() / rows[piece.term]
+            sums = None if self.compiled is None else self.compiled(piece, traced)
+            if sums is None:
+                sums = self.piece_sums(piece.group, traced)
+            else:
+                self._seconds = None  # traces are part of a graph
+            sums[:1] /= counts[piece.term]
+            sums[2:] /= counts[piece.term]
+            yield piece, sums
 
     def _rows_of(self, piece: Piece) -> Tensor:
         """The rows of a piece with its point weights, ``[n, m]``."""
@@ -230,9 +250,6 @@ class ChunkedObjective(Objective):
     @staticmethod
     def _scaled(group: Group, rows: Tensor) -> Tensor:
         return rows if group.scales is None else rows * group.scales[0]
-
-    def _flat_gradient(self, total: Tensor) -> Tensor:
-        return self.layout.flatten(self._back_propagate(total))
 
     @staticmethod
     def _diagonal(group: Group, blocks: Sequence[RowBlock]) -> Tensor:

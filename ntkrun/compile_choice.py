@@ -35,11 +35,11 @@ class CompileChoice:
     step_seconds: float
     setting: Literal["auto"] | bool
 
-    def pays(self, every: int = 1) -> bool:
-        """Whether to compile what happens in one of ``every`` steps."""
+    def pays(self, every: int = 1, graphs: int = 1) -> bool:
+        """Whether to compile what happens in one of ``every`` steps and takes so many graphs."""
         if self.setting != "auto":
             return self.setting
-        return SAVED * self.step_seconds * self.steps / every >= COMPILATION
+        return SAVED * self.step_seconds * self.steps / every >= COMPILATION * graphs
 
 
 def estimate_step(objective: Objective, counts: Mapping[str, int]) -> float:
@@ -74,16 +74,13 @@ def choose(
         counts: number of points by term.
     """
     choice = CompileChoice(steps, estimate_step(objective, counts), setting)
-    if isinstance(objective, ChunkedObjective):
-        if setting != "auto" and setting:
-            log.warning("steps are not compiled: their points are evaluated in chunks")
-        return CompileChoice(steps, choice.step_seconds, False)
+    graphs = len(objective.terms) if isinstance(objective, ChunkedObjective) else 1  # one for the pieces of each
     if setting == "auto":
         seconds = choice.step_seconds * steps
         about = f"{math.ceil(seconds)} s" if seconds < 600 else f"{math.ceil(seconds / 60)} min"
-        verdict = "compiled" if choice.pays() else "not compiled"
+        verdict = "compiled" if choice.pays(1, graphs) else "not compiled"
         log.info("steps are %s: the run is estimated at %s without (trainer.compile=auto)", verdict, about)
-    if choice.pays() and (missing := missing_compiler(objective.like.device.type)):
+    if choice.pays(1, graphs) and (missing := missing_compiler(objective.like.device.type)):
         log.warning("steps are not compiled: %s is missing", missing)
         choice = CompileChoice(steps, choice.step_seconds, False)
     return choice

@@ -8,38 +8,24 @@ update, and torch compiles it as a whole.
 
 from __future__ import annotations
 
-import linecache
-import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch._inductor.codecache import PyCodeCache
-from torch.fx import graph_module
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
 
 from ntkrun.compile_choice import CompileChoice
 from ntkrun.geometry import Sampler
+from ntkrun.graph import Compiler, Graph
 from ntkrun.groups import Batch
-from ntkrun.network import JetNetwork
-from ntkrun.ntk.structured import FOR_COMPILER
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.optimizer import GraphUpdate, Optimizer
-from ntkrun.progress import Progress
 from ntkrun.stepper import Stepper
 from ntkrun.weights import Request
 
-log = logging.getLogger(__name__)
-
 TABLE = 1024  # steps whose learning rates are made at a time
 TRIAL = 7  # seed of the points on which a compiled step is tried
-
-
-class CompileError(RuntimeError):
-    """A step cannot be compiled, or computes something else when it is."""
 
 
 class Signature(NamedTuple):
@@ -104,26 +90,16 @@ class CompiledStepper(Stepper):
     Args:
         objective: the problem and the network.
         optimizer: moves the network's parameters.
-        progress: counts the seconds that compilation takes.
+        compiler: makes the graphs.
         choice: which steps are compiled.
-        announce: called before and after a compilation, with whether it starts.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        optimizer: Optimizer,
-        progress: Progress,
-        choice: CompileChoice,
-        announce: Callable[[bool], None],
-    ) -> None:
+    def __init__(self, objective: Objective, optimizer: Optimizer, compiler: Compiler, choice: CompileChoice) -> None:
         super().__init__(objective, optimizer)
-        self._progress = progress
+        self._compiler = compiler
         self._choice = choice
-        self._announce = announce
         self.programs: dict[Signature, Program] = {}
         self._numbers = Numbers(objective.like)
-        self._failed = False
 
     def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
         update = self.optimizer.graph_update()
@@ -143,22 +119,16 @@ class CompiledStepper(Stepper):
 
     def _program(self, request: Request, batch: Batch, update: GraphUpdate | None) -> Program | None:
         """The compiled graph for a step, made if there is none yet; ``None`` where it cannot be compiled."""
-        if self._failed or not self._choice.pays(request.every):
+        if self._compiler.failed or not self._choice.pays(request.every):
             return None
         if request.signal in ("traces", "samples") and self.objective.route != "structured":
             return None
         signature = Signature.of(request, batch, update is not None)
         program = self.programs.get(signature)
         if program is None:
-            self._announce(True)
-            with self._progress.phase("compilation"):
-                try:
-                    program = self.programs[signature] = Program(self.objective, request, batch, update)
-                except Exception as error:  # whatever the compiler stumbles over, eager steps do without it
-                    self._failed = True
-                    reason = str(error).strip().splitlines() or [type(error).__name__]
-                    log.warning("steps are not compiled: %s", " ".join(reason[: 1 + reason[0].endswith(":")]))
-            self._announce(False)
+            program = self._compiler.make(lambda: Program(self.objective, request, batch, update))
+            if program is not None:
+                self.programs[signature] = program
         return program
 
 
@@ -181,27 +151,14 @@ class Program:
         self._names = list(objective.trainable)
         self._parameters = [p.detach() for p in objective.trainable.values()]
         self._buffers = dict(objective.network.named_buffers())
-        self._graphs = objective.like.device.type == "cuda"
-        if self._graphs:  # what a CUDA graph changes must lie where it lay when the graph was made
-            for tensor in (*self._parameters, *self._buffers.values(), *(update.tensors() if update else ())):
-                torch._dynamo.mark_static_address(tensor)
         self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
-        step = self._function(request, batch)
-        with torch.no_grad():
-            with _tracing(objective.network):
-                traced = make_fx(step, tracing_mode="real")(*_copies(self._trial(request, batch, 0)))
-            self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options=_options(objective.like))
-            self._compare(step, self._trial(request, batch, 1))
+        kept = (*self._parameters, *self._buffers.values(), *(update.tensors() if update else ()))
+        function, trial = self._function(request, batch), lambda k: self._trial(request, batch, k)
+        self._graph = Graph(function, trial, objective.network, objective.like, kept)
 
     def __call__(self, request: Request, batch: Batch, numbers: Tensor | None = None) -> Evaluation:
         """Make the step: the evaluation, without a gradient where the parameters have been moved."""
-        inputs = self._inputs(request, batch, numbers)
-        with torch.no_grad():
-            if not self._graphs:
-                return self._evaluation(request, iter(self._compiled(*inputs)))
-            torch.compiler.cudagraph_mark_step_begin()
-            # The next replay of the graph writes its outputs to the same place.
-            return self._evaluation(request, iter(_copies(self._compiled(*inputs))))
+        return self._evaluation(request, iter(self._graph(self._inputs(request, batch, numbers))))
 
     def _inputs(self, request: Request, batch: Batch, numbers: Tensor | None) -> list[Tensor]:
         """The tensors of a step in the order in which ``_function`` reads them."""
@@ -282,73 +239,3 @@ class Program:
             *(torch.full_like(t, 0.5 + 0.1 * k) for t in inputs[kept : kept + tensors]),
             *inputs[kept + tensors :],
         ]
-
-    def _compare(self, step: Callable[..., list[Tensor]], trial: Sequence[Tensor]) -> None:
-        """Make one step both ways.
-
-        Raises:
-            CompileError: they differ by more than rounding.
-        """
-        ours, theirs = _copies(trial), _copies(trial)
-        compiled = [*self._compiled(*ours), *ours]
-        expected = [*step(*theirs), *theirs]
-        for a, b in zip(compiled, expected, strict=True):
-            if not _close(a, b):
-                raise CompileError("a compiled step differs from its operations; does it depend on more than tensors?")
-
-
-def forget_graphs() -> None:
-    """Let go of all compiled graphs, of which torch keeps sources, modules and guards until told otherwise."""
-    torch.compiler.reset()
-    PyCodeCache.cache_clear()
-    sources = graph_module._loader.eval_cache
-    for name in sources:
-        linecache.cache.pop(name, None)
-    sources.clear()
-
-
-@contextmanager
-def _tracing(network: nn.Module) -> Iterator[None]:
-    """Tell a network that it is traced.
-
-    Raises:
-        CompileError: what it draws for a step would be the same in all.
-    """
-    networks = [each for each in network.modules() if isinstance(each, JetNetwork)]
-    if networks and not networks[0].traceable():
-        raise CompileError(f"what {type(networks[0]).__name__} draws in start_step is not read from buffers")
-    for each in networks:
-        each.traced = True
-    before = FOR_COMPILER.set(True)
-    try:
-        yield
-    finally:
-        FOR_COMPILER.reset(before)
-        for each in networks:
-            each.traced = False
-
-
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.clone() for tensor in tensors]
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding that a whole step has amplified: ten times half the digits, in norm."""
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    if a.isnan().any() or b.isnan().any():
-        return torch.equal(a.isnan(), b.isnan())
-    return bool((a - b).norm() <= 10 * torch.finfo(a.dtype).eps ** 0.5 * b.norm())
-
-
-def _options(like: Tensor) -> dict[str, str | int | bool | Callable[..., Any]]:
-    """Options of the compiler for the device of ``like``."""
-    # Nothing that the compiler could guard against changes: ``Signature`` tells what does.
-    options: dict[str, str | int | bool | Callable[..., Any]] = {
-        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
-    }
-    if like.device.type == "cuda":
-        options["triton.cudagraphs"] = True
-    else:
-        options["cpp.threads"] = torch.get_num_threads()
-    return options

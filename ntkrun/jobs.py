@@ -111,8 +111,8 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
     finally:
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
-        if "ntkrun.compiled" in sys.modules:
-            sys.modules["ntkrun.compiled"].forget_graphs()
+        if "ntkrun.graph" in sys.modules:
+            sys.modules["ntkrun.graph"].forget_graphs()
 
 
 def _failure(error: Exception, directory: Path) -> Outcome:

@@ -80,7 +80,6 @@ class Objective(Residuals):
 
     Attributes:
         route: the route in use.
-        samples_in_pass: whether ``fused`` takes diagonals at chosen points.
         pointwise: whether residuals at a point depend on that point alone.
         ranks: the processes that share the points out.
 
@@ -93,6 +92,7 @@ class Objective(Residuals):
 
     @property
     def samples_in_pass(self) -> bool:
+        """Whether ``fused`` takes diagonals at chosen points."""
         return self.route == "structured"
 
     def __init__(

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from ntkrun.checkpoints import save_best, save_checkpoint
+from ntkrun.chunks import ChunkedObjective
 from ntkrun.compile_choice import CompileChoice
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.evaluation import Evaluator
@@ -180,11 +181,16 @@ class Trainer:
         if not self.choice.pays():
             return Stepper(self.objective, self.optimizer)
         from ntkrun.compiled import CompiledStepper  # loads much of torch
+        from ntkrun.compiled_chunks import ChunkedStepper
+        from ntkrun.graph import Compiler
 
         def announce(starts: bool) -> None:
             bar.set_description("compiling" if starts else self._window_name())
 
-        return CompiledStepper(self.objective, self.optimizer, self.progress, self.choice, announce)
+        compiler = Compiler(self.progress, announce)
+        if isinstance(self.objective, ChunkedObjective):
+            return ChunkedStepper(self.objective, self.optimizer, compiler, self.choice)
+        return CompiledStepper(self.objective, self.optimizer, compiler, self.choice)
 
     def save(self) -> None:
         """Flush the tables, write the best network if there is a new one, and a checkpoint.

@@ -14,8 +14,11 @@ from torch._dynamo.utils import counters
 
 from ntkrun.assembly import Parts, assemble
 from ntkrun.check import own_values
+from ntkrun.chunks import ChunkedObjective, points_at_a_time
 from ntkrun.compile_choice import CompileChoice, choose
 from ntkrun.compiled import CompiledStepper
+from ntkrun.compiled_chunks import ChunkedStepper
+from ntkrun.graph import Compiler
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Evaluation
 from ntkrun.progress import Progress
@@ -74,7 +77,12 @@ def walk(built: Parts, stepper: Stepper, steps: range) -> list[tuple[Evaluation,
 
 
 def compiled_stepper(built: Parts, choice: CompileChoice = ALWAYS) -> CompiledStepper:
-    return CompiledStepper(built.objective, built.optimizer, Progress(), choice, lambda starts: None)
+    return CompiledStepper(built.objective, built.optimizer, Compiler(Progress(), lambda starts: None), choice)
+
+
+def chunked_stepper(built: Parts, choice: CompileChoice = ALWAYS) -> ChunkedStepper:
+    assert isinstance(built.objective, ChunkedObjective)
+    return ChunkedStepper(built.objective, built.optimizer, Compiler(Progress(), lambda starts: None), choice)
 
 
 def assert_alike(overrides: tuple[str, ...], tolerance: float, steps: int = 5) -> None:
@@ -84,6 +92,10 @@ def assert_alike(overrides: tuple[str, ...], tolerance: float, steps: int = 5) -
     ours = walk(other, stepper, range(steps))
     theirs = walk(eager, Stepper(eager.objective, eager.optimizer), range(steps))
     assert stepper.programs
+    compare(ours, theirs, tolerance)
+
+
+def compare(ours: list[tuple[Evaluation, Tensor]], theirs: list[tuple[Evaluation, Tensor]], tolerance: float) -> None:
     for (a, p), (b, q) in zip(ours, theirs, strict=True):
         pairs = [(a.losses, b.losses), (a.weights, b.weights), (p, q)]
         if b.traces is not None:
@@ -137,6 +149,57 @@ def test_gradients_for_optimizers_outside_the_graph(optimizer: str, traced: None
 def test_point_weights(kind: str, traced: None) -> None:
     overrides = ("pde=wave", "pde.resample_every=null", f"point_weights={kind}", "weights.update_every=2")
     assert_alike(overrides, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("pde=wave", "weights=exact", "weights.update_every=2"),
+        ("pde=cavity", "weights=exact", "weights.update_every=1"),
+        ("pde=advection", "weights=softadapt", "weights.update_every=2"),
+        ("pde=burgers", "weights=gradient_norm", "weights.update_every=2"),
+        ("pde=wave", "pde.resample_every=null", "point_weights=residual_attention", "weights.update_every=2"),
+        ("pde=wave", "network=ecrn", "network.survival=0.5", "weights=none"),
+        ("pde=poisson", "optimizer=lbfgs", "weights=none"),
+    ],
+    ids=["exact", "systems", "partners", "gradients", "point-weights", "draws", "lbfgs"],
+)
+def test_chunks(overrides: tuple[str, ...], traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of unequal lengths by one graph each, against all points at once operation by operation."""
+    known = {"network.width", "network.depth"} if "network=ecrn" in overrides else set()
+    monkeypatch.setattr("tests.test_compiled.SMALL", tuple(o for o in SMALL if o.partition("=")[0] not in known))
+    counts = parts(*overrides).points.counts
+    few = tuple(f"pde.points.{name}={13 + 5 * i}" for i, name in enumerate(counts))
+    few = (*few, "pde.sampling=uniform")
+    whole, other = parts(*overrides, *few), parts(*overrides, *few, "trainer.chunk_size=5")
+    stepper = chunked_stepper(other)
+    ours = walk(other, stepper, range(5))
+    compare(ours, walk(whole, Stepper(whole.objective, whole.optimizer), range(5)), 1e-9)
+    kinds = {(traced, term) for traced, _, term, _ in stepper.pieces.graphs}
+    assert len(kinds) == len(stepper.pieces.graphs) > 0
+
+
+def test_generated_code_for_chunks() -> None:
+    """The compiler itself; what is not worth graphs of its own is left as it is."""
+    few = ("pde.points.residual=13", "pde.points.boundary=4", "pde.sampling=uniform", "weights=exact")
+    whole = parts("pde=helmholtz", *few, "weights.update_every=3")
+    other = parts("pde=helmholtz", *few, "weights.update_every=3", "trainer.chunk_size=5")
+    stepper = chunked_stepper(other, CompileChoice(100, 2.0, "auto"))
+    ours = walk(other, stepper, range(5))
+    compare(ours, walk(whole, Stepper(whole.objective, whole.optimizer), range(5)), 1e-9)
+    assert {traced for traced, *_ in stepper.pieces.graphs} == {False}
+    torch.compiler.reset()
+
+
+def test_compiled_chunks_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay in the cache; operation by operation, and where a few times the cache is enough, they do not pay."""
+    monkeypatch.setattr("ntkrun.assembly.CACHED", 2**20)
+    many = ("pde=helmholtz", "weights=none", "pde.points.residual=3000")
+    compiled = parts(*many, "trainer.compile=true").objective
+    assert isinstance(compiled, ChunkedObjective)
+    assert points_at_a_time(compiled) / compiled.size == pytest.approx(2**10, rel=1e-2)
+    assert not isinstance(parts(*many, "trainer.compile=false").objective, ChunkedObjective)
+    assert not isinstance(parts("pde=helmholtz", "pde.points.residual=500", "trainer.compile=true").objective, ChunkedObjective)
 
 
 def test_generated_code() -> None:

@@ -50,16 +50,16 @@ def test_graphs_of_jobs_that_are_done_are_let_go(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import long_sweep
 
-    from ntkrun import compiled
+    from ntkrun import graph
 
     before: list[int] = []
     after: list[int] = []
-    let_go = compiled.forget_graphs
+    let_go = graph.forget_graphs
 
     def kept() -> int:
         gc.collect()
         sources = sum(name.startswith("<eval_with_key>") for name in linecache.cache)
-        graphs = sum(type(each) is compiled.Program for each in gc.get_objects())
+        graphs = sum(type(each) is graph.Graph for each in gc.get_objects())
         return sources + graphs + len(graph_module._loader.eval_cache) + len(PyCodeCache.modules)
 
     def watch() -> None:
@@ -68,7 +68,7 @@ def test_graphs_of_jobs_that_are_done_are_let_go(tmp_path: Path, monkeypatch: py
         after.append(kept())
 
     let_go()
-    monkeypatch.setattr(compiled, "forget_graphs", watch)
+    monkeypatch.setattr(graph, "forget_graphs", watch)
     monkeypatch.chdir(tmp_path)
     long_sweep.sweep(4, tmp_path / "sweep", "iterations=3", "log_every=1", "trainer.compile=true")
     assert min(before) > 0  # there were graphs
