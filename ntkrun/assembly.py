@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ntkrun.chunks import CACHED, ChunkedObjective, points_at_a_time
-from ntkrun.compile_choice import CompileChoice, estimate_step
+from ntkrun.chunks import ChunkedObjective, points_at_a_time
 from ntkrun.config import ConfigError, Settings, Setup, build, read_settings, read_setup
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.evaluation import Evaluator, SharedEvaluator
@@ -91,7 +90,7 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
         pde, network, networks = _networks(values, settings, whole, earlier)
-        objective = _objective(pde, network, settings, setup.points)
+        objective = _objective(pde, network, settings, sum(setup.points.values()))
         _check_size(pde, setup, weighting, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)
@@ -190,12 +189,12 @@ def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objecti
         check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
 
 
-def _objective(pde: PDE, network: nn.Module, settings: Settings, counts: Mapping[str, int]) -> Objective:
-    """The objective, in chunks where the points of all terms at once are too many, or shared out among processes."""
+def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:
+    """The objective, in chunks where all ``points`` at once are too many, or shared out among processes."""
     memory = settings.kernel.memory_mib * 2**20
     whole = Objective(pde, network, settings.kernel.route, memory)
-    given, points = settings.trainer.chunk_size, sum(counts.values())
-    size = _chunk_size(whole, settings, counts) if given == "auto" else given
+    given = settings.trainer.chunk_size
+    size = points_at_a_time(whole) if given == "auto" else given
     ranks = present()
     if ranks.count == 1 and (points <= size or (given == "auto" and not whole.pointwise)):
         return whole
@@ -206,16 +205,6 @@ def _objective(pde: PDE, network: nn.Module, settings: Settings, counts: Mapping
         f"{what}: the points of {type(network).__name__} cannot be taken apart; "
         "its residuals at one point depend on other points"
     )
-
-
-def _chunk_size(whole: Objective, settings: Settings, counts: Mapping[str, int]) -> int:
-    """How many points to evaluate at a time: what memory holds, or the processor's cache in long compiled steps."""
-    known = {name: counts.get(name, 0) for name in whole.names}
-    choice = CompileChoice(settings.iterations, estimate_step(whole, known), settings.trainer.compile)
-    cached = points_at_a_time(whole, CACHED)
-    # Passes of a term's points alone cost something too, so a few times the cache is not worth them.
-    worth = whole.like.device.type == "cpu" and sum(counts.values()) > 3 * cached
-    return cached if worth and choice.pays(1, len(whole.terms)) else points_at_a_time(whole)
 
 
 def _device(name: str) -> str:

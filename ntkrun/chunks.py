@@ -23,7 +23,6 @@ from ntkrun.residuals import PROBE_POINTS
 TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
 
 MEMORY = 2**30  # bytes that the evaluation of one chunk may take
-CACHED = 2**27  # those of a compiled chunk that is evaluated faster than more points at once, for it stays in the cache
 # A pass that makes traces holds what back-propagation keeps, gradients of the same size, and products of both.
 PASSES = 3
 

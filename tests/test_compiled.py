@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 
 from ntkrun.assembly import Parts, assemble
 from ntkrun.check import own_values
-from ntkrun.chunks import ChunkedObjective, points_at_a_time
+from ntkrun.chunks import ChunkedObjective
 from ntkrun.compile_choice import CompileChoice, choose
 from ntkrun.compiled import CompiledStepper
 from ntkrun.compiled_chunks import ChunkedStepper
@@ -189,19 +189,6 @@ def test_generated_code_for_chunks() -> None:
     compare(ours, walk(whole, Stepper(whole.objective, whole.optimizer), range(5)), 1e-9)
     assert {traced for traced, *_ in stepper.pieces.graphs} == {False}
     torch.compiler.reset()
-
-
-def test_compiled_chunks_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They stay in the cache; operation by operation, and where a few times the cache is enough, they do not pay."""
-    monkeypatch.setattr("ntkrun.assembly.CACHED", 2**20)
-    many = ("pde=helmholtz", "weights=none", "pde.points.residual=3000")
-    compiled = parts(*many, "trainer.compile=true").objective
-    assert isinstance(compiled, ChunkedObjective)
-    assert points_at_a_time(compiled) / compiled.size == pytest.approx(2**10, rel=1e-2)
-    assert not isinstance(parts(*many, "trainer.compile=false").objective, ChunkedObjective)
-    assert not isinstance(
-        parts(*many[:2], "pde.points.residual=100", "trainer.compile=true").objective, ChunkedObjective
-    )
 
 
 def test_generated_code() -> None:
