@@ -80,6 +80,7 @@ class ChunkedObjective(Objective):
         ranks: the processes.
     """
 
+    samples_in_pass = False  # at a few points of very many, a pass of their own costs next to nothing
     compiled: Callable[[Piece, bool], Tensor | None] | None = None  # gives the sums of a piece, where it can
     _checked = False  # whether the definition is; the checks take few points and know nothing of its residuals yet
 
@@ -96,7 +97,7 @@ class ChunkedObjective(Objective):
         rows = self.row_counts(batch)
         with torch.no_grad():
             for piece in self._pieces(batch):
-                losses[piece.term] += self._rows_of(piece).square().sum() / rows[piece.term]
+                losses[piece.term] += self._rows_of(piece.group).square().sum() / rows[piece.term]
         return self.ranks.sum(losses)
 
     def gradient(self, batch: Batch, weights: Tensor | Weigh) -> Evaluation:
@@ -118,8 +119,6 @@ class ChunkedObjective(Objective):
         totals = self._term_sums(batch, traced=False)
         return totals[:, 0], totals[:, 2:]
 
-    samples_in_pass = False  # at a few points of very many, a pass of their own costs next to nothing
-
     def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Tensor] = ()) -> Evaluation:
         """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights."""
         if self.route != "structured":
@@ -140,7 +139,7 @@ class ChunkedObjective(Objective):
             traced: with the trace, which is 0 otherwise, by the structured route.
         """
         if not traced:
-            loss = self._scaled(group, super().group_residuals(group)[0]).square().sum()
+            loss = self._rows_of(group).square().sum()
             gradient = self.layout.flatten(self._back_propagate(loss))
             return torch.cat([loss.detach()[None], gradient.new_zeros(1), gradient])
         (rows,), blocks = self._rows(group)
@@ -242,9 +241,9 @@ class ChunkedObjective(Objective):
             sums[2:] /= counts[piece.term]
             yield piece, sums
 
-    def _rows_of(self, piece: Piece) -> Tensor:
-        """The rows of a piece with its point weights, ``[n, m]``."""
-        return self._scaled(piece.group, super().group_residuals(piece.group)[0])
+    def _rows_of(self, group: Group) -> Tensor:
+        """The rows of a group of one term with its point weights, ``[n, m]``."""
+        return self._scaled(group, super().group_residuals(group)[0])
 
     @staticmethod
     def _scaled(group: Group, rows: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.weights.base import Request, WeightUpdate
@@ -29,11 +31,6 @@ class Exact(NTKWeighting):
         update = WeightUpdate(self.weights, time.perf_counter() - start, {"trace": traces}, floored)
         return Request(self.weights, update=update)
 
-    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
-        if request.rule is None:
-            return request.update
-        self.weights = evaluation.weights
-        self.updates += 1
+    def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:
         assert evaluation.traces is not None
-        columns = {"trace": evaluation.traces}
-        return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])
+        return {"trace": evaluation.traces}

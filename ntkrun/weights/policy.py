@@ -14,8 +14,8 @@ from torch import Tensor
 from ntkrun.checked import Fraction, NonNegative, Positive
 from ntkrun.geometry import Sampler, mix_seed
 from ntkrun.groups import Batch
-from ntkrun.objective import Objective
-from ntkrun.weights.base import Request, Weighting
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.weights.base import Request, Weighting, WeightUpdate
 
 
 @dataclass(kw_only=True, eq=False)
@@ -70,6 +70,18 @@ class NTKWeighting(Weighting):
     @abstractmethod
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
         """Update the weights, or ask for a pass that does."""
+
+    @abstractmethod
+    def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:
+        """What an update within a pass was made from, by column of the weight log, ``[n]`` each."""
+
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        if request.rule is None:
+            return request.update
+        self.weights = evaluation.weights
+        self.updates += 1
+        columns = self.measured(evaluation)
+        return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])
 
     def kernel_batch(self, batch: Batch) -> Batch:
         """The points at which kernels are taken."""

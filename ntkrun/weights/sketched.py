@@ -99,13 +99,8 @@ class Sketched(NTKWeighting):
             columns |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
         return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored, self._restarted))
 
-    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
-        if request.rule is None:
-            return request.update
-        self.weights = evaluation.weights
-        self.updates += 1
-        columns = {name: evaluation.state[name] for name in ("trace", "standard_error")}
-        return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])
+    def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:
+        return {name: evaluation.state[name] for name in ("trace", "standard_error")}
 
     def rule_of_samples(self, samples: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The weights of an update from diag(K_ii) at the chosen points; a ``Rule`` on ``rule_state``."""
