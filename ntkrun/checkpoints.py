@@ -13,7 +13,7 @@ import torch
 
 from ntkrun.files import write_atomically, writing
 
-FORMAT = 4
+FORMAT = 5
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 BEST = "best.pt"

@@ -31,6 +31,7 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         ("weight updates", _updates(updates, seconds["weight_updates"])),
         *([("diagnostics", f"{seconds['diagnostics']:.2f} s")] if seconds["diagnostics"] >= 0.005 else []),
         ("evaluation", f"{seconds['evaluation']:.2f} s"),
+        ("logging", f"{seconds['logging']:.2f} s"),
         ("saving", f"{seconds['saving']:.2f} s"),
     ]
     width = max(len(name) for name, _ in rows)

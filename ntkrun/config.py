@@ -76,6 +76,7 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "float64"]
     log_every: Positive[int]
+    evaluate_every: Positive[int]
     checkpoint_every: Positive[int]
     time_windows: Few
     stop: StopSettings

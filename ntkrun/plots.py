@@ -100,8 +100,9 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
 def plot_error(metrics: pd.DataFrame) -> Figure:
     """Relative L2 error against the step."""
     figure, axes = plt.subplots(figsize=(6.4, 4))
-    axes.plot(metrics["step"], metrics["error/rel_l2"], color="black")
-    _logarithmic(axes, metrics["error/rel_l2"].to_numpy())
+    evaluated = metrics.dropna(subset="error/rel_l2")
+    axes.plot(evaluated["step"], evaluated["error/rel_l2"], color="black")
+    _logarithmic(axes, evaluated["error/rel_l2"].to_numpy())
     axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
     return figure
 

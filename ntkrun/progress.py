@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-PHASES = ("compilation", "training", "weight_updates", "diagnostics", "evaluation", "saving")
+PHASES = ("compilation", "training", "weight_updates", "diagnostics", "evaluation", "logging", "saving")
 
 
 @dataclass(frozen=True)

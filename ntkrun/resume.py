@@ -21,6 +21,7 @@ ALLOWED = (
     "stop.error",
     "stop.loss",
     "log_every",
+    "evaluate_every",
     "checkpoint_every",
     "progress",
     "plots",

@@ -62,6 +62,8 @@ class Trainer:
         windows: number of time windows.
         targets: what ends it earlier.
         log_every: steps between rows of metrics.csv, counted from 0; the last step has a row as well.
+        evaluate_every: steps between errors, counted from 0. A row has one if a multiple lies between it and the row
+            before, or it is the last one, or there are targets.
         checkpoint_every: steps between checkpoints; one is always written at the end.
         keep_best: keep the network of the smallest error as best.pt.
         show_bar: show a progress bar where standard error is a terminal.
@@ -84,6 +86,7 @@ class Trainer:
     windows: int
     targets: Targets
     log_every: int
+    evaluate_every: int
     checkpoint_every: int
     keep_best: bool
     show_bar: bool
@@ -141,12 +144,15 @@ class Trainer:
             progress.updates += 1
         progress.seconds["training"] += time.perf_counter() - start - (progress.elapsed - elsewhere)
         if row is not None:
-            self._check_losses()
-            check_evaluation(progress.total_steps, self.objective.names, evaluation)
-        if row is not None and (target := self._log(row, evaluation.losses, evaluation.weights, bar)) is not None:
-            self._take_back(row)
-            progress.updates -= update is not None
-            return target
+            self._finish_steps()
+            with progress.phase("logging"):
+                self._check_losses()
+                check_evaluation(progress.total_steps, self.objective.names, evaluation)
+                target = self._log(row, evaluation.losses, evaluation.weights, bar)
+            if target is not None:
+                self._take_back(row)
+                progress.updates -= update is not None
+                return target
         progress.step += 1
         bar.update()
         if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
@@ -162,7 +168,8 @@ class Trainer:
         losses = self.objective.losses(batch)
         row = self._start_row()
         self._watch(progress.total_steps, losses)
-        self._log(row, losses, self.weighting.weights, bar)
+        with progress.phase("logging"):
+            self._log(row, losses, self.weighting.weights, bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
         return ""
@@ -198,6 +205,7 @@ class Trainer:
         Raises:
             DivergenceError: the state is not worth keeping.
         """
+        self._finish_steps()
         with self.progress.phase("saving"):
             self._check()
             self.records.flush()
@@ -270,18 +278,33 @@ class Trainer:
     def _start_row(self) -> Row:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
         progress = self.progress
-        self._check()
-        with progress.phase("evaluation"):
-            error = self.evaluator.error()
-        if error is not None and progress.saw_error(error) and self.keep_best:
-            network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
-            self._best = {"step": progress.total_steps, "error": error, "network": network}
+        self._finish_steps()
+        with progress.phase("logging"):
+            self._check()
+        due = progress.step % self.evaluate_every < self.log_every or progress.step == self.iterations
+        error = self._evaluate() if due or self.targets else None
         # A run that ends here may be resumed with other targets, and then takes this step anew.
         before = None
         if self.targets and progress.step < self.iterations:
             moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             before = copy.deepcopy({**moving, **self._weights_state()})
         return Row(error, self.optimizer.rate(self._factor()), before)
+
+    def _evaluate(self) -> float | None:
+        """The error of the network as it is, which is kept if it is the best so far."""
+        progress = self.progress
+        with progress.phase("evaluation"):
+            error = self.evaluator.error()
+            if error is not None and progress.saw_error(error) and self.keep_best:
+                network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
+                self._best = {"step": progress.total_steps, "error": error, "network": network}
+        return error
+
+    def _finish_steps(self) -> None:
+        """Wait for the device, so that its seconds count for training and not for what looks at the results."""
+        if self.objective.like.device.type == "cuda":
+            with self.progress.phase("training"):
+                torch.cuda.synchronize(self.objective.like.device)
 
     def _take_back(self, row: Row) -> None:
         """Undo the step that a row belongs to."""
@@ -300,10 +323,12 @@ class Trainer:
         least = self.point_weights.least()
         self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, row.rate, least)
         shown = {"loss": f"{total:.2e}"}
-        if error is not None:
-            shown["rel_l2"] = f"{error:.2e}"
+        if progress.error is not None:  # on the bar the latest one stays
+            shown["rel_l2"] = f"{progress.error:.2e}"
         shown["weights"] = "/".join(f"{w:.3g}" for w in factors)
         bar.set_postfix(shown, refresh=False)
+        if error is None:
+            shown.pop("rel_l2", None)
         tenth = max(1, self.iterations // 10)
         if progress.step % tenth < self.log_every or progress.step == self.iterations:
             end = progress.first_step + self.iterations

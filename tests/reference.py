@@ -27,7 +27,16 @@ TOLERANCE = 1e-10  # relative, of every number
 
 COMMON = [
     *("dtype=float64", "network.width=12", "network.depth=2", "network.initialization=glorot_uniform", "seed=3"),
-    *("iterations=30", "log_every=5", "pde.grid=20", "plots=false", "progress=false", "keep_best=false", "device=cpu"),
+    *(
+        "iterations=30",
+        "log_every=5",
+        "evaluate_every=5",
+        "pde.grid=20",
+        "plots=false",
+        "progress=false",
+        "keep_best=false",
+        "device=cpu",
+    ),
 ]
 RUNS = {
     "poisson_none": [

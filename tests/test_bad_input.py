@@ -29,8 +29,9 @@ MENU: dict[str, dict[str, list[str]]] = {
     for group in GROUPS
 }
 SLOW = {"optimizer.max_iterations"}  # what takes long if it is taken at its word
-TOP = ["seed", "threads", "device", "dtype", "log_every", "checkpoint_every", "stop.error", "stop.loss", "keep_best"]
-TOP += ["progress", "plots", "skip_completed", "report", "kernel.route", "kernel.memory_mib", "trainer.chunk_size"]
+TOP = ["seed", "threads", "device", "dtype", "log_every", "evaluate_every", "checkpoint_every", "keep_best"]
+TOP += ["stop.error", "stop.loss", "progress", "plots", "skip_completed", "report"]
+TOP += ["kernel.route", "kernel.memory_mib", "trainer.chunk_size"]
 TARGETS = ["os.system", "posix.system", "builtins.exec", "builtins.eval", "subprocess.Popen"]
 TARGETS += ["antigravity.x", "this.s"]
 TARGETS += [

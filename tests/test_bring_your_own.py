@@ -137,7 +137,14 @@ def test_the_wheel_has_all_data(wheel: Path) -> None:
 def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     """From a directory that holds nothing else; the run is resumed there, too."""
     write(tmp_path, readme_files())
-    small = ["plots=false", "log_every=20", "network.width=12", "pde.points.residual=60", "pde.grid=20"]
+    small = [
+        "plots=false",
+        "log_every=20",
+        "evaluate_every=20",
+        "network.width=12",
+        "pde.points.residual=60",
+        "pde.grid=20",
+    ]
     done = from_wheel(wheel, tmp_path, *readme_commands()[0], *small, "optimizer.learning_rate=1e-2", "iterations=60")
     assert done.status == 0, done.stderr
     assert {path.name for path in done.directory.iterdir()} == RUN_DIRECTORY

@@ -110,13 +110,42 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_alone(tmp_path: Path) -
     assert resumed.stderr.count("resuming at step") == 1
     assert run_ntkrun(*SMALL, end, f"hydra.run.dir={alone}", cwd=tmp_path).status == 0
     assert (summary(together)["status"], summary(together)["processes"]) == ("completed", 3)
+    assert_alike(together, alone)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "together"]
+
+
+def assert_alike(together: Path, alone: Path) -> None:
+    """Both runs have the same rows and end with the same network, up to rounding."""
     for name in ("metrics.csv", "weights.csv"):
         ours, expected = pd.read_csv(together / name), pd.read_csv(alone / name)
         columns = [column for column in expected if not str(column).endswith("seconds")]
         pd.testing.assert_frame_equal(ours[columns], expected[columns], check_exact=False, rtol=1e-8)
     for name, value in network(alone).items():
         torch.testing.assert_close(network(together)[name], value, rtol=1e-8, atol=1e-10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "together"]
+
+
+def test_processes_that_compile_get_what_one_gets_that_does_not(tmp_path: Path) -> None:
+    """With an odd number of points, so that the two fill up pieces of different length; two graphs for each."""
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    small = [
+        *("pde=poisson", "pde.points.residual=21", "pde.grid=10", "network.width=6", "network.depth=1"),
+        *("weights=exact", "weights.update_every=1", "iterations=6", "log_every=2", "dtype=float64", "plots=false"),
+        *("optimizer=gradient_descent", "optimizer.learning_rate=1e-6"),  # Adam magnifies gradients of symmetry, zero
+    ]
+    result = subprocess.run(
+        torchrun("ntkrun", *small, "trainer.compile=true", f"hydra.run.dir={together}"),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "not compiled" not in result.stderr
+    assert run_ntkrun(*small, "trainer.compile=false", f"hydra.run.dir={alone}", cwd=tmp_path).status == 0
+    assert (summary(together)["processes"], summary(together)["seconds"]["compilation"] > 0) == (2, True)
+    assert summary(alone)["seconds"]["compilation"] == 0
+    assert_alike(together, alone)
 
 
 def test_a_process_that_fails_ends_the_run(tmp_path: Path) -> None:

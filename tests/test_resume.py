@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ from tests.driver import Result, ntkrun
 STEPS, STOP = 30, 13  # the interruption falls on no multiple of log_every or checkpoint_every
 SMALL = [
     *("network=mlp", "network.width=8", "network.depth=2", "pde.grid=10", "plots=false", "progress=false"),
-    *(f"iterations={STEPS}", "log_every=5", "checkpoint_every=4", "weights.update_every=3"),
+    *(f"iterations={STEPS}", "log_every=5", "evaluate_every=5", "checkpoint_every=4", "weights.update_every=3"),
 ]
 MISSING = [  # keys above that some choices do not have
     *(("weights=relobralo", "weights.update_every"), ("weights=uncertainty", "weights.update_every")),
@@ -273,10 +274,19 @@ def test_half_a_row_is_dropped(half: str, runs: Runs, stopped: Path) -> None:
 
 
 def test_permitted_changes_work(stopped: Path) -> None:
-    changes = ["iterations=20", "log_every=2", "checkpoint_every=100", "progress=true", "plots=true"]
+    changes = [
+        "iterations=20",
+        "log_every=2",
+        "evaluate_every=6",
+        "checkpoint_every=100",
+        "progress=true",
+        "plots=true",
+    ]
     result = ntkrun(*changes, f"resume={stopped}", cwd=stopped.parent)
     assert result.status == 0, result.stderr
     assert steps(stopped / "metrics.csv") == [0, 5, 10, 14, 16, 18, 20]
+    evaluated = pd.read_csv(stopped / "metrics.csv").dropna(subset="error/rel_l2")
+    assert evaluated["step"].tolist() == [0, 5, 10, 18, 20]
     assert (summary(stopped)["step"], summary(stopped)["iterations"]) == (20, 20)
     assert (stopped / "plots" / "losses.png").exists()
 

@@ -29,7 +29,8 @@ WEIGHTS = {
 }
 SMALL = [
     *("network=mlp", "network.width=8", "network.depth=2", "network.activation=tanh"),
-    *("network.initialization=glorot_normal", "iterations=20", "log_every=5", "pde.grid=30"),
+    *("network.initialization=glorot_normal", "iterations=20", "log_every=5", "evaluate_every=5"),
+    "pde.grid=30",
     *("optimizer=adam", "optimizer.learning_rate=1e-3", "schedule=exponential"),
 ]
 PLOTTED = {"poisson-exact", "wave-sketched"}
@@ -109,6 +110,25 @@ def test_metrics_have_a_row_every_log_every_steps_and_one_at_the_end(case: Case)
     assert metrics["lr"].tolist() == pytest.approx([1e-3 * 0.9 ** (step / 1000) for step in metrics["step"]])
 
 
+@pytest.mark.parametrize(
+    ("log_every", "evaluate_every", "evaluated"),
+    [(4, 8, [0, 8, 16, 20]), (4, 6, [0, 8, 12, 20]), (6, 4, [0, 6, 12, 18, 20]), (5, 1000, [0, 20])],
+)
+def test_rows_have_an_error_every_evaluate_every_steps(
+    log_every: int, evaluate_every: int, evaluated: list[int], tmp_path: Path
+) -> None:
+    """In the first row from a multiple of it on, and in the last row."""
+    changes = [f"log_every={log_every}", f"evaluate_every={evaluate_every}"]
+    small = [option for option in SMALL if not option.startswith(("log_every", "evaluate_every"))]
+    directory = ntkrun("pde=poisson", *small, *changes, cwd=tmp_path).directory
+    metrics = pd.read_csv(directory / "metrics.csv")
+    assert metrics["step"].tolist() == sorted({*range(0, 20, log_every), 20})
+    errors = metrics.set_index("step")["error/rel_l2"].dropna()
+    assert errors.index.tolist() == evaluated
+    found = json.loads((directory / "summary.json").read_text())["rel_l2"]
+    assert (found["final_step"], found["best_step"]) == (20, errors.idxmin())
+
+
 def test_loss_is_the_weighted_sum_of_its_row(case: Case) -> None:
     metrics = case.metrics
     products = metrics[columns("loss", case.terms)].to_numpy() * metrics[columns("weight", case.terms)].to_numpy()
@@ -153,7 +173,7 @@ def test_summary(case: Case) -> None:
             "best_step": metrics["step"][error.idxmin()],
         }
     )
-    phases = {"compilation", "training", "weight_updates", "diagnostics", "evaluation", "saving"}
+    phases = {"compilation", "training", "weight_updates", "diagnostics", "evaluation", "logging", "saving"}
     assert set(summary["seconds"]) == {*phases, "total"}
     assert summary["seconds"]["total"] == pytest.approx(sum(summary["seconds"][phase] for phase in phases))
     assert set(summary["versions"]) == {"ntkrun", "python", "torch", "numpy", "hydra-core", "omegaconf"}

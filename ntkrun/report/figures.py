@@ -150,10 +150,12 @@ def draw_curves(sweep: Sweep, name: str, quantity: str, curve: Callable[[pd.Data
     drawn: list[float] = []
     for row, (title, members) in zip(grid, arrangement.panels, strict=True):
         for run, label in _members(sweep, members):
-            values = curve(run.metrics)
+            values = curve(run.metrics).dropna()  # errors are not in every row
             drawn += values.tolist()
             for axes, x in zip(row, ("step", "seconds"), strict=True):
-                axes.plot(run.metrics[x], values, color=styles.colour(label), linewidth=1.1, alpha=0.85)
+                axes.plot(
+                    run.metrics.loc[values.index, x], values, color=styles.colour(label), linewidth=1.1, alpha=0.85
+                )
         row[0].set(title=shown(title))
     for axes, x in zip(grid[-1], ("step", "seconds"), strict=True):
         axes.set(xlabel=x)

@@ -41,6 +41,7 @@ def jobs(budget: Budget) -> list[Job]:
                 f"seed={seed}",
                 f"iterations={steps}",
                 f"log_every={steps // ROWS}",
+                f"evaluate_every={steps // ROWS}",
                 *(["network.activation=sin", "pde.grid=100"] if pde == "wave" else []),
             ),
             {"pde": pde, "weights": name, "seed": seed},
