@@ -27,7 +27,7 @@ from ntkrun.points import PointSource
 from ntkrun.progress import Progress, Targets
 from ntkrun.records import Records
 from ntkrun.stepper import Stepper
-from ntkrun.trouble import DivergenceError, UpdateCheck, check_evaluation
+from ntkrun.trouble import DivergenceError, UpdateCheck, all_finite, check_evaluation
 from ntkrun.weights import Weighting, WeightUpdate
 
 log = logging.getLogger(__name__)
@@ -253,20 +253,24 @@ class Trainer:
     def _check(self) -> None:
         """Find what is not finite of losses and parameters before the coming step; write weight updates."""
         self._check_losses()
-        for name, parameter in self.objective.network.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise DivergenceError(f"step {self.progress.total_steps}: parameter {name} is not finite")
+        parameters = self.objective.trainable
+        if parameters and not all_finite(torch.cat([p.detach().flatten() for p in parameters.values()])):
+            bad = ", ".join(name for name, p in parameters.items() if not torch.isfinite(p).all())
+            raise DivergenceError(f"step {self.progress.total_steps}: parameter {bad} is not finite")
 
     def _check_losses(self) -> None:
         """Find the first step since the last check with a loss that is not finite; write weight updates."""
-        names = self.objective.names
-        losses = self._history[: len(self._unchecked)].cpu()
-        for step, row in zip(self._unchecked, torch.isfinite(losses).tolist(), strict=True):
-            while self._updates and self._updates[0][0] <= step:
-                self._write_update(*self._updates.popleft())
-            if not all(row):
-                bad = [name for name, finite in zip(names, row, strict=True) if not finite]
-                raise DivergenceError(f"step {step}: the loss of term {', '.join(bad)} is not finite")
+        if not self._unchecked:
+            return
+        losses = self._history[: len(self._unchecked)]
+        first = None if all_finite(losses) else int((~torch.isfinite(losses)).any(1).nonzero()[0])
+        last = self._unchecked[-1 if first is None else first]
+        while self._updates and self._updates[0][0] <= last:
+            self._write_update(*self._updates.popleft())
+        if first is not None:
+            finite = torch.isfinite(losses[first]).tolist()
+            bad = [name for name, each in zip(self.objective.names, finite, strict=True) if not each]
+            raise DivergenceError(f"step {last}: the loss of term {', '.join(bad)} is not finite")
         self._unchecked.clear()
 
     def _write_update(self, step: int, elapsed: float, update: WeightUpdate) -> None:

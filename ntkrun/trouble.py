@@ -20,6 +20,11 @@ class DivergenceError(RuntimeError):
     """A number that must be finite is not."""
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither infinities nor NaN, by one operation: the maximum norm passes both on."""
+    return math.isfinite(torch.linalg.vector_norm(tensor, math.inf).item())
+
+
 def check_evaluation(step: int, names: Sequence[str], evaluation: Evaluation) -> None:
     """Look at the weights and the gradient of a step; the losses of the next one would show it, but not where.
 
@@ -31,11 +36,13 @@ def check_evaluation(step: int, names: Sequence[str], evaluation: Evaluation) ->
     Raises:
         DivergenceError: something is not finite.
     """
-    for name, finite in zip(names, torch.isfinite(evaluation.weights).tolist(), strict=True):
-        if not finite:
-            raise DivergenceError(f"step {step}: the weight of term {name} is not finite")
+    if not all_finite(evaluation.weights):
+        bad = [
+            name for name, weight in zip(names, evaluation.weights.tolist(), strict=True) if not math.isfinite(weight)
+        ]
+        raise DivergenceError(f"step {step}: the weight of term {', '.join(bad)} is not finite")
     for name, gradient in evaluation.gradient.items():
-        if not torch.isfinite(gradient).all():
+        if not all_finite(gradient):
             raise DivergenceError(f"step {step}: the gradient of parameter {name} is not finite")
 
 

@@ -69,7 +69,7 @@ def page(table: pd.DataFrame, iterations: int) -> str:
 def main() -> None:
     """Measure, write and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=3000)
+    parser.add_argument("--iterations", type=int, default=15000)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS, metavar="NAME")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
