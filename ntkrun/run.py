@@ -313,10 +313,11 @@ def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str
     directory = trainer.directory
     write_points(parts.points, directory)
     parts.diagnostics.finish(directory)
-    with trainer.progress.phase("evaluation"):
-        evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
+    evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
+    with trainer.progress.phase("saving"):
         write_solution(evaluator, parts.pde.fields, directory)
-        if evaluator is not parts.evaluator:  # errors so far were those of single windows
+    if evaluator is not parts.evaluator:  # errors so far were those of single windows
+        with trainer.progress.phase("evaluation"):
             trainer.progress.error, trainer.progress.error_step = evaluator.error(), trainer.progress.total_steps
             trainer.progress.best_error = trainer.progress.best_step = None
     write_summary(parts.settings, trainer, outcome, directory, configuration)

@@ -252,24 +252,29 @@ class Trainer:
 
     def _check(self) -> None:
         """Find what is not finite of losses and parameters before the coming step; write weight updates."""
-        self._check_losses()
         parameters = self.objective.trainable
-        if parameters and not all_finite(torch.cat([p.detach().flatten() for p in parameters.values()])):
-            bad = ", ".join(name for name, p in parameters.items() if not torch.isfinite(p).all())
-            raise DivergenceError(f"step {self.progress.total_steps}: parameter {bad} is not finite")
+        numbers = [self._history[: len(self._unchecked)], *(p.detach() for p in parameters.values())]
+        finite = all_finite(torch.cat([each.flatten() for each in numbers]))
+        self._check_losses(finite)
+        if bad := [name for name, p in parameters.items() if not finite and not all_finite(p.detach())]:
+            raise DivergenceError(f"step {self.progress.total_steps}: parameter {', '.join(bad)} is not finite")
 
-    def _check_losses(self) -> None:
-        """Find the first step since the last check with a loss that is not finite; write weight updates."""
+    def _check_losses(self, finite: bool = False) -> None:
+        """Find the first step since the last check with a loss that is not finite; write weight updates.
+
+        Args:
+            finite: all are known to be.
+        """
         if not self._unchecked:
             return
         losses = self._history[: len(self._unchecked)]
-        first = None if all_finite(losses) else int((~torch.isfinite(losses)).any(1).nonzero()[0])
+        first = None if finite or all_finite(losses) else int((~torch.isfinite(losses)).any(1).nonzero()[0])
         last = self._unchecked[-1 if first is None else first]
         while self._updates and self._updates[0][0] <= last:
             self._write_update(*self._updates.popleft())
         if first is not None:
-            finite = torch.isfinite(losses[first]).tolist()
-            bad = [name for name, each in zip(self.objective.names, finite, strict=True) if not each]
+            pairs = zip(self.objective.names, torch.isfinite(losses[first]).tolist(), strict=True)
+            bad = [name for name, each in pairs if not each]
             raise DivergenceError(f"step {last}: the loss of term {', '.join(bad)} is not finite")
         self._unchecked.clear()
 
@@ -326,17 +331,17 @@ class Trainer:
         total = sum(w * value for w, value in zip(factors, values, strict=True))
         least = self.point_weights.least()
         self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, row.rate, least)
-        shown = {"loss": f"{total:.2e}"}
-        if progress.error is not None:  # on the bar the latest one stays
-            shown["rel_l2"] = f"{progress.error:.2e}"
-        shown["weights"] = "/".join(f"{w:.3g}" for w in factors)
-        bar.set_postfix(shown, refresh=False)
-        if error is None:
-            shown.pop("rel_l2", None)
+
+        def shown(error: float | None) -> dict[str, str]:
+            known = {} if error is None else {"rel_l2": f"{error:.2e}"}
+            return {"loss": f"{total:.2e}", **known, "weights": "/".join(f"{w:.3g}" for w in factors)}
+
+        if not bar.disable:
+            bar.set_postfix(shown(progress.error), refresh=False)  # the latest error stays on the bar
         tenth = max(1, self.iterations // 10)
         if progress.step % tenth < self.log_every or progress.step == self.iterations:
             end = progress.first_step + self.iterations
-            text = ", ".join(f"{k} {v}" for k, v in shown.items())
+            text = ", ".join(f"{k} {v}" for k, v in shown(error).items())
             log.info("step %d of %d: %s", progress.total_steps, end, text)
         return self.targets.reached(error, total)
 

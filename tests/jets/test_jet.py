@@ -1,7 +1,9 @@
 """Taylor-mode derivatives against nested reverse-mode autograd in float64."""
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +36,17 @@ def test_activation_derivatives(activation: str) -> None:
     for order, value in enumerate(function(z, 4)):
         expected = derivative(lambda x: function(x[:, 0], 0)[0], z[:, None], [0] * order)
         assert (value - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-7), (torch.float64, 4e-16)])
+def test_tanh_is_off_by_rounding_of_one(dtype: torch.dtype, bound: float) -> None:
+    """Against NumPy, for small arguments and for those where the exponential overflows too."""
+    small, large = torch.logspace(-12, 1, 20001, dtype=dtype), torch.logspace(1, 30, 301, dtype=dtype)
+    z = torch.cat([torch.linspace(-12, 12, 100001, dtype=dtype), small, -small, large, -large])
+    (t,) = ACTIVATIONS["tanh"](z, 0)
+    assert t.dtype == dtype
+    assert np.abs(t.double().numpy() - np.tanh(z.double().numpy())).max() < bound
+    assert torch.isnan(ACTIVATIONS["tanh"](torch.tensor([math.nan], dtype=dtype), 0)[0]).all()
 
 
 def test_nested_streams_equal_jets() -> None:
