@@ -37,7 +37,7 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str], digits: int, keep_below: int | None = None) -> None:
         self.columns = tuple(columns)
-        self._digits = digits
+        self._spec = f".{digits}g"
         if keep_below is None or not path.exists():
             write_text_atomically(path, _lines([self.columns]))
         else:
@@ -73,7 +73,7 @@ class Table:
     def _format(self, value: Value) -> str:
         if value is None:
             return ""
-        return str(value) if isinstance(value, int) else f"{value:.{self._digits}g}"
+        return str(value) if isinstance(value, int) else format(value, self._spec)
 
 
 class Records:
@@ -100,6 +100,7 @@ class Records:
         keep_below: int | None = None,
     ) -> None:
         self._terms = tuple(terms)
+        self._named: dict[str, list[str]] = {}
         self._logger = logger
         self._last_update: dict[str, Value] = {}
         metrics = [
@@ -169,7 +170,10 @@ class Records:
             self._weights.close()
 
     def _names(self, kind: str) -> list[str]:
-        return [f"{kind}/{term}" for term in self._terms]
+        """Columns of a kind; rows ask for them again and again."""
+        if kind not in self._named:
+            self._named[kind] = [f"{kind}/{term}" for term in self._terms]
+        return self._named[kind]
 
     def _values(self, kind: str, values: Sequence[float]) -> dict[str, Value]:
         return dict(zip(self._names(kind), values, strict=True))
