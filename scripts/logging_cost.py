@@ -51,8 +51,8 @@ def page(table: pd.DataFrame, iterations: int) -> str:
     lines = [
         "# What rows, errors and checkpoints cost",
         "",
-        f"`python scripts/logging_cost.py --iterations {iterations}`: every problem at its defaults for {iterations:,} steps, `weights=none`, "
-        "compiled, one thread, as percentages of the time of training.",
+        f"`python scripts/logging_cost.py --iterations {iterations}`: every problem at its defaults for {iterations:,} "
+        "steps, `weights=none`, compiled, one thread, as percentages of the time of training.",
         "",
         "| problem | ms per step | errors | rows | both | checkpoints |",
         "|---|---:|---:|---:|---:|---:|",
