@@ -101,7 +101,7 @@ def plot_error(metrics: pd.DataFrame) -> Figure:
     """Relative L2 error against the step."""
     figure, axes = plt.subplots(figsize=(6.4, 4))
     evaluated = metrics.dropna(subset="error/rel_l2")
-    axes.plot(evaluated["step"], evaluated["error/rel_l2"], color="black")
+    axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black")
     _logarithmic(axes, evaluated["error/rel_l2"].to_numpy())
     axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
     return figure

@@ -331,18 +331,18 @@ class Trainer:
         total = sum(w * value for w, value in zip(factors, values, strict=True))
         least = self.point_weights.least()
         self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, row.rate, least)
-
-        def shown(error: float | None) -> dict[str, str]:
-            known = {} if error is None else {"rel_l2": f"{error:.2e}"}
-            return {"loss": f"{total:.2e}", **known, "weights": "/".join(f"{w:.3g}" for w in factors)}
-
-        if not bar.disable:
-            bar.set_postfix(shown(progress.error), refresh=False)  # the latest error stays on the bar
         tenth = max(1, self.iterations // 10)
-        if progress.step % tenth < self.log_every or progress.step == self.iterations:
-            end = progress.first_step + self.iterations
-            text = ", ".join(f"{k} {v}" for k, v in shown(error).items())
-            log.info("step %d of %d: %s", progress.total_steps, end, text)
+        told = progress.step % tenth < self.log_every or progress.step == self.iterations
+        if told or not bar.disable:
+            shown = {"loss": f"{total:.2e}"}
+            if progress.error is not None:  # the latest
+                shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (error is None)
+            shown["weights"] = "/".join(f"{w:.3g}" for w in factors)
+            bar.set_postfix(shown, refresh=False)
+            if told:
+                end = progress.first_step + self.iterations
+                text = ", ".join(f"{k} {v}" for k, v in shown.items())
+                log.info("step %d of %d: %s", progress.total_steps, end, text)
         return self.targets.reached(error, total)
 
 
