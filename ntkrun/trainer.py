@@ -169,6 +169,7 @@ class Trainer:
         row = self._start_row()
         self._watch(progress.total_steps, losses)
         with progress.phase("logging"):
+            self._check_losses()
             self._log(row, losses, self.weighting.weights, bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
@@ -325,7 +326,6 @@ class Trainer:
 
     def _log(self, row: Row, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> str | None:
         """Write a row of metrics.csv; returns the target that is reached, if one is."""
-        self._check_losses()
         progress, error = self.progress, row.error
         values, factors = losses.tolist(), weights.tolist()
         total = sum(w * value for w, value in zip(factors, values, strict=True))

@@ -40,6 +40,14 @@ def torchrun(*arguments: object, processes: int = 2) -> list[str]:
     return [*start, *(str(argument) for argument in arguments)]
 
 
+def train_together(
+    *arguments: object, cwd: Path, processes: int = 2, timeout: int = 120
+) -> subprocess.CompletedProcess[str]:
+    """Start ntkrun by torchrun and wait for it."""
+    command = torchrun("ntkrun", *arguments, processes=processes)
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout)
+
+
 def environment() -> dict[str, str]:
     """Ours, with the tests' modules to be found from anywhere."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -97,14 +105,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_alone(tmp_path: Path) -
     assert f"SIGTERM at step {stopped['step']}" in stopped["message"]
 
     end = f"iterations={stopped['step'] + 7}"
-    resumed = subprocess.run(
-        torchrun("ntkrun", f"resume={together}", end, processes=3),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    resumed = train_together(f"resume={together}", end, cwd=tmp_path, processes=3)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[-1] == str(together)
     assert resumed.stderr.count("resuming at step") == 1
@@ -132,14 +133,8 @@ def test_processes_that_compile_get_what_one_gets_that_does_not(tmp_path: Path) 
         *("weights=exact", "weights.update_every=1", "iterations=6", "log_every=2", "dtype=float64", "plots=false"),
         *("optimizer=gradient_descent", "optimizer.learning_rate=1e-6"),  # Adam magnifies gradients of symmetry, zero
     ]
-    result = subprocess.run(
-        torchrun("ntkrun", *small, "trainer.compile=true", f"hydra.run.dir={together}"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    compiled = ["trainer.compile=true", f"hydra.run.dir={together}"]
+    result = train_together(*small, *compiled, cwd=tmp_path, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "not compiled" not in result.stderr
     assert run_ntkrun(*small, "trainer.compile=false", f"hydra.run.dir={alone}", cwd=tmp_path).status == 0
@@ -164,14 +159,7 @@ def test_a_process_that_fails_ends_the_run(tmp_path: Path) -> None:
     (conf / "failing.yaml").write_text("_target_: failing.Failing\n")
     directory = tmp_path / "run"
     small = ["point_weights=failing", "network.width=8", "iterations=1000", "checkpoint_every=5", "plots=false"]
-    result = subprocess.run(
-        torchrun("ntkrun", "--config-dir", "./conf", *small, f"hydra.run.dir={directory}"),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    result = train_together("--config-dir", "./conf", *small, f"hydra.run.dir={directory}", cwd=tmp_path)
     assert result.returncode != 0
     assert "ArithmeticError: of process 1" in result.stderr
     assert "another process of this run has ended; the last checkpoint is kept" in result.stderr
