@@ -236,6 +236,6 @@ class Program:
         return [
             *((1.01 + 0.01 * k) * p for p in inputs[:moved]),
             *inputs[moved:kept],
-            *(torch.full_like(t, 0.5 + 0.1 * k) for t in inputs[kept : kept + tensors]),
+            *(torch.full_like(t, 0.05 + 0.01 * k) for t in inputs[kept : kept + tensors]),
             *inputs[kept + tensors :],
         ]

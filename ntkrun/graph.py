@@ -58,7 +58,8 @@ class Graph:
                 torch._dynamo.mark_static_address(tensor)
         with torch.no_grad():
             with _tracing(network):
-                traced = make_fx(function, tracing_mode="real")(*_copies(trial(0)))
+                simpler = {} if self._replayed else {torch.ops.aten.mm.default: thin_product}
+                traced = make_fx(function, simpler, tracing_mode="real")(*_copies(trial(0)))
             self._compiled = torch.compile(traced, fullgraph=True, dynamic=False, options=_options(like))
             self._compare(function, trial(1))
 
@@ -150,24 +151,45 @@ def _tracing(network: nn.Module) -> Iterator[None]:
             each.traced = False
 
 
+def thin_product(a: Tensor, b: Tensor) -> Any:
+    """``a @ b`` of two matrices, element by element where one dimension is 1.
+
+    The compiler writes that into the loops around it, where a call of the matrix library costs more than its few
+    operations.
+
+    Returns:
+        The product; ``NotImplemented`` where all dimensions are larger, which leaves the operation as it is.
+    """
+    if a.shape[1] == 1:
+        return a * b
+    if b.shape[1] == 1:
+        return (a * b.mT).sum(1, keepdim=True)
+    if a.shape[0] == 1:
+        return (a.mT * b).sum(0, keepdim=True)
+    return NotImplemented
+
+
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.clone() for tensor in tensors]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding that a whole step has amplified: ten times half the digits, in norm."""
+    """Equal up to rounding that a whole step has amplified: ten times two thirds of the digits, in norm."""
     if not a.is_floating_point():
         return torch.equal(a, b)
     if a.isnan().any() or b.isnan().any():
         return torch.equal(a.isnan(), b.isnan())
-    return bool((a - b).norm() <= 10 * torch.finfo(a.dtype).eps ** 0.5 * b.norm())
+    return bool((a - b).norm() <= 10 * torch.finfo(a.dtype).eps ** (2 / 3) * b.norm())
 
 
 def _options(like: Tensor) -> dict[str, str | int | bool | Callable[..., Any]]:
     """Options of the compiler for the device of ``like``."""
     # Nothing that the compiler could guard against changes: ``Signature`` tells what does.
     options: dict[str, str | int | bool | Callable[..., Any]] = {
-        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe
+        "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+        # torch 2.13 may put a result into a slice of a concatenation that is no longer needed, and go on to give the
+        # place away twice: as part of the concatenation and by itself. What lay there is lost without an error.
+        "inplace_buffers": False,
     }
     if like.device.type == "cuda":
         options["triton.cudagraphs"] = True

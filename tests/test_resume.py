@@ -165,8 +165,13 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
 
 
 def test_compiled_and_other_steps_go_on_from_each_other(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
-    """Compiled steps after compiled ones bit for bit, in any other order but for rounding."""
+    """Compiled steps after compiled ones bit for bit, in any other order but for rounding.
+
+    Standardized coordinates are symmetric, so the first gradient of the last bias would be nothing but rounding, which
+    Adam makes whole steps of.
+    """
     own = ["weights=exact", "weights.update_every=1", "dtype=float64", "pde.sampling=uniform", "pde.resample_every=1"]
+    own.append("network.standardize=false")
     compiled = "trainer.compile=true"
     whole, eager = tmp_path / "compiled", tmp_path / "eager"
     stop_at(STEPS)

@@ -1,0 +1,59 @@
+"""Compiled graphs against their operations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ntkrun.graph import CompileError, Graph, thin_product
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 4), (5, 4, 1), (1, 5, 4), (1, 5, 1), (5, 1, 1), (1, 1, 4)])
+def test_thin_products(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(m, k, dtype=torch.float64, generator=generator)
+    b = torch.randn(n, k, dtype=torch.float64, generator=generator).mT
+    torch.testing.assert_close(thin_product(a, b), a @ b, rtol=1e-14, atol=1e-14)
+
+
+def test_other_products_are_left_alone() -> None:
+    assert thin_product(torch.ones(2, 2), torch.ones(2, 2)) is NotImplemented
+
+
+def test_a_slice_of_a_concatenation_is_not_given_away_twice() -> None:
+    """torch 2.13 with its own options puts ``other`` over ``kept``: both may lie where ``both`` was."""
+
+    def step(x: Tensor, w: Tensor, large: Tensor) -> list[Tensor]:
+        w = w + (large @ large.mT @ large[:, : len(w)])[: len(w)]  # places are shared where that saves memory
+        s = x.sigmoid()
+        both = torch.cat([s, s * x])
+        p = both @ w
+        q = s * p[: len(s)]
+        a = (q @ w).sin()
+        kept = a @ x
+        other = torch.cat([a.cos(), a * x]) @ w
+        return [kept @ other.mT @ other]
+
+    def trial(k: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(k)
+        shapes = ((16, 16), (16, 16), (640, 640))
+        return [torch.randn(shape, dtype=torch.float64, generator=generator) / shape[0] for shape in shapes]
+
+    inputs = trial(2)
+    graph = Graph(step, trial, nn.Identity(), inputs[0], ())  # compares once by itself
+    torch.testing.assert_close(graph(inputs), step(*inputs), rtol=1e-12, atol=0)
+    torch.compiler.reset()
+
+
+def test_an_output_that_is_off_by_a_thousandth_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In single precision too."""
+
+    def compiler(trace: torch.fx.GraphModule, **options: object) -> object:
+        return lambda *inputs: [1.001 * output for output in trace(*inputs)]
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    like = torch.ones(3)
+    with pytest.raises(CompileError, match="differs from its operations"):
+        Graph(lambda x: [x.exp()], lambda k: [torch.full((3,), float(k))], nn.Identity(), like, ())
