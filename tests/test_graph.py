@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ntkrun.graph import CompileError, Graph, thin_product
 
@@ -50,10 +52,10 @@ def test_a_slice_of_a_concatenation_is_not_given_away_twice() -> None:
 def test_an_output_that_is_off_by_a_thousandth_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """In single precision too."""
 
-    def compiler(trace: torch.fx.GraphModule, **options: object) -> object:
+    def compiler(trace: fx.GraphModule, *unused: object) -> Callable[..., list[Tensor]]:
         return lambda *inputs: [1.001 * output for output in trace(*inputs)]
 
-    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr("ntkrun.graph.compile_trace", compiler)
     like = torch.ones(3)
     with pytest.raises(CompileError, match="differs from its operations"):
         Graph(lambda x: [x.exp()], lambda k: [torch.full((3,), float(k))], nn.Identity(), like, ())
