@@ -42,8 +42,8 @@ class NoRecords(Records):
     ) -> None:
         pass
 
-    def weight_update(
-        self, step: int, seconds: float, update_seconds: float | None, columns: Mapping[str, Sequence[float]]
+    def weight_updates(
+        self, times: Sequence[tuple[int, float, float | None]], columns: Mapping[str, Sequence[Sequence[float]]]
     ) -> None:
         pass
 

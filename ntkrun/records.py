@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -53,12 +54,16 @@ class Table:
         self._path = path
         with writing(path):
             self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
-        self._writer = csv.writer(self._file, lineterminator="\n")
 
     def add(self, row: Mapping[str, Value]) -> None:
         """Append one row; absent columns stay empty."""
+        self.add_all([[row.get(column) for column in self.columns]])
+
+    def add_all(self, rows: Iterable[Sequence[Value]]) -> None:
+        """Append rows that have a value for every column, empty for ``None``."""
+        lines = "".join(",".join(map(self._format, row)) + "\n" for row in rows)
         with writing(self._path):
-            self._writer.writerow([self._format(row.get(column)) for column in self.columns])
+            self._file.write(lines)
 
     def flush(self) -> None:
         """Put everything on the disk."""
@@ -100,7 +105,7 @@ class Records:
         keep_below: int | None = None,
     ) -> None:
         self._terms = tuple(terms)
-        self._named: dict[str, list[str]] = {}
+        self._further = tuple(columns)
         self._logger = logger
         self._last_update: dict[str, Value] = {}
         metrics = [
@@ -138,23 +143,22 @@ class Records:
         finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}
         self._logger.log(step, {name: value for name, value in finite.items() if name != "step"})
 
-    def weight_update(
-        self,
-        step: int,
-        seconds: float,
-        update_seconds: float | None,
-        columns: Mapping[str, Sequence[float]],
+    def weight_updates(
+        self, times: Sequence[tuple[int, float, float | None]], columns: Mapping[str, Sequence[Sequence[float]]]
     ) -> None:
-        """Append a row of weights.csv; ``columns`` holds values by term for ``weight`` and all others."""
-        row: dict[str, Value] = {
-            "step": step,
-            "seconds": round(seconds, 6),
-            "update_seconds": None if update_seconds is None else round(update_seconds, 6),
-        }
-        for name, values in columns.items():
-            row |= self._values(name, values)
-        self._weights.add(row)
-        self._last_update = row
+        """Append rows of weights.csv, at least one.
+
+        Args:
+            times: of every update its step, the seconds before it and its own, if they were measured.
+            columns: for ``weight`` and the further columns the values of every update, by term.
+        """
+        values = zip(*(columns[kind] for kind in ("weight", *self._further)), strict=True)
+        rows: list[list[Value]] = [
+            [step, round(seconds, 6), own if own is None else round(own, 6), *chain.from_iterable(of_one)]
+            for (step, seconds, own), of_one in zip(times, values, strict=True)
+        ]
+        self._weights.add_all(rows)
+        self._last_update = dict(zip(self._weights.columns, rows[-1], strict=True))
 
     def flush(self) -> None:
         """Put all rows on the disk, before a checkpoint that counts on them."""
@@ -170,10 +174,7 @@ class Records:
             self._weights.close()
 
     def _names(self, kind: str) -> list[str]:
-        """Columns of a kind; rows ask for them again and again."""
-        if kind not in self._named:
-            self._named[kind] = [f"{kind}/{term}" for term in self._terms]
-        return self._named[kind]
+        return [f"{kind}/{term}" for term in self._terms]
 
     def _values(self, kind: str, values: Sequence[float]) -> dict[str, Value]:
         return dict(zip(self._names(kind), values, strict=True))

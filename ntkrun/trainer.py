@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,9 @@ from ntkrun.points import PointSource
 from ntkrun.progress import Progress, Targets
 from ntkrun.records import Records
 from ntkrun.stepper import Stepper
-from ntkrun.trouble import DivergenceError, UpdateCheck, all_finite, check_evaluation
-from ntkrun.weights import Weighting, WeightUpdate
+from ntkrun.trouble import DivergenceError, all_finite, check_evaluation
+from ntkrun.weight_log import WeightLog
+from ntkrun.weights import Weighting
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +105,8 @@ class Trainer:
             DivergenceError: a loss, weight, gradient or parameter is not finite. The last checkpoint stays as it was.
         """
         progress = self.progress
-        self._history = self.objective.like.new_empty(min(self.log_every, HISTORY), len(self.objective.terms))
-        self._unchecked: list[int] = []
-        self._updates: deque[tuple[int, float, WeightUpdate]] = deque()
-        self._update_check = UpdateCheck(self.objective.names)
+        self._unchecked: list[tuple[int, torch.Tensor]] = []
+        self._weight_log = WeightLog(self.objective.names, self.records)
         self._best: dict[str, Any] | None = None
         ended: str | None = None
         with self._bar() as bar:
@@ -139,7 +137,7 @@ class Trainer:
         update = self.weighting.take(request, evaluation)
         self._watch(progress.total_steps, evaluation.losses)
         if update is not None:
-            self._updates.append((progress.total_steps, progress.elapsed, update))
+            self._weight_log.add(progress.total_steps, progress.elapsed, update)
             progress.seconds["weight_updates"] += update.seconds or 0.0
             progress.updates += 1
         progress.seconds["training"] += time.perf_counter() - start - (progress.elapsed - elsewhere)
@@ -246,15 +244,14 @@ class Trainer:
 
     def _watch(self, step: int, losses: torch.Tensor) -> None:
         """Keep the losses of a step until the next check, without waiting for the device."""
-        self._history[len(self._unchecked)] = losses
-        self._unchecked.append(step)
-        if len(self._unchecked) == len(self._history):
+        self._unchecked.append((step, losses))
+        if len(self._unchecked) == HISTORY:
             self._check_losses()
 
     def _check(self) -> None:
         """Find what is not finite of losses and parameters before the coming step; write weight updates."""
         parameters = self.objective.trainable
-        numbers = [self._history[: len(self._unchecked)], *(p.detach() for p in parameters.values())]
+        numbers = [*(losses for _, losses in self._unchecked), *(p.detach() for p in parameters.values())]
         finite = all_finite(torch.cat([each.flatten() for each in numbers]))
         self._check_losses(finite)
         if bad := [name for name, p in parameters.items() if not finite and not all_finite(p.detach())]:
@@ -268,22 +265,17 @@ class Trainer:
         """
         if not self._unchecked:
             return
-        losses = self._history[: len(self._unchecked)]
-        first = None if finite or all_finite(losses) else int((~torch.isfinite(losses)).any(1).nonzero()[0])
-        last = self._unchecked[-1 if first is None else first]
-        while self._updates and self._updates[0][0] <= last:
-            self._write_update(*self._updates.popleft())
-        if first is not None:
-            pairs = zip(self.objective.names, torch.isfinite(losses[first]).tolist(), strict=True)
-            bad = [name for name, each in pairs if not each]
-            raise DivergenceError(f"step {last}: the loss of term {', '.join(bad)} is not finite")
-        self._unchecked.clear()
-
-    def _write_update(self, step: int, elapsed: float, update: WeightUpdate) -> None:
-        columns = {what: values.tolist() for what, values in update.columns.items()}
-        columns["weight"] = update.weights.tolist()
-        self._update_check.look(step, update, columns)
-        self.records.weight_update(step, elapsed, update.seconds, columns)
+        steps = [step for step, _ in self._unchecked]
+        losses = None if finite else torch.stack([each for _, each in self._unchecked])
+        if losses is None or all_finite(losses):
+            self._weight_log.write(steps[-1])
+            self._unchecked.clear()
+            return
+        first = int((~torch.isfinite(losses)).any(1).nonzero()[0])
+        self._weight_log.write(steps[first])
+        pairs = zip(self.objective.names, torch.isfinite(losses[first]).tolist(), strict=True)
+        bad = [name for name, each in pairs if not each]
+        raise DivergenceError(f"step {steps[first]}: the loss of term {', '.join(bad)} is not finite")
 
     def _start_row(self) -> Row:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
