@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
+THIN = 3  # the most columns or rows of a matrix whose product is written element by element
+
 
 class CompileError(RuntimeError):
     """A function cannot be compiled, or computes something else when it is."""
@@ -153,7 +155,7 @@ def _tracing(network: nn.Module) -> Iterator[None]:
 
 
 def thin_product(a: Tensor, b: Tensor) -> Any:
-    """``a @ b`` of two matrices, element by element where one dimension is 1.
+    """``a @ b`` of two matrices, element by element where one dimension is that of coordinates or of fields.
 
     The compiler writes that into the loops around it, where a call of the matrix library costs more than its few
     operations.
@@ -161,12 +163,14 @@ def thin_product(a: Tensor, b: Tensor) -> Any:
     Returns:
         The product; ``NotImplemented`` where all dimensions are larger, which leaves the operation as it is.
     """
-    if a.shape[1] == 1:
-        return a * b
-    if b.shape[1] == 1:
-        return (a * b.mT).sum(1, keepdim=True)
-    if a.shape[0] == 1:
-        return (a.mT * b).sum(0, keepdim=True)
+    if a.shape[1] <= THIN:
+        terms = [column * row for column, row in zip(a.split(1, dim=1), b.split(1), strict=True)]
+        return sum(terms[1:], start=terms[0])
+    if b.shape[1] <= THIN:
+        columns = [(a * column.mT).sum(1, keepdim=True) for column in b.split(1, dim=1)]
+        return torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]
+    if a.shape[0] <= THIN:
+        return thin_product(b.mT, a.mT).mT
     return NotImplemented
 
 
