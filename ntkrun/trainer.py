@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,12 @@ class Trainer:
         if row is not None:
             self._finish_steps()
             with progress.phase("logging"):
-                self._check_losses()
-                check_evaluation(progress.total_steps, self.objective.names, evaluation)
-                target = self._log(row, evaluation.losses, evaluation.weights, bar)
+                losses, weights = evaluation.losses.tolist(), evaluation.weights.tolist()
+                if not all(map(math.isfinite, losses)):
+                    self._check_losses()
+                self._weight_log.write(progress.total_steps)
+                check_evaluation(progress.total_steps, self.objective.names, weights, evaluation.gradient)
+                target = self._log(row, losses, weights, bar)
             if target is not None:
                 self._take_back(row)
                 progress.updates -= update is not None
@@ -168,7 +172,7 @@ class Trainer:
         self._watch(progress.total_steps, losses)
         with progress.phase("logging"):
             self._check_losses()
-            self._log(row, losses, self.weighting.weights, bar)
+            self._log(row, losses.tolist(), self.weighting.weights.tolist(), bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
         return ""
@@ -251,7 +255,8 @@ class Trainer:
     def _check(self) -> None:
         """Find what is not finite of losses and parameters before the coming step; write weight updates."""
         parameters = self.objective.trainable
-        numbers = [*(losses for _, losses in self._unchecked), *(p.detach() for p in parameters.values())]
+        losses = [torch.stack([each for _, each in self._unchecked])] if self._unchecked else []
+        numbers = [*losses, *(p.detach() for p in parameters.values())]
         finite = all_finite(torch.cat([each.flatten() for each in numbers]))
         self._check_losses(finite)
         if bad := [name for name, p in parameters.items() if not finite and not all_finite(p.detach())]:
@@ -281,8 +286,6 @@ class Trainer:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
         progress = self.progress
         self._finish_steps()
-        with progress.phase("logging"):
-            self._check()
         due = progress.step % self.evaluate_every < self.log_every or progress.step == self.iterations
         error = self._evaluate() if due or self.targets else None
         # A run that ends here may be resumed with other targets, and then takes this step anew.
@@ -295,6 +298,8 @@ class Trainer:
     def _evaluate(self) -> float | None:
         """The error of the network as it is, which is kept if it is the best so far."""
         progress = self.progress
+        with progress.phase("logging"):
+            self._check()
         with progress.phase("evaluation"):
             error = self.evaluator.error()
             if error is not None and progress.saw_error(error) and self.keep_best:
@@ -316,20 +321,19 @@ class Trainer:
         self.weighting.load_state_dict(row.before["weighting"])
         self.point_weights.load_state_dict(row.before["point_weights"])
 
-    def _log(self, row: Row, losses: torch.Tensor, weights: torch.Tensor, bar: tqdm[Any]) -> str | None:
+    def _log(self, row: Row, losses: Sequence[float], weights: Sequence[float], bar: tqdm[Any]) -> str | None:
         """Write a row of metrics.csv; returns the target that is reached, if one is."""
         progress, error = self.progress, row.error
-        values, factors = losses.tolist(), weights.tolist()
-        total = sum(w * value for w, value in zip(factors, values, strict=True))
+        total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
         least = self.point_weights.least()
-        self.records.metrics(progress.total_steps, progress.elapsed, values, factors, error, row.rate, least)
+        self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, error, row.rate, least)
         tenth = max(1, self.iterations // 10)
         told = progress.step % tenth < self.log_every or progress.step == self.iterations
         if told or not bar.disable:
             shown = {"loss": f"{total:.2e}"}
             if progress.error is not None:  # the latest
                 shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (error is None)
-            shown["weights"] = "/".join(f"{w:.3g}" for w in factors)
+            shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
             bar.set_postfix(shown, refresh=False)
             if told:
                 end = progress.first_step + self.iterations

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ntkrun.objective import Evaluation
 from ntkrun.weights import WeightUpdate
 
 log = logging.getLogger(__name__)
@@ -25,24 +24,22 @@ def all_finite(tensor: Tensor) -> bool:
     return math.isfinite(torch.linalg.vector_norm(tensor, math.inf).item())
 
 
-def check_evaluation(step: int, names: Sequence[str], evaluation: Evaluation) -> None:
+def check_evaluation(step: int, names: Sequence[str], weights: Sequence[float], gradient: Mapping[str, Tensor]) -> None:
     """Look at the weights and the gradient of a step; the losses of the next one would show it, but not where.
 
     Args:
         step: for the message.
         names: of the terms.
-        evaluation: of the step.
+        weights: of the terms in the gradient.
+        gradient: of the weighted loss, by parameter name; empty where a compiled step has used it up.
 
     Raises:
         DivergenceError: something is not finite.
     """
-    if not all_finite(evaluation.weights):
-        bad = [
-            name for name, weight in zip(names, evaluation.weights.tolist(), strict=True) if not math.isfinite(weight)
-        ]
+    if bad := [name for name, weight in zip(names, weights, strict=True) if not math.isfinite(weight)]:
         raise DivergenceError(f"step {step}: the weight of term {', '.join(bad)} is not finite")
-    for name, gradient in evaluation.gradient.items():
-        if not all_finite(gradient):
+    for name, part in gradient.items():
+        if not all_finite(part):
             raise DivergenceError(f"step {step}: the gradient of parameter {name} is not finite")
 
 
