@@ -196,10 +196,12 @@ def compile_trace(trace: fx.GraphModule, inputs: Sequence[Tensor], like: Tensor)
     }
     compiled: Callable[..., list[Tensor]]
     if like.device.type != "cuda":
-        # The compiler alone: what torch.compile adds to a call, to look for the graph that fits, would be a fifth of
-        # the shortest steps.
-        compiled = inductor.compile(trace, [*inputs], options={**options, "cpp.threads": torch.get_num_threads()})
-        return compiled
+        # The compiler alone, with its cache of earlier runs: what torch.compile adds to a call, to find the graph that
+        # fits, would be a fifth of the shortest steps.
+        options["cpp.threads"] = torch.get_num_threads()
+        return inductor.standalone_compile(
+            trace, [*inputs], dynamic_shapes="from_example_inputs", options={"config_patches": options}
+        )
     # Nothing that could be guarded against changes: ``Signature`` tells what does.
     options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "triton.cudagraphs": True}
     compiled = torch.compile(trace, fullgraph=True, dynamic=False, options=options)
