@@ -14,6 +14,7 @@ import argparse
 import time
 
 import torch
+from torch._inductor import config as compiler
 from torch.profiler import ProfilerActivity, profile
 from training import with_ntkrun
 from training.cases import CASES, Case
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", default=["weights=none", "trainer.compile=true"], metavar="key=value")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    compiler.cpp.enable_kernel_profile = True  # compiled kernels tell the profiler of themselves
     report(CASES[arguments.case], arguments.overrides)
 
 
