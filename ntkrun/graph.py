@@ -59,11 +59,12 @@ class Graph:
         if self._replayed:  # what a CUDA graph changes must lie where it lay when the graph was made
             for tensor in kept:
                 torch._dynamo.mark_static_address(tensor)
+        first = trial(0)
         with torch.no_grad():
             with _tracing(network):
                 simpler = {} if self._replayed else {torch.ops.aten.mm.default: thin_product}
-                traced = make_fx(function, simpler, tracing_mode="real")(*_copies(trial(0)))
-            self._compiled = compile_trace(traced, _copies(trial(0)), like)
+                traced = make_fx(function, simpler, tracing_mode="real")(*_copies(first))
+            self._compiled = compile_trace(traced, first, like)
             self._compare(function, trial(1))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -194,15 +195,14 @@ def compile_trace(trace: fx.GraphModule, inputs: Sequence[Tensor], like: Tensor)
         # place away twice: as part of the concatenation and by itself. What lay there is lost without an error.
         "inplace_buffers": False,
     }
-    compiled: Callable[..., list[Tensor]]
-    if like.device.type != "cuda":
-        # The compiler alone, with its cache of earlier runs: what torch.compile adds to a call, to find the graph that
-        # fits, would be a fifth of the shortest steps.
-        options["cpp.threads"] = torch.get_num_threads()
-        return inductor.standalone_compile(
-            trace, [*inputs], dynamic_shapes="from_example_inputs", options={"config_patches": options}
-        )
-    # Nothing that could be guarded against changes: ``Signature`` tells what does.
-    options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "triton.cudagraphs": True}
-    compiled = torch.compile(trace, fullgraph=True, dynamic=False, options=options)
-    return compiled
+    if like.device.type == "cuda":
+        # Nothing that could be guarded against changes: ``Signature`` tells what does.
+        options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "triton.cudagraphs": True}
+        compiled: Callable[..., list[Tensor]] = torch.compile(trace, fullgraph=True, dynamic=False, options=options)
+        return compiled
+    # The compiler alone, with its cache of earlier runs: what torch.compile adds to a call, to find the graph that
+    # fits, would be a fifth of the shortest steps.
+    options["cpp.threads"] = torch.get_num_threads()
+    return inductor.standalone_compile(
+        trace, [*inputs], dynamic_shapes="from_example_inputs", options={"config_patches": options}
+    )
