@@ -17,13 +17,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ntkrun.network import JetNetwork
 from ntkrun.ntk.structured import FOR_COMPILER
+from ntkrun.products import faster_product
 from ntkrun.progress import Progress
 
 log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
-
-THIN = 3  # the most columns or rows of a matrix whose product is written element by element
 
 
 class CompileError(RuntimeError):
@@ -62,8 +61,8 @@ class Graph:
         first = trial(0)
         with torch.no_grad():
             with _tracing(network):
-                simpler = {} if self._replayed else {torch.ops.aten.mm.default: thin_product}
-                traced = make_fx(function, simpler, tracing_mode="real")(*_copies(first))
+                faster = {} if self._replayed else {torch.ops.aten.mm.default: faster_product}
+                traced = make_fx(function, faster, tracing_mode="real")(*_copies(first))
             self._compiled = compile_trace(traced, first, like)
             self._compare(function, trial(1))
 
@@ -153,26 +152,6 @@ def _tracing(network: nn.Module) -> Iterator[None]:
         FOR_COMPILER.reset(before)
         for each in networks:
             each.traced = False
-
-
-def thin_product(a: Tensor, b: Tensor) -> Any:
-    """``a @ b`` of two matrices, element by element where one dimension is that of coordinates or of fields.
-
-    The compiler writes that into the loops around it, where a call of the matrix library costs more than its few
-    operations.
-
-    Returns:
-        The product; ``NotImplemented`` where all dimensions are larger, which leaves the operation as it is.
-    """
-    if a.shape[1] <= THIN:
-        terms = [column * row for column, row in zip(a.split(1, dim=1), b.split(1), strict=True)]
-        return sum(terms[1:], start=terms[0])
-    if b.shape[1] <= THIN:
-        columns = [(a * column.mT).sum(1, keepdim=True) for column in b.split(1, dim=1)]
-        return torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]
-    if a.shape[0] <= THIN:
-        return thin_product(b.mT, a.mT).mT
-    return NotImplemented
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -8,22 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from ntkrun.graph import CompileError, Graph, thin_product
-
-
-@pytest.mark.parametrize(
-    "shape", [(5, 1, 4), (5, 4, 1), (1, 5, 4), (1, 5, 1), (5, 3, 4), (5, 4, 3), (3, 5, 4), (2, 5, 3)]
-)
-def test_thin_products(shape: tuple[int, int, int]) -> None:
-    m, k, n = shape
-    generator = torch.Generator().manual_seed(1)
-    a = torch.randn(m, k, dtype=torch.float64, generator=generator)
-    b = torch.randn(n, k, dtype=torch.float64, generator=generator).mT
-    torch.testing.assert_close(thin_product(a, b), a @ b, rtol=1e-14, atol=1e-14)
-
-
-def test_other_products_are_left_alone() -> None:
-    assert thin_product(torch.ones(4, 4), torch.ones(4, 4)) is NotImplemented
+from ntkrun.graph import CompileError, Graph
 
 
 def test_a_slice_of_a_concatenation_is_not_given_away_twice() -> None:
