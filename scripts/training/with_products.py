@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ntkrun.allocator import keep_freed_memory
 from training.cases import Case
 from training.turns import Turns
 
@@ -16,6 +17,7 @@ TRIES = 5
 
 def train(case: Case) -> None:
     """Multiply until told to stop, every product by the faster of torch's libraries for it."""
+    keep_freed_memory()
     work = [_fastest(m, k, n) for m, k, n in case.products() if min(m, k, n) > 0]
     turns = Turns(list)
     while turns():
