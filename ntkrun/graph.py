@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
+CACHE = 2**21  # bytes; larger results of an operation do not stay in the cache of a core
+
 
 class CompileError(RuntimeError):
     """A function cannot be compiled, or computes something else when it is."""
@@ -182,6 +184,20 @@ def compile_trace(trace: fx.GraphModule, inputs: Sequence[Tensor], like: Tensor)
     # The compiler alone, with its cache of earlier runs: what torch.compile adds to a call, to find the graph that
     # fits, would be a fifth of the shortest steps.
     options["cpp.threads"] = torch.get_num_threads()
+    options["score_fusion_memory_threshold"] = _bytes_worth_sharing(trace)
     return inductor.standalone_compile(
         trace, [*inputs], dynamic_shapes="from_example_inputs", options={"config_patches": options}
     )
+
+
+def _bytes_worth_sharing(trace: fx.GraphModule) -> int:
+    """The least bytes that two loops must have in common to be made one.
+
+    The compiler joins loops that have anything in common, and so would write the transposed layers of a whole step
+    together, because all are scaled by the same number per point. Where layers are larger than the caches, each had
+    better be written right before it is multiplied. Measured with 5,400 points, 4 streams and width 128: exact weights
+    at every step take 0.93 of the time.
+    """
+    sizes = [value.nbytes for node in trace.graph.nodes if isinstance(value := node.meta.get("val"), Tensor)]
+    largest = max(sizes, default=0)
+    return largest // 128 if largest > CACHE else inductor.config.score_fusion_memory_threshold

@@ -14,7 +14,7 @@ BREAK_EVEN = 2**20  # multiplications per thread from which on oneDNN makes up f
 
 
 def _onednn_product(a: Tensor, b: Tensor) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(a, b.t(), None, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(a.flatten(1), b.t(), None, "none", [], "")
     return product
 
 
@@ -35,12 +35,35 @@ def faster_product(a: Tensor, b: Tensor) -> Any:
         The product; ``NotImplemented`` where there is none, which leaves the operation as it is.
     """
     product = thin_product(a, b)
-    if product is not NotImplemented or a.dtype != torch.float32 or not mkl_is_slow():
+    if product is not NotImplemented or not _suit_onednn(a, b):
         return product
-    if a.shape[0] * a.shape[1] * b.shape[1] < BREAK_EVEN * torch.get_num_threads():
-        return NotImplemented
     # oneDNN copies a transposed first factor itself, by one thread; the compiler's loops write it that way at once.
     return torch.ops.ntkrun.onednn_product.default(a.contiguous(), b)
+
+
+def sum_of_outer_products(a: Tensor, b: Tensor) -> Tensor:
+    """sum_{s,n} a[s, n] (x) b[s, n] in a trace for the compiler.
+
+    Args:
+        a: ``[S, n, p]``, the result of operations that the compiler may put into the loop that transposes it.
+        b: ``[S, n, q]``.
+
+    Returns:
+        ``[p, q]``.
+    """
+    rows, columns = a.flatten(0, 1).mT, b.flatten(0, 1)
+    if a.device.type != "cpu" or not _suit_onednn(rows, columns):
+        return rows @ columns
+    # Flattened while it is transposed, a factor that is the same for all s would be looked up by a division per number.
+    product: Tensor = torch.ops.ntkrun.onednn_product.default(a.permute(2, 0, 1).contiguous(), columns)
+    return product
+
+
+def _suit_onednn(a: Tensor, b: Tensor) -> bool:
+    """Whether oneDNN multiplies two matrices on the processor faster than what torch calls."""
+    if a.dtype != torch.float32 or not mkl_is_slow():
+        return False
+    return a.shape[0] * a.shape[1] * b.shape[1] >= BREAK_EVEN * torch.get_num_threads()
 
 
 def thin_product(a: Tensor, b: Tensor) -> Any:

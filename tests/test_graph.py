@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch._inductor import config
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from ntkrun.graph import CompileError, Graph
+from ntkrun.graph import CompileError, Graph, _bytes_worth_sharing
 
 
 def test_a_slice_of_a_concatenation_is_not_given_away_twice() -> None:
@@ -46,3 +48,16 @@ def test_an_output_that_is_off_by_a_thousandth_is_found(monkeypatch: pytest.Monk
     like = torch.ones(3)
     with pytest.raises(CompileError, match="differs from its operations"):
         Graph(lambda x: [x.exp()], lambda k: [torch.full((3,), float(k))], nn.Identity(), like, ())
+
+
+def test_loops_over_large_arrays_are_not_joined_for_a_number_per_point() -> None:
+    def scale(x: Tensor, c: Tensor) -> Tensor:
+        return x * c
+
+    def shared(points: int) -> int:
+        x, c = torch.ones(points, 256), torch.ones(points, 1)
+        return _bytes_worth_sharing(make_fx(scale)(x, c))
+
+    few, many = 1_000, 10_000
+    assert shared(few) == config.score_fusion_memory_threshold < 4 * few
+    assert 4 * many < shared(many) < 4 * 256 * many

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor.utils import run_and_get_code
 
 from ntkrun import products
 from ntkrun.graph import Graph
-from ntkrun.products import faster_product, thin_product
+from ntkrun.products import faster_product, sum_of_outer_products, thin_product
 
 onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch comes without oneDNN")
 
@@ -106,3 +108,38 @@ def test_family_of_the_processor(lines: str, family: int | None, tmp_path: Path)
     (tmp_path / "cpuinfo").write_text(lines)
     assert products._amd_family(tmp_path / "cpuinfo") == family
     assert products._amd_family(tmp_path / "absent") is None
+
+
+@onednn
+@pytest.mark.usefixtures("slow_mkl")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sum_of_outer_products(dtype: torch.dtype) -> None:
+    """By oneDNN in single precision, by a product of matrices in double precision."""
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(3, 10, 6, dtype=dtype, generator=generator)
+    b = torch.randn(3, 10, 5, dtype=dtype, generator=generator)
+    expected = torch.einsum("snp,snq->pq", a.double(), b.double())
+    torch.testing.assert_close(sum_of_outer_products(a, b).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@onednn
+@pytest.mark.usefixtures("slow_mkl")
+def test_scaled_rows_are_transposed_without_divisions() -> None:
+    """As sums of outer products are made for; in one loop over streams and points, point k is k modulo their number."""
+
+    def source(product: Callable[[Tensor, Tensor], Tensor]) -> str:
+        def step(a: Tensor, c: Tensor, b: Tensor) -> list[Tensor]:
+            return [product(a * c[:, None], b)]
+
+        def trial(k: int) -> list[Tensor]:
+            generator = torch.Generator().manual_seed(k)
+            return [torch.randn(shape, generator=generator) for shape in ((4, 40, 32), (40,), (4, 40, 16))]
+
+        with torch._inductor.utils.fresh_cache():
+            _, sources = run_and_get_code(lambda: Graph(step, trial, nn.Identity(), torch.zeros(()), ()))
+        return "".join(sources)
+
+    assert "%" in source(lambda a, b: a.flatten(0, 1).mT @ b.flatten(0, 1))
+    ours = source(sum_of_outer_products)
+    assert "transpose" in ours
+    assert "%" not in ours

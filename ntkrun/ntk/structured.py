@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ntkrun.jets import GainUse, LinearUse, MatrixUse
 from ntkrun.ntk.jacobian import Jacobian, ParameterLayout
+from ntkrun.products import sum_of_outer_products
 
 FOR_COMPILER: ContextVar[bool] = ContextVar("FOR_COMPILER", default=False)
 """Set where operations are traced for a compiler: it makes one loop of products and their sums, which otherwise
@@ -71,7 +72,7 @@ class RowBlock:
     def diagonal(self, like: Tensor) -> Tensor:
         """Squared row norms, ``[n]``, of the dtype and device of ``like``."""
         parts = [_squared_norms(f) for f in self.outer.values()]
-        parts += [gradients.flatten(1).square().sum(1) for gradients in self.plain.values()]
+        parts += [gradients.square().sum(tuple(range(1, gradients.ndim))) for gradients in self.plain.values()]
         return torch.stack(parts).sum(0) if parts else like.new_zeros(self.rows)
 
     def pullback(self, cotangent: Tensor) -> dict[str, Tensor]:
@@ -82,10 +83,15 @@ class RowBlock:
             # Scale the narrower factor by the cotangent.
             if f.inputs.shape[-1] < f.gradients.shape[-1]:
                 out[name] = f.gradients.flatten(0, 1).T @ (f.inputs * c).flatten(0, 1)
+            elif FOR_COMPILER.get():
+                out[name] = sum_of_outer_products(f.gradients * c, f.inputs)
             else:
                 out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
         for name, gradients in self.plain_rows():
-            out[name] = (cotangent @ gradients.flatten(1)).view(gradients.shape[1:])
+            if FOR_COMPILER.get():
+                out[name] = (gradients * cotangent.view(-1, *(1,) * (gradients.ndim - 1))).sum(0)
+            else:
+                out[name] = (cotangent @ gradients.flatten(1)).view(gradients.shape[1:])
         return out
 
     def plain_rows(self) -> Iterator[tuple[str, Tensor]]:
@@ -233,6 +239,8 @@ def _add_matrix(
 def _rows(a: Tensor, g: Tensor) -> Tensor:
     """sum_s g_s (x) a_s, ``[n, out, in]``, of input streams and output gradients."""
     if FOR_COMPILER.get():
+        if a.shape[-1] < g.shape[-1]:
+            return _rows(g, a).mT
         parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
         return sum(parts[1:], start=parts[0])
     return torch.einsum("sno,sni->noi", g, a)
