@@ -197,7 +197,7 @@ class Program:
             outputs += evaluation.state.values()
             gradient = [evaluation.gradient[name] for name in names]
             if update is None or numbers is None:
-                return outputs + gradient
+                return outputs + [each.contiguous() for each in gradient]  # optimisers may see them as vectors
             update.update(parameters, gradient, tensors, numbers)
             return outputs
 

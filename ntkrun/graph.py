@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,11 +123,13 @@ class Compiler:
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 log.warning("steps are not compiled: %s", " ".join(reason[: 1 + reason[0].endswith(":")]))
         self._announce(False)
+        gc.freeze()  # what a compilation leaves is searched for garbage in 0.25 s, again and again
         return made
 
 
 def forget_graphs() -> None:
     """Let go of all compiled graphs, of which torch keeps sources, modules and guards until told otherwise."""
+    gc.unfreeze()
     torch.compiler.reset()
     PyCodeCache.cache_clear()
     sources = graph_module._loader.eval_cache

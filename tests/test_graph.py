@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor, fx, nn
 from torch._inductor import config
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ntkrun.graph import CompileError, Graph, _bytes_worth_sharing
+from ntkrun.graph import CompileError, Compiler, Graph, _bytes_worth_sharing, forget_graphs
+from ntkrun.progress import Progress
 
 
 def test_a_slice_of_a_concatenation_is_not_given_away_twice() -> None:
@@ -61,3 +63,12 @@ def test_loops_over_large_arrays_are_not_joined_for_a_number_per_point() -> None
     few, many = 1_000, 10_000
     assert shared(few) == config.score_fusion_memory_threshold < 4 * few
     assert 4 * many < shared(many) < 4 * 256 * many
+
+
+def test_what_a_compilation_leaves_is_no_garbage_until_its_run_ends() -> None:
+    before = gc.get_freeze_count()
+    made = Compiler(Progress(), lambda _: None).make(lambda: [[k] for k in range(1000)])
+    assert gc.get_freeze_count() > before + 1000
+    assert made is not None
+    forget_graphs()
+    assert gc.get_freeze_count() == 0

@@ -72,7 +72,7 @@ class RowBlock:
     def diagonal(self, like: Tensor) -> Tensor:
         """Squared row norms, ``[n]``, of the dtype and device of ``like``."""
         parts = [_squared_norms(f) for f in self.outer.values()]
-        parts += [gradients.square().sum(tuple(range(1, gradients.ndim))) for gradients in self.plain.values()]
+        parts += [_squared_sums(gradients) for gradients in self.plain.values()]
         return torch.stack(parts).sum(0) if parts else like.new_zeros(self.rows)
 
     def pullback(self, cotangent: Tensor) -> dict[str, Tensor]:
@@ -88,10 +88,7 @@ class RowBlock:
             else:
                 out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
         for name, gradients in self.plain_rows():
-            if FOR_COMPILER.get():
-                out[name] = (gradients * cotangent.view(-1, *(1,) * (gradients.ndim - 1))).sum(0)
-            else:
-                out[name] = (cotangent @ gradients.flatten(1)).view(gradients.shape[1:])
+            out[name] = _weighted_sum(cotangent, gradients)
         return out
 
     def plain_rows(self) -> Iterator[tuple[str, Tensor]]:
@@ -236,10 +233,30 @@ def _add_matrix(
         outer[weight] = OuterRows(a, g, bias if once else None)
 
 
+def _squared_sums(gradients: Tensor) -> Tensor:
+    """Squared norms ``[n]`` of ``[n, *shape]``."""
+    wide = gradients.mT if _is_tall(gradients) else gradients
+    return wide.square().sum(tuple(range(1, wide.ndim)))
+
+
+def _weighted_sum(weights: Tensor, gradients: Tensor) -> Tensor:
+    """sum_n weights[n] gradients[n], of ``[n, *shape]``."""
+    if not FOR_COMPILER.get():
+        return (weights @ gradients.flatten(1)).view(gradients.shape[1:])
+    if _is_tall(gradients):
+        return _weighted_sum(weights, gradients.mT).mT
+    return (gradients * weights.view(-1, *(1,) * (gradients.ndim - 1))).sum(0)
+
+
+def _is_tall(gradients: Tensor) -> bool:
+    """Whether a compiled loop had better run along the last dimension but one."""
+    return gradients.ndim > 2 and gradients.shape[-1] < gradients.shape[-2]
+
+
 def _rows(a: Tensor, g: Tensor) -> Tensor:
     """sum_s g_s (x) a_s, ``[n, out, in]``, of input streams and output gradients."""
     if FOR_COMPILER.get():
-        if a.shape[-1] < g.shape[-1]:
+        if a.shape[-1] < g.shape[-1]:  # loops run along the longer side
             return _rows(g, a).mT
         parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
         return sum(parts[1:], start=parts[0])

@@ -54,6 +54,7 @@ class NTKWeighting(Weighting):
         super().start(objective, seed)
         self.updates = 0
         self.constants: dict[float | tuple[int, ...], Tensor] = {}
+        self._counted: tuple[Batch, Tensor] | None = None
         if self.points != "training":
             self._own_batch = objective.batch(
                 {
@@ -93,7 +94,9 @@ class NTKWeighting(Weighting):
 
     def rows(self, objective: Objective, batch: Batch) -> Tensor:
         """N_i of every term, ``[n]``."""
-        return self._constant(objective.row_counts(batch))
+        if self._counted is None or self._counted[0] is not batch:  # points mostly stay the same for many steps
+            self._counted = batch, self._constant(objective.row_counts(batch))
+        return self._counted[1]
 
     def _constant(self, value: float | tuple[int, ...]) -> Tensor:
         """A tensor of the weights' kind, made once: on a device, making one waits for a copy."""
