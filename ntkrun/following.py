@@ -27,8 +27,6 @@ class Follower(Trainer):
 class NoRecords(Records):
     """Tables that are written elsewhere."""
 
-    followed = False
-
     def __init__(self) -> None:
         pass
 

@@ -104,7 +104,6 @@ class Records:
         digits: int,
         keep_below: int | None = None,
     ) -> None:
-        self.followed = logger.wanted  # whether the logger wants rows as they come
         self._terms = tuple(terms)
         self._further = tuple(columns)
         self._logger = logger
@@ -140,8 +139,6 @@ class Records:
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
         row |= {"error/rel_l2": error, "lr": learning_rate}
         self._metrics.add(row)
-        if not self.followed:
-            return
         copied = {**self._last_update, **row}
         finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}
         self._logger.log(step, {name: value for name, value in finite.items() if name != "step"})

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from ntkrun.chunks import ChunkedObjective
 from ntkrun.compile_choice import CompileChoice
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.evaluation import Evaluator
-from ntkrun.metric_log import Measured, MetricLog
 from ntkrun.network import JetNetwork
-from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective import Objective
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.point_weights import PointWeights
 from ntkrun.points import PointSource
@@ -109,7 +108,6 @@ class Trainer:
         progress = self.progress
         self._unchecked: list[tuple[int, torch.Tensor]] = []
         self._weight_log = WeightLog(self.objective.names, self.records)
-        self._metric_log = MetricLog(self.objective.names, self.records)
         self._best: dict[str, Any] | None = None
         ended: str | None = None
         with self._bar() as bar:
@@ -147,7 +145,12 @@ class Trainer:
         if row is not None:
             self._finish_steps()
             with progress.phase("logging"):
-                target = self._log(row, evaluation, bar)
+                losses, weights = evaluation.losses.tolist(), evaluation.weights.tolist()
+                if not all(map(math.isfinite, losses)):
+                    self._check_losses()
+                self._weight_log.write(progress.total_steps)
+                check_evaluation(progress.total_steps, self.objective.names, weights, evaluation.gradient)
+                target = self._log(row, losses, weights, bar)
             if target is not None:
                 self._take_back(row)
                 progress.updates -= update is not None
@@ -169,7 +172,7 @@ class Trainer:
         self._watch(progress.total_steps, losses)
         with progress.phase("logging"):
             self._check_losses()
-            self._log(row, Evaluation(losses, self.weighting.weights, {}), bar)
+            self._log(row, losses.tolist(), self.weighting.weights.tolist(), bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
         return ""
@@ -250,7 +253,7 @@ class Trainer:
             self._check_losses()
 
     def _check(self) -> None:
-        """Find what is not finite of losses and parameters before the coming step; write weight updates and rows."""
+        """Find what is not finite of losses and parameters before the coming step; write weight updates."""
         parameters = self.objective.trainable
         losses = [torch.stack([each for _, each in self._unchecked])] if self._unchecked else []
         numbers = [*losses, *(p.detach() for p in parameters.values())]
@@ -260,24 +263,24 @@ class Trainer:
             raise DivergenceError(f"step {self.progress.total_steps}: parameter {', '.join(bad)} is not finite")
 
     def _check_losses(self, finite: bool = False) -> None:
-        """Find the first step since the last check with a loss that is not finite; write weight updates and rows.
+        """Find the first step since the last check with a loss that is not finite; write weight updates.
 
         Args:
             finite: all are known to be.
         """
-        losses = torch.stack([each for _, each in self._unchecked]) if self._unchecked and not finite else None
+        if not self._unchecked:
+            return
+        steps = [step for step, _ in self._unchecked]
+        losses = None if finite else torch.stack([each for _, each in self._unchecked])
         if losses is None or all_finite(losses):
+            self._weight_log.write(steps[-1])
             self._unchecked.clear()
-            self._weight_log.write(self.progress.total_steps)
-            self._metric_log.write(self.progress.total_steps)
             return
         first = int((~torch.isfinite(losses)).any(1).nonzero()[0])
-        step = self._unchecked[first][0]
-        self._weight_log.write(step)
-        self._metric_log.write(step - 1)
+        self._weight_log.write(steps[first])
         pairs = zip(self.objective.names, torch.isfinite(losses[first]).tolist(), strict=True)
         bad = [name for name, each in pairs if not each]
-        raise DivergenceError(f"step {step}: the loss of term {', '.join(bad)} is not finite")
+        raise DivergenceError(f"step {steps[first]}: the loss of term {', '.join(bad)} is not finite")
 
     def _start_row(self) -> Row:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
@@ -318,40 +321,25 @@ class Trainer:
         self.weighting.load_state_dict(row.before["weighting"])
         self.point_weights.load_state_dict(row.before["point_weights"])
 
-    def _log(self, row: Row, evaluation: Evaluation, bar: tqdm[Any]) -> str | None:
-        """A row of metrics.csv, written now or later; returns the target that is reached, if one is.
-
-        The gradient that comes with a step made operation by operation is looked at, so such rows do not wait.
-        """
-        progress, step, told = self.progress, self.progress.total_steps, self._is_told()
-        rate, least = row.rate, self.point_weights.least()
-        measured = Measured(step, progress.elapsed, evaluation.losses, evaluation.weights, row.error, rate, least)
-        self._metric_log.add(measured)
-        if not (told or evaluation.gradient or self.targets or not bar.disable or self._metric_log.due()):
-            return None
-        losses, weights = evaluation.losses.tolist(), evaluation.weights.tolist()
-        if not evaluation.gradient or not all(map(math.isfinite, losses)):
-            self._check_losses()
-        self._weight_log.write(step)
-        check_evaluation(step, self.objective.names, weights, evaluation.gradient)
-        self._metric_log.write(step)
+    def _log(self, row: Row, losses: Sequence[float], weights: Sequence[float], bar: tqdm[Any]) -> str | None:
+        """Write a row of metrics.csv; returns the target that is reached, if one is."""
+        progress, error = self.progress, row.error
         total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+        least = self.point_weights.least()
+        self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, error, row.rate, least)
+        tenth = max(1, self.iterations // 10)
+        told = progress.step % tenth < self.log_every or progress.step == self.iterations
         if told or not bar.disable:
             shown = {"loss": f"{total:.2e}"}
             if progress.error is not None:  # the latest
-                shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (row.error is None)
+                shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (error is None)
             shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
             bar.set_postfix(shown, refresh=False)
             if told:
                 end = progress.first_step + self.iterations
                 text = ", ".join(f"{k} {v}" for k, v in shown.items())
-                log.info("step %d of %d: %s", step, end, text)
-        return self.targets.reached(row.error, total)
-
-    def _is_told(self) -> bool:
-        """Whether the row of this step goes to the log: about ten of a run do, and the last."""
-        step = self.progress.step
-        return step % max(1, self.iterations // 10) < self.log_every or step == self.iterations
+                log.info("step %d of %d: %s", progress.total_steps, end, text)
+        return self.targets.reached(error, total)
 
 
 def restore(

@@ -15,12 +15,7 @@ class Logger(ABC):
     """A copy of a run's numbers and figures for a tracking program.
 
     The tables of the run directory are written in any case.
-
-    Attributes:
-        wanted: whether it takes rows.
     """
-
-    wanted: bool = True
 
     def check(self) -> None:  # noqa: B027, most need nothing
         """Look whether everything needed is installed.
@@ -59,8 +54,6 @@ class Logger(ABC):
 class TablesOnly(Logger):
     """The tables of the run directory and nothing else."""
 
-    wanted = False
-
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
         pass
 
@@ -80,7 +73,6 @@ class Guarded(Logger):
 
     def __init__(self, inner: Logger) -> None:
         self._inner: Logger | None = inner
-        self.wanted = inner.wanted
 
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
         self._try(lambda inner: inner.start(directory, values, step))
