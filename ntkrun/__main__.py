@@ -1,6 +1,6 @@
 """``python -m ntkrun``."""
 
-from ntkrun.cli import main
+from ntkrun.cli.main import main
 
 if __name__ == "__main__":
     main()

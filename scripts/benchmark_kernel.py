@@ -38,14 +38,14 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from ntkrun.allocator import keep_freed_memory
 from ntkrun.geometry import Sampler
-from ntkrun.groups import Batch
 from ntkrun.network import MLP
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.optimizer import Adam
 from ntkrun.pde import PDE, Poisson, Wave
+from ntkrun.runtime.allocator import keep_freed_memory
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 LEAST_SHOWN = 0.01  # per cent, in the plot

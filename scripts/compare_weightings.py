@@ -41,8 +41,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from omegaconf import DictConfig, OmegaConf
 
-from ntkrun.config import ConfigError, plain
-from ntkrun.run import execute
+from ntkrun.config.schema import ConfigError, plain
+from ntkrun.experiment.run import execute
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "outputs" / "comparison"

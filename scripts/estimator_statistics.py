@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ntkrun.geometry import Sampler
-from ntkrun.groups import Batch
 from ntkrun.network import MLP
-from ntkrun.ntk.differences import Difference, balanced_step, difference_quotient
+from ntkrun.ntk.finite_differences import Difference, balanced_step, difference_quotient
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Poisson, Wave
 
 SIZE = 8

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ntkrun.cli import main as ntkrun
+from ntkrun.cli.main import main as ntkrun
 
 ITERATIONS = 100
 RUN = [  # with everything that has a state of its own: random points, recursive sketches, smoothing, spectra
@@ -39,7 +39,12 @@ RUN = [  # with everything that has a state of its own: random points, recursive
     *("diagnostics=spectrum", "diagnostics.steps=[50]", "diagnostics.points=10"),
     *(f"iterations={ITERATIONS}", "log_every=7", "checkpoint_every=2", "threads=1", "progress=false", "plots=false"),
 ]
-PRELOAD = ["ntkrun.jobs", "ntkrun.check", "hydra._internal.hydra", "torch._dynamo"]  # what takes seconds to import
+PRELOAD = [
+    "ntkrun.cli.hydra_job",
+    "ntkrun.cli.preflight",
+    "hydra._internal.hydra",
+    "torch._dynamo",
+]  # what takes seconds to import
 PROCESSES = multiprocessing.get_context("forkserver")
 
 

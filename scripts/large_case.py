@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
-CHUNK = 1024.0  # MiB, by ntkrun.chunks.MEMORY
+CHUNK = 1024.0  # MiB, by ntkrun.objective.chunked.MEMORY
 PER_POINT = 200 / 2**20  # MiB
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from matplotlib import pyplot as plt
 
-from ntkrun.cli import main as ntkrun
+from ntkrun.cli.main import main as ntkrun
 
 SMALL = ("network.width=16", "network.depth=2", "iterations=20", "log_every=5", "pde.grid=50")
 QUIET = ("progress=false", "report=false", "threads=1")

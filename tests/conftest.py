@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ntkrun.ranks import join
+from ntkrun.runtime.distributed import join
 
 join()  # where torchrun has started several processes that run the same tests
 

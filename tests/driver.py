@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from ntkrun.cli import main
+from ntkrun.cli.main import main
 
 
 @dataclass(frozen=True)

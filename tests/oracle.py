@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Sampler
-from ntkrun.groups import Batch
 from ntkrun.jets import Jet, StreamPlan
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.pde import Columns
 
 

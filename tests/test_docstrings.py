@@ -43,7 +43,7 @@ def undocumented(module: ModuleType) -> list[str]:
 
 def test_every_public_name_is_documented() -> None:
     everything = list(modules())
-    assert {"ntkrun.cli", "ntkrun.ntk.sketch", "ntkrun.report.page"} <= {module.__name__ for module in everything}
+    assert {"ntkrun.cli.main", "ntkrun.ntk.sketch", "ntkrun.report.page"} <= {module.__name__ for module in everything}
     assert [name for module in everything for name in undocumented(module)] == []
 
 

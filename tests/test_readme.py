@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.driver import ntkrun
-from tests.test_bring_your_own import readme_files, write
+from tests.experiment.test_bring_your_own import readme_files, write
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ntkrun.groups import Batch
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 
 
 class Diagnostics(ABC):

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntkrun.checked import NonNegative, Positive
+from ntkrun.common.types import NonNegative, Positive
 from ntkrun.diagnostics.base import Diagnostics
-from ntkrun.files import write_atomically
-from ntkrun.groups import Batch
 from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
+from ntkrun.storage.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntkrun.files import write_text_atomically
 from ntkrun.loggers.base import Logger, flatten
+from ntkrun.storage.atomic import write_text_atomically
 
 RUN_ID = "mlflow_run_id"
 STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}

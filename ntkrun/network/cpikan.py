@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ntkrun.checked import Few, Positive
+from ntkrun.common.types import Few, Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import MAX_ORDER, Jet
 from ntkrun.network.base import JetNetwork

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ntkrun.checked import Few, Positive
+from ntkrun.common.types import Few, Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
 from ntkrun.network.base import Initialization, JetNetwork, Linear

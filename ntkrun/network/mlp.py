@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ntkrun.checked import Few, Positive
+from ntkrun.common.types import Few, Positive
 from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
 from ntkrun.network.base import Initialization, JetNetwork, Linear

@@ -19,12 +19,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ntkrun.checked import Positive
-from ntkrun.groups import Batch
-from ntkrun.ntk.differences import Difference, Shifted, balanced_step, difference_quotient
-from ntkrun.ntk.jacobian import Jacobian
+from ntkrun.common.types import Positive
+from ntkrun.jacobian.operators import Jacobian
+from ntkrun.ntk.finite_differences import Difference, Shifted, balanced_step, difference_quotient
 from ntkrun.ntk.trace import Product, hutchpp_samples, xtrace_samples
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 
 Side = Literal["parameter", "residual"]
 Derivative = Literal["autodiff", "finite_difference"]

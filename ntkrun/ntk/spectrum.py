@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntkrun.groups import Batch
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 
 EPSILON = torch.finfo(torch.float64).eps
 

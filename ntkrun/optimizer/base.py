@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 from ntkrun.objective import Evaluation
 
 Reevaluate = Callable[[], Evaluation]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntkrun.checked import Fraction, NonNegative, Positive
+from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.objective import Evaluation
 from ntkrun.optimizer.base import GraphUpdate, Reevaluate, TorchOptimizer
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ntkrun.checked import Fraction, Positive
+from ntkrun.common.types import Fraction, Positive
 from ntkrun.objective import Evaluation
 from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, TorchOptimizer
 from ntkrun.optimizer.first_order import Adam

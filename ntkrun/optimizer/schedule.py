@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 
 
 class Schedule(ABC):

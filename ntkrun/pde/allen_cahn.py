@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ntkrun.checked import NonNegative, Positive
+from ntkrun.common.types import NonNegative, Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Reference, Term
 from ntkrun.pde.references import load_reference

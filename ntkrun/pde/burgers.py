@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Columns, Reference, Term
 from ntkrun.pde.references import load_reference

@@ -8,7 +8,7 @@ from numbers import Real
 
 from torch import Tensor
 
-from ntkrun.culprit import cause
+from ntkrun.common.user_frames import cause
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, ProblemError, Term
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Columns, Term
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkrun.checked import NonNegative, Positive
+from ntkrun.common.types import NonNegative, Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Columns, Term
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Columns, Term
 

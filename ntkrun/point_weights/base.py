@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ntkrun.groups import Batch
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 
 
 class PointWeights(ABC):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkrun.checked import Fraction, Positive
-from ntkrun.groups import Batch
+from ntkrun.common.types import Fraction, Positive
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.point_weights.base import PointWeights, fill_up, plain_residuals, select_terms
 
 

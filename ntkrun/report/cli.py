@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ntkrun.refusal import fail, refuse
+from ntkrun.common.errors import fail, refuse
 
 DESCRIPTION = """\
 Gather runs into a report: runs.csv, groups.csv (means over seeds, by whatever was swept),
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if output.exists() and not output.is_dir():
         refuse(f"--output {output}: not a directory")
 
-    from ntkrun.files import WriteError
     from ntkrun.report import write_report
     from ntkrun.report.write import ReportError
+    from ntkrun.storage.atomic import WriteError
 
     try:
         print(write_report(given.directories, output))

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ntkrun.plots import STYLE
+from ntkrun.plots.run import STYLE
 from ntkrun.report.aggregate import Group, Statistic, Sweep, Value, spread, text
 from ntkrun.report.arrange import Arrangement, Crossing, Line, arrange, cross
 from ntkrun.report.canvas import Styles, panels, set_axis, shown

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ntkrun.files import write_atomically, write_text_atomically, writing
 from ntkrun.report.aggregate import Sweep, groups_table, runs_table, sweeps, swept_keys
 from ntkrun.report.figures import draw
 from ntkrun.report.gather import gather
 from ntkrun.report.page import Picture, render
+from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
 
 
 class ReportError(ValueError):

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 
 
 @dataclass(frozen=True)

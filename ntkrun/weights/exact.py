@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 

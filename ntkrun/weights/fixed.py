@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ntkrun.checked import NonNegative
+from ntkrun.common.types import NonNegative
 from ntkrun.objective import Objective
 from ntkrun.weights.base import Weighting
 

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ntkrun.checked import Fraction, Positive
-from ntkrun.groups import Batch
+from ntkrun.common.types import Fraction, Positive
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, Weighting, WeightUpdate
 
 

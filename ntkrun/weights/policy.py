@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ntkrun.checked import Fraction, NonNegative, Positive
+from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.geometry import Sampler, mix_seed
-from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, Weighting, WeightUpdate
 
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 from ntkrun.geometry import mix_seed
-from ntkrun.groups import Batch
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, Weighting, WeightUpdate, flags
 
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ntkrun.checked import Positive
+from ntkrun.common.types import Positive
 from ntkrun.geometry import mix_seed
-from ntkrun.groups import Batch
-from ntkrun.ntk.differences import Difference
+from ntkrun.ntk.finite_differences import Difference
 from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkrun.checked import Positive
-from ntkrun.groups import Batch
+from ntkrun.common.types import Positive
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, Weighting, WeightUpdate, flags
 
 

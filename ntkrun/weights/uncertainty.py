@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkrun.checked import Positive
-from ntkrun.groups import Batch
+from ntkrun.common.types import Positive
 from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, Weighting, WeightUpdate
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam

@@ -32,8 +32,8 @@ from numpy.typing import ArrayLike, NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ntkrun.config import plain
-from ntkrun.run import execute
+from ntkrun.config.schema import plain
+from ntkrun.experiment.run import execute
 
 Budget = Literal["quick", "full"]
 

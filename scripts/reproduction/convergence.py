@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-from ntkrun.assembly import Parts, assemble
+from ntkrun.config.assembly import Parts, assemble
 from reproduction import base
 from reproduction.base import Budget, Figure, Job, Line, Verdict, fit, grouped, mean_error, names_after, style
 

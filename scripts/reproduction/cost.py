@@ -14,10 +14,10 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Drawing
 
-from ntkrun.allocator import keep_freed_memory
-from ntkrun.assembly import assemble
+from ntkrun.config.assembly import assemble
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.objective import Objective
+from ntkrun.runtime.allocator import keep_freed_memory
 from reproduction import base
 from reproduction.base import Budget, Figure, Job, Line, Verdict, fit, grouped, style
 

@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Drawing
 
-from ntkrun.assembly import assemble
+from ntkrun.config.assembly import assemble
 from ntkrun.weights import Sketched
 from reproduction import base
 from reproduction.base import Budget, Figure, Job, Line, Verdict, fit, grouped, style

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ntkrun.checked import NonNegative
+from ntkrun.common.types import NonNegative
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term
 

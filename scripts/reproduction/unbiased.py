@@ -16,8 +16,8 @@ from matplotlib.figure import Figure as Drawing
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkrun.assembly import assemble
-from ntkrun.ntk.jacobian import Jacobian
+from ntkrun.config.assembly import assemble
+from ntkrun.jacobian.operators import Jacobian
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.weights import Sketched
 from reproduction import base

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_module
 
-from ntkrun.allocator import keep_freed_memory
-from ntkrun.assembly import assemble
-from ntkrun.config import plain
-from ntkrun.progress import Progress
-from ntkrun.run import _records, _trainer
+from ntkrun.config.assembly import assemble
+from ntkrun.config.schema import plain
+from ntkrun.experiment.run import _records, _trainer
+from ntkrun.runtime.allocator import keep_freed_memory
+from ntkrun.training.progress import Progress
 from training.cases import RATE, Case
 from training.torch_network import put_layers, take_layers
 from training.turns import Turns

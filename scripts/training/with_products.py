@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ntkrun.allocator import keep_freed_memory
+from ntkrun.runtime.allocator import keep_freed_memory
 from training.cases import Case
 from training.turns import Turns
 

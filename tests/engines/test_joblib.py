@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_resume import checkpoint, summary
 from tests.engines.engine import SMALL, command, needs_joblib, rows, wait_until
-from tests.test_resume import checkpoint, summary
 
 pytestmark = needs_joblib
 STEPS = 1_000_000

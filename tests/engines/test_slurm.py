@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_resume import assert_same_end, checkpoint, summary
 from tests.driver import ntkrun
 from tests.engines.engine import SMALL, command, needs_slurm, rows, wait_until
-from tests.test_resume import assert_same_end, checkpoint, summary
 
 pytestmark = needs_slurm
 RUN = [*SMALL, "iterations=2000", "threads=1", "progress=false"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_resume import assert_same_end, summary
 from tests.driver import ntkrun
 from tests.engines.engine import SMALL, command, needs_joblib, needs_ray, needs_slurm
-from tests.test_resume import assert_same_end, summary
 
 PROBLEM = """
 from ntkrun.pde import Poisson

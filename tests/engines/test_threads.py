@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from ntkrun.signals import WARNINGS, hand_over
-from ntkrun.threads import available_cores, set_threads
+from ntkrun.runtime.signals import WARNINGS, hand_over
+from ntkrun.runtime.threads import available_cores, set_threads
 from tests.engines.engine import needs_joblib, needs_ray, needs_submitit
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ntkrun.config import ConfigError, build
+from ntkrun.config.schema import ConfigError, build
 from ntkrun.geometry import Box
 from ntkrun.network import JetNetwork
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.groups import Batch
 from ntkrun.network import MLP
-from ntkrun.ntk.differences import balanced_step, difference_quotient
+from ntkrun.ntk.finite_differences import balanced_step, difference_quotient
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.ntk.trace import hutchpp_samples, xtrace_samples
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.pde import Poisson, Wave
 from tests.oracle import dense_jacobians, draw_batch
 from tests.problems import System, mlp

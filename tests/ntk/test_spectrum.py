@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Box
-from ntkrun.groups import Batch
 from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
 from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Poisson, Wave
 from tests.oracle import dense_jacobians, draw_batch, relative
 from tests.problems import Plain, System, frozen_mlp, mlp

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import ntkrun.pde
-from ntkrun.config import build, read_setup
+from ntkrun.config.schema import build, read_setup
 from ntkrun.geometry import Sampler
 from ntkrun.pde import PDE
 

@@ -12,11 +12,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from ntkrun.config import build
+from ntkrun.cli.help import choices
+from ntkrun.config.schema import build
 from ntkrun.geometry import Box
-from ntkrun.groups import Batch
-from ntkrun.help import choices
 from ntkrun.objective import Objective, Route
+from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Poisson, Term, Wave
 from ntkrun.point_weights import Causal, PointWeights, ResidualAttention, Uniform
 from ntkrun.weights import Exact, Sketched

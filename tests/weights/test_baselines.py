@@ -13,11 +13,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ntkrun.config import build
-from ntkrun.groups import Batch
-from ntkrun.help import choices
+from ntkrun.cli.help import choices
+from ntkrun.config.schema import build
 from ntkrun.network import MLP
 from ntkrun.objective import Evaluation, Objective, Weigh
+from ntkrun.objective.batch import Batch
 from ntkrun.pde import Poisson, Wave
 from ntkrun.weights import Fixed, GradientNorm, ReLoBRaLo, SoftAdapt, Uncertainty, Unweighted, Weighting
 from tests.oracle import dense_jacobians, draw_batch, relative, residual_rows

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from ntkrun.chunks import ChunkedObjective
 from ntkrun.geometry import mix_seed
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
+from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.pde import PDE, Cavity, Poisson, Wave
 from ntkrun.weights import Exact, NTKWeighting, Sketched, Unweighted
 from tests.oracle import dense_jacobians, draw_batch, relative

@@ -1,0 +1,59 @@
+"""The closing table of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ntkrun.experiment.results import Outcome, read_summary
+
+
+def print_closing(directory: Path, outcome: Outcome) -> None:
+    """Print the table to standard output, with the run directory as the last line.
+
+    Args:
+        directory: the run directory, with its ``summary.json``.
+        outcome: how the run ended.
+    """
+    summary = read_summary(directory)
+    status = outcome.status + (f": {outcome.message}" if outcome.message else "")
+    if summary.get("status") != outcome.status:  # it could not be written
+        print(f"status  {status}\n{directory}")
+        return
+    error, seconds = summary["rel_l2"], summary["seconds"]
+    updates = summary["weight_updates"]
+    rows = [
+        ("status", status),
+        ("steps", f"{summary['step']} of {summary['iterations']}"),
+        ("relative L2 error, final", _error(error["final"], error["final_step"])),
+        *([("relative L2 error, best", _error(error["best"], error["best_step"]))] if error["best"] else []),
+        *([("compilation", f"{seconds['compilation']:.2f} s")] if seconds["compilation"] else []),
+        ("training", f"{seconds['training']:.2f} s"),
+        ("weight updates", _updates(updates, seconds["weight_updates"])),
+        *([("diagnostics", f"{seconds['diagnostics']:.2f} s")] if seconds["diagnostics"] >= 0.005 else []),
+        ("evaluation", f"{seconds['evaluation']:.2f} s"),
+        ("logging", f"{seconds['logging']:.2f} s"),
+        ("saving", f"{seconds['saving']:.2f} s"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+    print(directory)
+
+
+def print_line(number: int, directory: Path, outcome: Outcome) -> None:
+    """Print one line about a job of a sweep to standard output."""
+    summary = read_summary(directory)
+    error = summary.get("rel_l2", {}).get("final")
+    about = [outcome.message] if outcome.message else []
+    if error is not None and summary["status"] == outcome.status:  # else it is what an earlier run has left
+        about.insert(0, f"relative L2 error {error:.3e}")
+    print(f"job {number} {outcome.status}: {', '.join([*about, str(directory)])}", flush=True)
+
+
+def _updates(count: int, seconds: float) -> str:
+    number = f"{count} update{'s' * (count != 1)}"
+    return f"{number}, within compiled steps" if count and not seconds else f"{seconds:.2f} s ({number})"
+
+
+def _error(value: float | None, step: int | None) -> str:
+    return "unknown" if value is None else f"{value:.3e} at step {step}"

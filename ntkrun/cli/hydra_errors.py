@@ -1,0 +1,106 @@
+"""Hydra's and OmegaConf's complaints in one line, with what is allowed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from ntkrun.cli.help import choices
+from ntkrun.common.errors import closest
+from ntkrun.config.schema import GROUPS, plain
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> str:
+    """One line about an error of configuration composition.
+
+    Args:
+        error: what Hydra or OmegaConf raised.
+        arguments: the command line.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return _no_such_choice(f"{group}={choice}", choice, error.options)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{os.path.relpath(mark.name)}:{mark.line + 1}: not YAML: {error.problem}"
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in GROUPS and isinstance(error, ValueError) and not isinstance(error, HydraException):
+            return _no_such_choice(argument, value, choices(key))
+        if reason := _unparsable(argument):
+            return f"{argument}: not of the form key=value: {reason}"
+    text = str(error) or type(error).__name__
+    if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
+        return _unknown_key(match[1], arguments)
+    return " ".join(re.sub(r"See https?://\S+ for details", "", text).split())
+
+
+def _no_such_choice(given: str, choice: str, options: Sequence[str]) -> str:
+    return f"{given}: no such choice; allowed are {', '.join(options)}{closest(choice, options)}"
+
+
+def _unparsable(argument: str) -> str | None:
+    """Why an override cannot be parsed, if it cannot."""
+    if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):  # an option or its value
+        return None
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        return " ".join(str(error).partition("See https")[0].split()) or type(error).__name__
+    return None
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    known = list(_known_keys(arguments))
+    if key in known:
+        return f"{key} cannot be set this way"
+    parent, _, leaf = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    siblings = [k.removeprefix(prefix) for k in known if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
+    hint = closest(leaf, siblings, prefix)
+    if not hint and not parent:
+        hint = closest(key, known)
+    if not hint and siblings:
+        hint = "; known are " + ", ".join(prefix + sibling for sibling in siblings)
+    return f"unknown key {key}{hint}"
+
+
+def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
+    """Every key of the configuration with the command line's choices from groups."""
+    chosen = [a for a in arguments if a.partition("=")[0] in GROUPS]
+    own = [f"hydra.searchpath=['file://{os.path.abspath(path)}']" for path in _config_directory(arguments)]
+    GlobalHydra.instance().clear()
+    for overrides in ([*own, *chosen], []):
+        try:
+            with initialize_config_module("ntkrun.conf", version_base="1.3"):
+                values = plain(compose("config", overrides=overrides))
+        except (HydraException, OmegaConfBaseException):
+            continue  # a choice that cannot be read; the default menu still helps
+        yield from _flatten(values, "")
+        return
+
+
+def _config_directory(arguments: Sequence[str]) -> list[str]:
+    """The value of ``--config-dir``, if it is given."""
+    found = []
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("-cd", "--config-dir"):
+            found.append(value if equals else following)
+    return found
+
+
+def _flatten(values: Mapping[str, object], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")

@@ -1,0 +1,151 @@
+"""What Hydra calls for a configuration: a single run, or one job of a sweep, in whatever process it is."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ntkrun.cli.console import print_closing, print_line
+from ntkrun.cli.preflight import own_values
+from ntkrun.common.torchrun import leads
+from ntkrun.config.classes import look_for_modules_in
+from ntkrun.config.schema import ConfigError, read_settings
+from ntkrun.experiment.results import Outcome, read_summary, take_refusal, write_failure, write_refusal
+from ntkrun.experiment.run import REFUSED, Standing, execute, standing
+from ntkrun.runtime.signals import become_worker, hand_over
+from ntkrun.runtime.threads import set_threads
+from ntkrun.storage.atomic import WriteError
+from ntkrun.storage.lock import BusyError
+from ntkrun.storage.log_files import logging_to
+
+log = logging.getLogger(__name__)
+
+
+def _unique() -> str:
+    """Eight random hexadecimal digits: run directories differ even when runs start together."""
+    return os.urandom(4).hex()
+
+
+# Here, so that processes which a launcher starts have it as soon as they know of ``run_job``.
+OmegaConf.register_new_resolver("ntkrun.unique", _unique, use_cache=True, replace=True)
+
+
+def run_job(config: DictConfig) -> None:
+    """Carry out a configuration in the directory that Hydra has made for it.
+
+    A single run leaves with its exit status. A job of a sweep records how it ended in its directory, so that
+    the others go on; only a signal ends the sweep. What Slurm starts again goes on from its checkpoint.
+    """
+    hydra = HydraConfig.get()
+    look_for_modules_in(hydra.runtime.cwd)
+    directory = Path(hydra.runtime.output_dir)
+    if hydra.mode is RunMode.MULTIRUN:
+        _run_sweep_job(config, hydra, directory)
+        return
+    values = own_values(config)
+    set_threads(read_settings(values).threads, None)
+    goes_on = _requeued() and leads() and standing(values, directory) is Standing.UNFINISHED
+    outcome = execute(values, directory, resume=goes_on)
+    if leads():
+        print_closing(directory, outcome)
+    if outcome.status == "interrupted":
+        _requeue_if_preempted()
+    sys.exit(outcome.exit_status)
+
+
+def _run_sweep_job(config: DictConfig, hydra: Any, directory: Path) -> None:
+    worker = become_worker() if _in_joblib_worker(hydra) else None
+    if worker and worker():
+        return
+    outcome = _sweep_job(config, directory)
+    with suppress(BrokenPipeError):  # that nobody reads the line must not keep this process from ending
+        print_line(hydra.job.num, directory, outcome)
+    if worker and worker.alone():
+        os._exit(outcome.exit_status)  # there is nobody to end this process otherwise
+    if outcome.status != "interrupted" or worker:  # an exit of one worker would make joblib kill the others
+        return
+    if not hand_over(signal.Signals(outcome.exit_status - 128)):
+        _requeue_if_preempted()
+        sys.exit(outcome.exit_status)
+
+
+def _in_joblib_worker(hydra: Any) -> bool:
+    return "JoblibLauncher" in hydra.launcher._target_ and multiprocessing.current_process().name != "MainProcess"
+
+
+def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
+    torch.set_default_dtype(torch.float32)  # whatever an earlier job in this process has left
+    take_refusal(directory)  # what a sweep left that was killed
+    try:
+        values = own_values(config)
+        hydra = HydraConfig.get()
+        set_threads(read_settings(values).threads, hydra)
+        if "BasicLauncher" not in hydra.launcher._target_:
+            values["progress"] = False  # bars of several jobs would overwrite each other
+        state = standing(values, directory)
+        if state is Standing.COMPLETED and values["skip_completed"]:
+            return Outcome("completed", message="was there already")
+        if state is Standing.OTHER and values["skip_completed"]:
+            raise ConfigError(f"{directory} holds a run of another configuration")
+        goes_on = state is Standing.UNFINISHED and (values["skip_completed"] or _requeued())
+        return execute(values, directory, resume=goes_on)
+    except BusyError as error:  # the directory is another process's
+        outcome = Outcome("failed", 1, str(error))
+        write_refusal(directory, outcome)
+        return outcome
+    except Exception as error:
+        return _failure(error, directory)
+    finally:
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
+        if "ntkrun.steps.graph" in sys.modules:
+            sys.modules["ntkrun.steps.graph"].forget_graphs()
+
+
+def _failure(error: Exception, directory: Path) -> Outcome:
+    """Record in a job's directory why it could not be carried out."""
+    outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}".splitlines()[0])
+    if known := isinstance(error, (*REFUSED, WriteError)):
+        outcome = Outcome("failed", 1, str(error))
+    if read_summary(directory).get("message") != outcome.message:  # the run itself has not recorded it
+        try:
+            with logging_to(directory):
+                log.error(outcome.message, exc_info=not known and error)
+            write_failure(directory, outcome)
+        except WriteError as trouble:
+            print(f"ntkrun: {trouble}", file=sys.stderr)
+    return outcome
+
+
+def _requeued() -> bool:
+    """Whether Slurm has started this job before."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def _requeue_if_preempted() -> None:
+    """Put this Slurm job back into the queue where it has to give way to another one.
+
+    Slurm itself does so only with jobs that do not end within the time of grace.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    try:
+        about = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, timeout=60).stdout
+        if "JobState=RUNNING" in about and "Requeue=1" in about and re.search(r"\bPreemptTime=\d", about):
+            subprocess.run(["scontrol", "requeue", job], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("Slurm cannot be asked to requeue this job: %s", error)

@@ -1,0 +1,145 @@
+"""The command line.
+
+Heavy imports come late: help and shell completion must answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ntkrun.common.errors import ConfigError, fail, refuse
+from ntkrun.common.torchrun import leads
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and leave with its exit status.
+
+    0: done. 1: a run failed. 2: the command line or configuration cannot be used.
+    128 + n: stopped by signal n.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(arguments):
+        from ntkrun.cli.help import help_text
+
+        print(help_text())
+        sys.exit(0)
+    if "--version" in arguments:
+        from ntkrun import __version__
+
+        print(f"ntkrun {__version__}")
+        sys.exit(0)
+    act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
+    from ntkrun.runtime.distributed import LostError, join
+    from ntkrun.storage.atomic import WriteError
+
+    try:
+        join()
+        status = act(_arranged(arguments))
+    except ConfigError as error:
+        refuse(error)
+    except WriteError as error:
+        fail(error)
+    except LostError:  # the one that is gone, or the one that leads, says why
+        sys.exit(1)
+    sys.exit(status)
+
+
+# Hydra's options. Its experimental rerun is not among them: that one executes what a pickle says.
+FLAGS = ("-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "-sc", "--shell-completion")
+VALUES: dict[str, tuple[str, ...]] = {  # the words that may follow; none for any
+    **dict.fromkeys(("-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"), ()),
+    **dict.fromkeys(("-c", "--cfg"), ("job", "hydra", "all")),
+    **dict.fromkeys(("-i", "--info"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+}
+
+
+def _arranged(arguments: Sequence[str]) -> list[str]:
+    """The options, then all overrides: Hydra's own parser does not take overrides on both sides of an option.
+
+    Raises:
+        ConfigError: an argument is neither.
+    """
+    options, overrides = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            if not equals and not argument.startswith("~"):
+                raise ConfigError(f"{argument}: expected key=value")
+            overrides.append(argument)
+            continue
+        if name not in VALUES and argument not in FLAGS:
+            raise ConfigError(f"{argument}: unknown option; ntkrun --help shows how a run is described")
+        options.append(argument)
+        if argument in FLAGS:
+            continue
+        if not equals:
+            value = next(rest, "")
+            options.append(value)
+        if not value or value.startswith("-"):
+            raise ConfigError(f"{name}: expected a value after it")
+        if VALUES[name] and value not in VALUES[name]:
+            raise ConfigError(f"{name} {value}: allowed are {', '.join(VALUES[name])}")
+    return [*options, *overrides]
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """Compose the configuration and run it, or sweep with ``-m``."""
+    import hydra
+    from hydra.errors import HydraException
+
+    from ntkrun.cli.hydra_errors import explain
+    from ntkrun.cli.hydra_job import run_job
+    from ntkrun.cli.preflight import started_sweep
+    from ntkrun.cli.sweep import finish_sweep
+    from ntkrun.config.classes import look_for_modules_in
+    from ntkrun.experiment.run import REFUSED
+    from ntkrun.runtime.signals import pass_signals_on
+
+    look_for_modules_in(os.getcwd())
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
+    # Hydra makes the run's directory for the process that leads alone.
+    sys.argv[1:] = arguments if leads() else [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"]
+    try:
+        with pass_signals_on():
+            hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
+    except Exception as error:
+        if isinstance(error, REFUSED):
+            refuse(error)
+        if _raised_by_a_job(error):
+            raise
+        if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's own files
+            fail(f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}")
+        refuse(explain(error, arguments))
+    sweep = started_sweep()
+    return 0 if sweep is None else finish_sweep(sweep.directory, sweep.report)
+
+
+def _raised_by_a_job(error: BaseException) -> bool:
+    """Whether an error comes from a run, and not from the making of its configuration."""
+    from ntkrun.cli.hydra_job import run_job
+
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is run_job.__code__ for frame, _ in frames)
+
+
+def _resume(arguments: Sequence[str]) -> int:
+    from ntkrun.cli.console import print_closing
+    from ntkrun.cli.resume import read_resume
+    from ntkrun.config.schema import read_settings
+    from ntkrun.experiment.run import REFUSED, execute
+    from ntkrun.runtime.threads import set_threads
+
+    try:
+        directory, values = read_resume(arguments)
+        set_threads(read_settings(values).threads, None)
+        outcome = execute(values, directory, resume=True)
+    except REFUSED as error:
+        refuse(error)
+    if leads():
+        print_closing(directory, outcome)
+    return outcome.exit_status

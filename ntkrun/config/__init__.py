@@ -1,0 +1,1 @@
+"""From configuration to objects: schema, classes that configurations name, assembly."""

@@ -1,0 +1,224 @@
+"""From a configuration to the parts of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ntkrun.common.torchrun import local_count, local_rank, several_processes
+from ntkrun.config.classes import is_own
+from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_settings, read_setup
+from ntkrun.diagnostics import Diagnostics, NoDiagnostics
+from ntkrun.geometry import mix_seed
+from ntkrun.loggers import Guarded, Logger
+from ntkrun.network import constrained
+from ntkrun.objective import Objective, RouteError
+from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
+from ntkrun.optimizer import Optimizer, Schedule
+from ntkrun.pde import PDE, ProblemError
+from ntkrun.point_weights import PointWeights
+from ntkrun.runtime.distributed import present
+from ntkrun.runtime.memory import check_fits, limit_memory, shortage
+from ntkrun.training.collocation import PointSource
+from ntkrun.training.evaluation import Evaluator, SharedEvaluator
+from ntkrun.training.time_marching import TimeWindow, frozen
+from ntkrun.weights import Sketched, Weighting
+
+COPIES = 4  # of the parameters: themselves, their gradient, and the two moments of most optimisers
+DRAWN = 3  # numbers of 8 bytes per coordinate of a point: as drawn, as computed with, and in between
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration describes, built and checked; of one time window where there are several.
+
+    Attributes:
+        pde: the problem on all of time.
+        earlier: the networks of earlier time windows.
+    """
+
+    settings: Settings
+    pde: PDE
+    grid: int
+    objective: Objective
+    weighting: Weighting
+    point_weights: PointWeights
+    optimizer: Optimizer
+    schedule: Schedule
+    points: PointSource
+    evaluator: Evaluator
+    diagnostics: Diagnostics
+    logger: Logger
+    earlier: tuple[nn.Module, ...] = ()
+
+
+def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
+    """Build everything that a configuration describes.
+
+    Args:
+        values: the configuration as plain values.
+        earlier: states of the networks of earlier time windows; the parts are those of the next window.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    limit_memory()
+    try:
+        return _assemble(values, earlier)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if earlier:
+            raise
+        raise ConfigError(f"the run cannot be set up: {shortage(error) or str(error).splitlines()[0]}") from error
+
+
+def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Parts:
+    settings = read_settings(values)
+    setup = read_setup(values["pde"])
+    problem = {k: v for k, v in values["pde"].items() if k not in Setup.model_fields}
+    whole = build(problem, "pde", PDE)
+    weighting = build(values["weights"], "weights", Weighting)
+    point_weights = build(values["point_weights"], "point_weights", PointWeights)
+    optimizer = build(values["optimizer"], "optimizer", Optimizer)
+    schedule = build(values["schedule"], "schedule", Schedule)
+    diagnostics = build(values["diagnostics"], "diagnostics", Diagnostics)
+    logger = build(values["logger"], "logger", Logger)
+    if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
+        raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
+    try:
+        pde, network, networks = _networks(values, settings, whole, earlier)
+        objective = _objective(pde, network, settings, sum(setup.points.values()))
+        _check_size(pde, setup, weighting, objective)
+        evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
+        evaluator = evaluator_class(pde, network, objective.like, setup.grid)
+    except ProblemError as error:
+        raise ConfigError(f"pde: {error}") from None
+    except RouteError as error:
+        raise ConfigError(f"kernel.{error}") from None
+    try:
+        points = PointSource(objective, setup.points, setup.sampling, setup.resample_every, settings.seed)
+    except ValueError as error:
+        raise ConfigError(f"pde.points: {error}") from None
+    diagnostics.start(objective, settings.iterations)
+    fixed_points = setup.resample_every is None
+    starts: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("weights: ", lambda: weighting.start(objective, settings.seed)),
+        ("point_weights: ", lambda: point_weights.start(objective, fixed_points)),
+        ("optimizer.", lambda: optimizer.start(network)),
+        ("logger: ", logger.check),
+    )
+    for key, start in starts:
+        try:
+            start()
+        except ValueError as error:
+            raise ConfigError(f"{key}{error}") from None
+    if point_weights.varying and getattr(weighting, "points", "training") != "training":
+        raise ConfigError("weights.points: with point_weights, kernels are taken at the training points")
+    return Parts(
+        settings=settings,
+        pde=whole,
+        grid=setup.grid,
+        objective=objective,
+        weighting=weighting,
+        point_weights=point_weights,
+        optimizer=optimizer,
+        schedule=schedule,
+        points=points,
+        evaluator=evaluator,
+        diagnostics=diagnostics,
+        logger=Guarded(logger),
+        earlier=networks,
+    )
+
+
+def _networks(
+    values: Mapping[str, Any], settings: Settings, whole: PDE, earlier: Sequence[Mapping[str, Any]]
+) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
+    """The problem of the present time window, its network, and those of the windows before.
+
+    A window's network starts with the parameters of the one before.
+    """
+    if settings.time_windows == 1:
+        return whole, _network(values["network"], settings, whole), ()
+    pde = TimeWindow(whole, 0, settings.time_windows, None)
+    network = _network(values["network"], settings, pde)
+    networks: list[nn.Module] = []
+    for k, state in enumerate(earlier, start=1):
+        network.load_state_dict(state)
+        networks.append(frozen(network))
+        pde = TimeWindow(whole, k, settings.time_windows, network)
+        network = _network(values["network"], settings, pde)
+        for name, parameter in network.named_parameters():
+            parameter.data.copy_(state[name])
+    return pde, network, tuple(networks)
+
+
+def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module:
+    torch.manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
+    runtime = {"domain": pde.domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
+    if is_own(str(node.get("_target_"))):  # such can be built without memory, to see how large they are
+        with torch.device("meta"):
+            shapes = build(node, "network", nn.Module, **{**runtime, "generator": None})
+        size = sum(p.numel() for p in shapes.parameters()) * getattr(torch, settings.dtype).itemsize
+        check_fits(COPIES * size, "network", _device(settings.device))
+        torch.manual_seed(settings.seed)
+    network = build(node, "network", nn.Module, **runtime)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ConfigError("network: no trainable parameters")
+    if pde.built_in:
+        network = constrained(network, pde)
+    return network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
+
+
+def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objective) -> None:
+    """Turn down more points, or probes, than fit into memory, before any are drawn."""
+    row = DRAWN * 8 * len(pde.coordinates)
+    check_fits(row * sum(setup.points.values()), f"pde.points={setup.points}")
+    own = getattr(weighting, "points", None)
+    if isinstance(own, int):
+        check_fits(row * own * len(setup.points), f"weights.points={own}")
+    if isinstance(weighting, Sketched):
+        sketch, like = weighting.sketch, objective.like
+        points = [own if isinstance(own, int) else setup.points.get(name, 0) for name in objective.names]
+        rows = max(n * m for n, m in zip(points, objective.components, strict=True))
+        size = like.element_size() * sketch.numbers(objective.layout.size, rows)
+        check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
+
+
+def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:
+    """The objective, in chunks where all ``points`` at once are too many, or shared out among processes."""
+    memory = settings.kernel.memory_mib * 2**20
+    whole = Objective(pde, network, settings.kernel.route, memory)
+    given = settings.trainer.chunk_size
+    size = points_at_a_time(whole) if given == "auto" else given
+    ranks = present()
+    if ranks.count == 1 and (points <= size or (given == "auto" and not whole.pointwise)):
+        return whole
+    if whole.pointwise:
+        return ChunkedObjective(pde, network, whole.route, memory, size, ranks)
+    what = f"trainer.chunk_size={given}" if ranks.count == 1 else f"network, shared by {ranks.count} processes"
+    raise ConfigError(
+        f"{what}: the points of {type(network).__name__} cannot be taken apart; "
+        "its residuals at one point depend on other points"
+    )
+
+
+def _device(name: str) -> str:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("device=cuda: no CUDA device is available; allowed here are auto and cpu")
+    if name == "cpu" or not available:
+        return "cpu"
+    if not several_processes():
+        return "cuda"
+    if torch.cuda.device_count() < local_count():
+        raise ConfigError(
+            f"device={name}: {local_count()} processes on a machine with {torch.cuda.device_count()} CUDA devices; "
+            "start one process per device, or take device=cpu"
+        )
+    torch.cuda.set_device(local_rank())
+    return f"cuda:{local_rank()}"

@@ -1,0 +1,168 @@
+"""What a run leaves behind besides its tables and checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ntkrun import __version__
+from ntkrun.cli.resume import ALLOWED
+from ntkrun.config.schema import Settings
+from ntkrun.storage.atomic import write_atomically, write_text_atomically
+from ntkrun.training.collocation import PointSource
+from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.trainer import Trainer
+
+SUMMARY = "summary.json"
+REFUSAL = ".refused"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: ``completed``, ``failed`` or ``interrupted``, and ``running`` until then.
+        exit_status: for the shell.
+        message: one line about a failure or an interruption.
+    """
+
+    status: str
+    exit_status: int = 0
+    message: str = ""
+
+
+def write_points(points: PointSource, directory: Path) -> None:
+    """Write ``points.npz``: the points in use, ``[N_i, d]`` by term."""
+    arrays: dict[str, Any] = {name: x.numpy() for name, x in points.points.items()}
+    write_atomically(directory / "points.npz", lambda file: np.savez(file, **arrays))
+
+
+def write_solution(evaluator: Evaluator, fields: tuple[str, ...], directory: Path) -> None:
+    """Write ``solution.npz``: axes, field names, prediction, and exact solution and error where known."""
+    solution = evaluator.solution()
+    arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in solution.axes.items()}
+    arrays["fields"] = np.array(fields)
+    arrays["prediction"] = solution.prediction
+    if solution.exact is not None:
+        arrays["exact"] = solution.exact
+        arrays["error"] = solution.prediction - solution.exact
+    write_atomically(directory / "solution.npz", lambda file: np.savez_compressed(file, **arrays))
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """A digest of a configuration, without the keys that may change between its parts or do not concern the run."""
+    own = copy.deepcopy(dict(values))
+    for key in (*ALLOWED, "skip_completed", "report", "threads", "logger"):
+        *groups, name = key.split(".")
+        node = own
+        for group in groups:
+            node = node.get(group) or {}
+        node.pop(name, None)
+    return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """The directory's ``summary.json``; empty where there is none that can be read."""
+    try:
+        summary = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def write_failure(directory: Path, outcome: Outcome) -> None:
+    """Record a failure in ``summary.json``, for a run that did not come so far as to write one."""
+    summary = {**read_summary(directory), "status": outcome.status, "message": outcome.message}
+    write_text_atomically(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def write_refusal(directory: Path, outcome: Outcome) -> None:
+    """Record beside the summary of another process's run that a job of a sweep was turned away, for the sweep's end."""
+    write_text_atomically(directory / REFUSAL, outcome.message + "\n")
+
+
+def take_refusal(directory: Path) -> str | None:
+    """Why a job of a sweep was turned away, where it was; asked once, for the record is dropped."""
+    try:
+        message = (directory / REFUSAL).read_text(encoding="utf-8").strip()
+        (directory / REFUSAL).unlink()
+    except OSError:
+        return None
+    return message
+
+
+def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, directory: Path, configuration: str) -> None:
+    """Write ``summary.json``; numbers that are not finite become null.
+
+    Args:
+        settings: of the run.
+        trainer: of the run.
+        outcome: how it ended, or that it is ``running``.
+        directory: the run directory.
+        configuration: the ``fingerprint`` of the configuration.
+    """
+    progress, objective = trainer.progress, trainer.objective
+    summary = {
+        "status": outcome.status,
+        "message": outcome.message,
+        "step": progress.total_steps,
+        "iterations": settings.iterations * settings.time_windows,
+        "rel_l2": {
+            "final": progress.error,
+            "final_step": progress.error_step,
+            "best": progress.best_error,
+            "best_step": progress.best_step,
+        },
+        "seconds": {**progress.seconds, "total": progress.elapsed},
+        "weight_updates": progress.updates,
+        "parameters": objective.layout.size,
+        "kernel_route": objective.route,
+        "weights": dict(zip(objective.names, trainer.weighting.weights.tolist(), strict=True)),
+        "configuration": configuration,
+        "seed": settings.seed,
+        "threads": torch.get_num_threads(),
+        "processes": objective.ranks.count,
+        "device": str(objective.like.device),
+        "dtype": settings.dtype,
+        "versions": {
+            "ntkrun": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "hydra-core", "omegaconf")},
+        },
+        "git_commit": _git_commit(),
+    }
+    write_text_atomically(directory / SUMMARY, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _git_commit() -> str | None:
+    """The commit of the source this program runs from, if it is a checkout; ``-dirty`` with changes."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,335 @@
+"""One run: from a configuration and a directory to results on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.schema import ConfigError
+from ntkrun.experiment.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
+from ntkrun.objective.chunked import ChunkedObjective
+from ntkrun.runtime.allocator import keep_freed_memory
+from ntkrun.runtime.distributed import LostError, agreed, part, present
+from ntkrun.runtime.memory import shortage
+from ntkrun.runtime.signals import StopRequest, stop_on_signals
+from ntkrun.runtime.threads import spare_threads
+from ntkrun.steps.cost_model import choose, step_work
+from ntkrun.storage.atomic import WriteError, remove_leftovers
+from ntkrun.storage.checkpoint import (
+    NAME,
+    Checkpoint,
+    CheckpointError,
+    drop_damaged,
+    has_checkpoint,
+    load_checkpoint,
+    remove_checkpoints,
+)
+from ntkrun.storage.lock import BusyError, locked
+from ntkrun.storage.log_files import logging_to
+from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.finite_checks import DivergenceError
+from ntkrun.training.progress import Progress, Targets
+from ntkrun.training.records import Records, TableError
+from ntkrun.training.time_marching import TIME, Piecewise, time_edges
+from ntkrun.training.trainer import Trainer, restore
+from ntkrun.training.workers import Follower, NoRecords, silence
+
+log = logging.getLogger(__name__)
+
+REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
+"""What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
+
+
+def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) -> Outcome:
+    """Carry out a run in its directory, or go on with it from its checkpoint.
+
+    Args:
+        values: the configuration as plain values.
+        directory: an existing directory; receives tables, checkpoint, solution, plots and summary.
+        resume: continue from the checkpoint in the directory, or from the start where the run had not come so far.
+
+    Raises:
+        BusyError: another process works on the run.
+        ConfigError: a value cannot be used.
+        CheckpointError: there is no usable checkpoint.
+        TableError: the tables are those of another run.
+        WriteError: the run cannot even begin to write.
+    """
+    if not present().leads:
+        return _follow(values)
+    with locked(directory):
+        remove_leftovers(directory)
+        checkpoint = _find_checkpoint(directory) if resume else None
+        state = present().broadcast(checkpoint.state if checkpoint else None)
+        parts, progress = _set_up(values, state)
+        with logging_to(directory), stop_on_signals() as own:
+            stop = agreed(own)
+            if checkpoint is None:
+                remove_checkpoints(directory)
+            elif checkpoint.trouble:
+                log.warning(checkpoint.trouble)
+                drop_damaged(directory)
+            records = _records(parts, directory, progress.total_steps if state else None)
+            trainer = _trainer(parts, records, directory, stop, progress)
+            return _carry_out(values, parts, trainer, stop)
+
+
+def _follow(values: Mapping[str, Any]) -> Outcome:
+    """Train along with the process that leads, which alone tells what becomes of the run."""
+    state: dict[str, Any] | None = present().broadcast(None)
+    parts, progress = _set_up(values, state)
+    with silence(), stop_on_signals() as own, suppress(DivergenceError):
+        stop = agreed(own)
+        trainer = _trainer(parts, NoRecords(), Path(), stop, progress)
+        while trainer.fit() is not None and progress.window + 1 < parts.settings.time_windows:
+            parts = _next_window(values, trainer)
+            trainer = _trainer(parts, NoRecords(), Path(), stop, progress)
+        part()
+    return Outcome("completed")
+
+
+def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple[Parts, Progress]:
+    """The parts of a run and how far it has come, from the state of its checkpoint if it goes on."""
+    parts = assemble(values) if state is None else _assemble_window(values, state)
+    progress = _restore(parts, state) if state else Progress()
+    if parts.settings.threads == "auto":
+        spare_threads(step_work(parts.objective, parts.points.counts))
+    keep_freed_memory()
+    return parts, progress
+
+
+def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: StopRequest) -> Outcome:
+    """Train to the end, or to what ends it early, and write what a run leaves behind."""
+    directory, progress, configuration = trainer.directory, trainer.progress, fingerprint(values)
+    logger = parts.logger  # of the first window, for all
+    outcome = Outcome("failed", 1)
+    try:
+        write_summary(parts.settings, trainer, Outcome("running"), directory, configuration)
+        _announce(parts, trainer)
+        logger.start(directory, values, progress.total_steps)
+        ended = trainer.fit()
+        while ended is not None and progress.window + 1 < parts.settings.time_windows:
+            parts = _next_window(values, trainer)
+            trainer = _trainer(parts, trainer.records, directory, stop, progress)
+            ended = trainer.fit()
+        part()
+        outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
+    except (DivergenceError, WriteError, LostError) as error:
+        outcome = Outcome("failed", 1, str(error))
+        log.error("%s; %s", error, _kept(directory))
+    except BaseException as error:
+        if reason := shortage(error):
+            outcome = Outcome("failed", 1, f"step {progress.total_steps}: {reason}")
+            log.error("%s; the last checkpoint is kept", outcome.message)
+        else:
+            outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}")
+            log.exception("the run failed at step %d", progress.total_steps)
+            raise
+    finally:
+        outcome = _leave(parts, trainer, outcome, configuration)
+        logger.finish(directory, outcome.status)
+    return outcome
+
+
+def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str) -> Outcome:
+    """Write what a run leaves behind, as far as it can be written; a run that cannot write everything has failed."""
+    try:
+        trainer.records.close()
+        _finish(parts, trainer, outcome, configuration)
+    except WriteError as error:
+        if outcome.status != "failed":
+            outcome = Outcome("failed", 1, str(error))
+            log.error("%s; %s", error, _kept(trainer.directory))
+        with suppress(WriteError):  # there may be room for as little as this
+            write_summary(parts.settings, trainer, outcome, trainer.directory, configuration)
+    return outcome
+
+
+def _kept(directory: Path) -> str:
+    return "the last checkpoint is kept" if has_checkpoint(directory) else "there is no checkpoint yet"
+
+
+def _find_checkpoint(directory: Path) -> Checkpoint | None:
+    """What to go on from; nothing where a run was killed, or failed, before its first checkpoint."""
+    if has_checkpoint(directory) or read_summary(directory).get("status") in ("completed", "interrupted"):
+        return load_checkpoint(directory)
+    return None
+
+
+class Standing(Enum):
+    """What a directory holds, seen from a configuration."""
+
+    NEW = auto()
+    UNFINISHED = auto()
+    COMPLETED = auto()
+    OTHER = auto()
+
+
+def standing(values: Mapping[str, Any], directory: Path) -> Standing:
+    """What a directory holds of the run that a configuration describes.
+
+    ``OTHER`` is a run of another configuration, ``UNFINISHED`` one with a checkpoint that is not yet as long as asked.
+    """
+    summary = read_summary(directory)
+    if "configuration" not in summary:
+        return Standing.NEW
+    if summary["configuration"] != fingerprint(values):
+        return Standing.OTHER
+    ended_early = bool(summary["message"])
+    if summary["status"] == "completed" and (ended_early or summary["iterations"] >= values["iterations"]):
+        return Standing.COMPLETED
+    return Standing.UNFINISHED if has_checkpoint(directory) else Standing.NEW
+
+
+def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Parts:
+    """The parts of the time window that a checkpoint was written in."""
+    try:
+        return assemble(values, state["earlier"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _misfit(error) from None
+
+
+def _next_window(values: Mapping[str, Any], trainer: Trainer) -> Parts:
+    """The parts of the time window after the one that is done."""
+    progress = trainer.progress
+    log.info("time window %d of %d is done", progress.window + 1, trainer.windows)
+    earlier = [*trainer.earlier, trainer.objective.network.state_dict()]
+    progress.first_step, progress.step, progress.window = progress.total_steps, 0, progress.window + 1
+    return assemble(values, earlier)
+
+
+def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
+    """Put a checkpoint's state into the parts of a run."""
+    try:
+        return restore(
+            parts.objective,
+            parts.weighting,
+            parts.point_weights,
+            parts.optimizer,
+            parts.points,
+            parts.diagnostics,
+            state,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _misfit(error) from None
+
+
+def _misfit(error: Exception) -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CheckpointError(f"{NAME} does not fit this run: {reason}")
+
+
+def _completed(ended: str) -> Outcome:
+    if ended:
+        log.info("ended early: %s", ended)
+    return Outcome("completed", message=ended)
+
+
+def _interrupted(stop: StopRequest, step: int) -> Outcome:
+    assert stop.signal is not None
+    message = f"{stop.signal.name} at step {step}; the run can be resumed"
+    log.warning(message)
+    return Outcome("interrupted", 128 + stop.signal, message)
+
+
+def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
+    settings = parts.settings
+    choice = choose(settings.trainer.compile, settings.iterations, parts.objective, parts.points.counts)
+    kind = Trainer if present().leads else Follower
+    return kind(
+        objective=parts.objective,
+        weighting=parts.weighting,
+        point_weights=parts.point_weights,
+        optimizer=parts.optimizer,
+        schedule=parts.schedule,
+        points=parts.points,
+        evaluator=parts.evaluator,
+        diagnostics=parts.diagnostics,
+        records=records,
+        directory=directory,
+        iterations=parts.settings.iterations,
+        windows=parts.settings.time_windows,
+        targets=Targets(parts.settings.stop.error, parts.settings.stop.loss),
+        log_every=parts.settings.log_every,
+        evaluate_every=parts.settings.evaluate_every,
+        checkpoint_every=parts.settings.checkpoint_every,
+        keep_best=parts.settings.keep_best and parts.settings.time_windows == 1,
+        show_bar=parts.settings.progress,
+        should_stop=stop,
+        choice=choice,
+        progress=progress,
+        earlier=tuple(network.state_dict() for network in parts.earlier),
+    )
+
+
+def _records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
+    digits = 17 if parts.settings.dtype == "float64" else 9
+    objective = parts.objective
+    return Records(
+        directory,
+        objective.names,
+        parts.weighting.columns(),
+        parts.point_weights.columns(),
+        parts.logger,
+        digits,
+        keep_below,
+    )
+
+
+def _announce(parts: Parts, trainer: Trainer) -> None:
+    objective, settings = parts.objective, parts.settings
+    log.info(
+        "%s, %s with %d parameters, weights %s, %s, seed %d, %s on %s%s",
+        type(parts.pde).__name__,
+        type(objective.network).__name__,
+        objective.layout.size,
+        type(parts.weighting).__name__.lower(),
+        type(parts.optimizer).__name__,
+        settings.seed,
+        settings.dtype,
+        objective.like.device,
+        "" if objective.like.device.type == "cuda" else f", threads: {torch.get_num_threads()}",
+    )
+    log.info("kernel route: %s", objective.route)
+    if isinstance(objective, ChunkedObjective):
+        shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""
+        log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)
+    if objective.built_in:
+        log.info("satisfied by construction: %s", ", ".join(objective.built_in))
+    if trainer.progress.total_steps:
+        end = trainer.progress.first_step + settings.iterations
+        log.info("resuming at step %d of %d", trainer.progress.total_steps, end)
+
+
+def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str) -> None:
+    """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone."""
+    directory = trainer.directory
+    write_points(parts.points, directory)
+    parts.diagnostics.finish(directory)
+    evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
+    with trainer.progress.phase("saving"):
+        write_solution(evaluator, parts.pde.fields, directory)
+    if evaluator is not parts.evaluator:  # errors so far were those of single windows
+        with trainer.progress.phase("evaluation"):
+            trainer.progress.error, trainer.progress.error_step = evaluator.error(), trainer.progress.total_steps
+            trainer.progress.best_error = trainer.progress.best_step = None
+    write_summary(parts.settings, trainer, outcome, directory, configuration)
+    if parts.settings.plots:
+        from ntkrun.plots.run import plot_run
+
+        plot_run(directory)
+
+
+def _whole_evaluator(parts: Parts) -> Evaluator:
+    """Compares the networks of all time windows so far with the solution on all of time."""
+    networks = [*parts.earlier, parts.objective.network]
+    starts = time_edges(parts.pde.domain, parts.settings.time_windows)[: len(networks)]
+    whole = Piecewise(networks, starts, parts.pde.coordinates.index(TIME))
+    return Evaluator(parts.pde, whole, parts.objective.like, parts.grid)

@@ -1,0 +1,115 @@
+"""Trying a problem and a network on a few points, to say what is wrong with them before a run starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.common.user_frames import cause, where
+from ntkrun.jets import Jet
+from ntkrun.network.base import JetNetwork
+from ntkrun.network.constrained import Constrained, ConstrainedJets
+from ntkrun.objective.batch import Batch, Derivatives, Group, rows_of
+from ntkrun.pde import PDE, ProblemError
+from ntkrun.pde.check import place
+
+if TYPE_CHECKING:
+    from ntkrun.objective.residuals import Residuals
+
+
+def probe(residuals: Residuals, batch: Batch) -> tuple[int, ...]:
+    """Try the network and every term; returns the residuals per point.
+
+    Args:
+        residuals: of the problem and the network.
+        batch: a few points of every term.
+
+    Raises:
+        ProblemError: what is wrong, in one line, and in which term.
+    """
+    components = [0] * len(residuals.terms)
+    network, pde = residuals.network, residuals.pde
+    for group in batch:
+        if isinstance(network, Constrained | ConstrainedJets):
+            _probe_network(network.network, group, pde, "the network")
+            _probe_network(network, group, pde, "constrain()")
+        else:
+            _probe_network(network, group, pde, "the network")
+        at = [group.x] if group.shift is None else [group.x, group.x + group.shift]
+        try:
+            derivatives = [residuals.derivatives(group, x) for x in at]
+        except Exception as error:
+            raise ProblemError(f"the network's derivatives fail with {cause(error)}") from error
+        # Leaves of a graph of their own, to see whether a residual reads them.
+        leaves = [{k: d.detach().requires_grad_() for k, d in each.items()} for each in derivatives]
+        for i, rows in zip(group.members, group.slices, strict=True):
+            components[i] = _probe_term(residuals, i, group.x[rows], [rows_of(each, rows) for each in leaves])
+    return tuple(components)
+
+
+def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> None:
+    """Check kind, shape and type of a network's output, and that it depends on the parameters."""
+    x, kind = group.x, Jet if isinstance(network, JetNetwork) else Tensor
+    try:
+        with torch.enable_grad():
+            output = network(x if kind is Tensor else Jet(group.plan.seed(x), group.plan))
+    except ProblemError as error:
+        raise ProblemError(f"{what}: {error}{where(error)}") from error
+    except Exception as error:
+        raise ProblemError(f"{what} fails on points {list(x.shape)} with {cause(error)}") from error
+    if not isinstance(output, kind):
+        raise ProblemError(f"{what} gives a {type(output).__name__}, expected a {kind.__name__}")
+    values = output.resolve() if isinstance(output, Jet) else output
+    points = [group.plan.streams, len(x)] if isinstance(output, Jet) else [len(x)]
+    if list(values.shape[:-1]) != points:
+        raise ProblemError(
+            f"{what} gives shape {list(values.shape)} on points {list(x.shape)}, expected {[*points, len(pde.fields)]}"
+        )
+    if values.shape[-1] != len(pde.fields):
+        raise ProblemError(f"{what} has {values.shape[-1]} outputs; the fields are {', '.join(pde.fields)}")
+    if values.dtype != x.dtype:
+        raise ProblemError(f"{what} gives {_name(values.dtype)} on points of {_name(x.dtype)}")
+    if not values.requires_grad:
+        raise ProblemError(f"{what} gives values that do not depend on trainable parameters")
+    _check_finite(values if values.dim() == 2 else values.transpose(0, 1), x, pde, what)
+
+
+def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Derivatives]) -> int:
+    what = f"loss term {residuals.names[i]!r}"
+    try:
+        with torch.enable_grad():
+            residual = residuals.residual(i, x, *derivatives)
+            fewer = residuals.residual(i, x[1:], *(rows_of(each, slice(1, None)) for each in derivatives))
+    except ProblemError as error:
+        text = str(error).removeprefix(f"{what}: ")
+        text = text if text.startswith(what) else f"{what}: {text}"
+        raise ProblemError(text + where(error)) from error
+    except Exception as error:
+        raise ProblemError(f"{what}: its residual fails with {cause(error)}") from error
+    m = residual.shape[1]
+    if fewer.shape[1] != m:
+        raise ProblemError(
+            f"{what}: {m} residuals per point at {len(x)} points but {fewer.shape[1]} at {len(fewer)}; "
+            "columns [N] and [N, 1] do not mix"
+        )
+    if residual.dtype != x.dtype:
+        raise ProblemError(
+            f"{what}: the residual is of {_name(residual.dtype)}, the run of {_name(x.dtype)}; "
+            "convert its constants with .to(...)"
+        )
+    if not residual.requires_grad:
+        raise ProblemError(f"{what}: the residual does not depend on the network")
+    _check_finite(residual, x, residuals.pde, f"{what}: the residual")
+    return m
+
+
+def _check_finite(values: Tensor, x: Tensor, pde: PDE, what: str) -> None:
+    for point, row in zip(x, values, strict=True):
+        if not torch.isfinite(row).all():
+            raise ProblemError(f"{what} is not finite at {place(pde, point)}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

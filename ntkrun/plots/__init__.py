@@ -1,0 +1,1 @@
+"""Figures of runs, drawn from the files in their directories."""

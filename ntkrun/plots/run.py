@@ -1,0 +1,221 @@
+"""Figures of one run, drawn from the files in its directory."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+from numpy.typing import NDArray
+
+from ntkrun.plots.spectrum import plot_spectrum
+from ntkrun.storage.atomic import write_atomically, writing
+
+STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+}
+
+
+log = logging.getLogger(__name__)
+
+
+def plot_run(directory: Path) -> list[Path]:
+    """Draw all figures of a run into ``directory/plots``, as PNG and PDF.
+
+    Args:
+        directory: a run directory with ``metrics.csv``, ``weights.csv``, ``solution.npz`` and perhaps ``spectrum.npz``.
+
+    Returns:
+        The files written.
+    """
+    metrics = pd.read_csv(directory / "metrics.csv")
+    updates = pd.read_csv(directory / "weights.csv")
+    figures: dict[str, Figure] = {}
+    with plt.rc_context(STYLE):
+        try:
+            if len(metrics):
+                figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
+            if metrics["error/rel_l2"].notna().any():
+                figures["error"] = plot_error(metrics)
+            with np.load(directory / "solution.npz") as solution:
+                figures["solution"] = plot_solution(dict(solution))
+            if (directory / "spectrum.npz").exists():
+                try:
+                    with np.load(directory / "spectrum.npz") as file:
+                        figures |= plot_spectrum(dict(file))
+                except ValueError as error:  # left by something else than this run
+                    log.warning("spectrum.npz is not drawn: %s", error)
+            return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
+        finally:
+            for figure in figures.values():
+                plt.close(figure)
+
+
+def plot_losses(metrics: pd.DataFrame) -> Figure:
+    """Weighted loss and the mean squared residual of every term against the step."""
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    for column in _columns(metrics, "loss/"):
+        axes.plot(metrics["step"], metrics[column], label=column.removeprefix("loss/"))
+    axes.plot(metrics["step"], metrics["loss"], color="black", linewidth=1, linestyle="--", label="weighted sum")
+    _logarithmic(axes, metrics[[*_columns(metrics, "loss/"), "loss"]].to_numpy())
+    axes.set(xlabel="step", ylabel="loss", title="Loss terms")
+    _legend(axes)
+    return figure
+
+
+def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
+    """Weights of the loss terms; from every update where there are any."""
+    source = updates if len(updates) else metrics
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    for column in _columns(source, "weight/"):
+        # The last update holds until the end of the run.
+        step = np.append(source["step"].to_numpy(), metrics["step"].iloc[-1])
+        weight = np.append(source[column].to_numpy(), source[column].iloc[-1])
+        axes.step(step, weight, where="post", label=column.removeprefix("weight/"))
+    _logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
+    axes.set(xlabel="step", ylabel="weight $\\lambda$", title="Weights of the loss terms")
+    _legend(axes)
+    return figure
+
+
+def plot_error(metrics: pd.DataFrame) -> Figure:
+    """Relative L2 error against the step."""
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    evaluated = metrics.dropna(subset="error/rel_l2")
+    axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black")
+    _logarithmic(axes, evaluated["error/rel_l2"].to_numpy())
+    axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
+    return figure
+
+
+def plot_solution(solution: dict[str, NDArray[np.float64]]) -> Figure:
+    """Prediction, solution and error on the grid: curves in one dimension, heat maps in two.
+
+    Of more dimensions, the first two are shown, at the end of time and in the middle of the others.
+    """
+    coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
+    if len(coordinates) == 1:
+        return _solution_1d(solution, coordinates[0])
+    shown = dict(solution)
+    places = []
+    for coordinate in coordinates[2:]:
+        axis = solution[f"axis_{coordinate}"]
+        k = len(axis) - 1 if coordinate == "t" else len(axis) // 2
+        places.append(f"${coordinate} = {axis[k]:.3g}$")
+        for name in {"prediction", "exact", "error"} & shown.keys():
+            shown[name] = np.take(shown[name], k, axis=2)
+    figure = _solution_2d(shown, coordinates[0], coordinates[1])
+    if places:
+        figure.suptitle("at " + ", ".join(places))
+    return figure
+
+
+def _solution_1d(solution: dict[str, NDArray[np.float64]], coordinate: str) -> Figure:
+    x = solution[f"axis_{coordinate}"]
+    fields = [str(field) for field in solution["fields"]]
+    known = "exact" in solution
+    figure, panels = plt.subplots(
+        1 + known, len(fields), figsize=(6.4 * len(fields), 5.6 if known else 4), sharex=True, squeeze=False
+    )
+    for i, field in enumerate(fields):
+        top = panels[0][i]
+        if known:
+            top.plot(x, solution["exact"][..., i], color="0.6", linewidth=3.5, label="exact")
+        top.plot(x, solution["prediction"][..., i], color="C0", label="prediction")
+        top.set(ylabel=f"${field}$", title=f"Solution ${field}$")
+        _legend(top)
+        if known:
+            error = np.abs(solution["error"][..., i])
+            panels[1][i].plot(x, error, color="C3")
+            _logarithmic(panels[1][i], error)
+            panels[1][i].set(ylabel="absolute error")
+        panels[-1][i].set(xlabel=f"${coordinate}$")
+    return figure
+
+
+def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: str) -> Figure:
+    """Time runs to the right; without time, the first coordinate does."""
+    right, up = (second, first) if second == "t" else (first, second)
+    fields = [str(field) for field in solution["fields"]]
+    names = ["prediction", "exact", "error"] if "exact" in solution else ["prediction"]
+    figure, panels = plt.subplots(
+        len(fields), len(names), figsize=(4.4 * len(names), 3.6 * len(fields)), squeeze=False, sharex=True, sharey=True
+    )
+    for i, field in enumerate(fields):
+        values = solution["exact" if _known(solution, i) else "prediction"][..., i]
+        limits = float(np.nanmin(values)), float(np.nanmax(values))
+        for axes, name in zip(panels[i], names, strict=True):
+            title = {"prediction": "Prediction", "exact": "Solution", "error": "Absolute error"}[name]
+            axes.set(title=f"{title} ${field}$")
+            axes.grid(False)
+            if name != "prediction" and not _known(solution, i):
+                axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color="0.5")
+                continue
+            data = np.abs(solution[name][..., i]) if name == "error" else solution[name][..., i]
+            low, high = (0.0, None) if name == "error" else limits
+            image = axes.pcolormesh(
+                solution[f"axis_{right}"],
+                solution[f"axis_{up}"],
+                data if right == second else data.T,
+                cmap="magma" if name == "error" else "RdBu_r",
+                vmin=low,
+                vmax=high,
+                rasterized=True,
+            )
+            formatter = ScalarFormatter()
+            formatter.set_powerlimits((-2, 3))
+            figure.colorbar(image, ax=axes, format=formatter)
+        panels[i][0].set(ylabel=f"${up}$")
+    for axes in panels[-1]:
+        axes.set(xlabel=f"${right}$")
+    return figure
+
+
+def _known(solution: dict[str, NDArray[np.float64]], field: int) -> bool:
+    """Whether anything is known of a field's solution."""
+    return "exact" in solution and bool(np.isfinite(solution["exact"][..., field]).any())
+
+
+def _columns(table: pd.DataFrame, prefix: str) -> list[str]:
+    return [column for column in table.columns if column.startswith(prefix)]
+
+
+def _logarithmic(axes: Axes, values: NDArray[np.float64]) -> None:
+    """A logarithmic axis where the positive values span more than a factor of 10."""
+    values = np.asarray(values, dtype=np.float64)  # an empty column of a table has no type
+    positive = values[np.isfinite(values) & (values > 0)]
+    if positive.size and positive.max() > 10 * positive.min():
+        axes.set_yscale("log")
+
+
+def _legend(axes: Axes) -> None:
+    """A legend beside the axes, where it covers no data."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
+    with writing(directory):
+        directory.mkdir(exist_ok=True)
+    paths = [directory / f"{name}.{suffix}" for suffix in ("png", "pdf")]
+    for path in paths:
+        write_atomically(path, partial(figure.savefig, format=path.suffix[1:]))
+    return paths

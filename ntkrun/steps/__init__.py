@@ -1,0 +1,1 @@
+"""Training steps: operation by operation, or as compiled graphs."""

@@ -1,0 +1,241 @@
+"""Training steps as compiled graphs.
+
+A step is traced once, operation by operation, with everything that changes from step to step as an input: parameters,
+the network's buffers, points and their weights, the weights of the terms and what they are made from, the optimiser's
+state and its numbers. The trace holds the forward pass, the backward pass, the weights' rule and the optimiser's
+update, and torch compiles it as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ntkrun.geometry import Sampler
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
+from ntkrun.optimizer import GraphUpdate, Optimizer
+from ntkrun.steps.cost_model import CompileChoice
+from ntkrun.steps.eager import Stepper
+from ntkrun.steps.graph import Compiler, Graph
+from ntkrun.weights import Request
+
+TABLE = 1024  # steps whose learning rates are made at a time
+TRIAL = 7  # seed of the points on which a compiled step is tried
+
+
+class Signature(NamedTuple):
+    """The lists of tensors that go into a step, as the names of their places.
+
+    Attributes:
+        state: names of what the weights' rule reads.
+        scaled: whether points have weights.
+        moves: whether the optimiser's update is part of the step.
+        rule: what the weights are made from and how, as ``Request`` says.
+        shapes: of the points of all groups, and the number of those chosen of every term.
+    """
+
+    state: tuple[str, ...]
+    scaled: bool
+    moves: bool
+    rule: Hashable
+    shapes: tuple[Hashable, ...]
+
+    @classmethod
+    def of(cls, request: Request, batch: Batch, moves: bool) -> Signature:
+        """The signature of a step."""
+        shapes: tuple[Hashable, ...] = tuple((group.plan, group.members, group.x.shape) for group in batch)
+        if request.chosen:
+            shapes = (*shapes, *map(len, request.chosen))
+        scaled = any(group.scales is not None for group in batch)
+        return cls(tuple(request.state), scaled, moves, (request.signal, request.rule), shapes)
+
+
+class Numbers:
+    """The numbers of an optimiser's update for the steps to come, on the device.
+
+    Args:
+        like: of the dtype and device wanted.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._rows: tuple[Tensor, ...] = ()
+        self._next = 0
+
+    def take(self, update: GraphUpdate, factors: Callable[[int], float]) -> Tensor:
+        """The numbers of the coming step; made for many steps at a time, so that no step waits for a copy."""
+        if self._next == len(self._rows):
+            rows = [update.numbers(update.rate(factors(k)), k) for k in range(TABLE)]
+            self._rows = torch.tensor(rows, dtype=torch.float64).to(self._like).unbind(0)
+            self._next = 0
+        self._next += 1
+        return self._rows[self._next - 1]
+
+    def forget(self) -> None:
+        """Start anew: the optimiser has made a step without these."""
+        self._rows, self._next = (), 0
+
+
+class CompiledStepper(Stepper):
+    """Makes steps by compiled graphs, one for every kind of step that occurs.
+
+    Every graph is tried once on other points, parameters and weights and compared with the operations it stands for.
+    Where that fails, or nothing can be compiled here, all steps are made operation by operation.
+
+    Args:
+        objective: the problem and the network.
+        optimizer: moves the network's parameters.
+        compiler: makes the graphs.
+        choice: which steps are compiled.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer, compiler: Compiler, choice: CompileChoice) -> None:
+        super().__init__(objective, optimizer)
+        self._compiler = compiler
+        self._choice = choice
+        self.programs: dict[Signature, Program] = {}
+        self._numbers = Numbers(objective.like)
+
+    def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
+        update = self.optimizer.graph_update()
+        program = None if request.evaluation is not None else self._program(request, batch, update)
+        if program is None or update is None:
+            self._numbers.forget()
+            evaluation = request.evaluate(self.objective, batch) if program is None else program(request, batch)
+            self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
+            return evaluation
+        evaluation = program(request, batch, self._numbers.take(update, factors))
+        self.optimizer.took_step()
+        return evaluation
+
+    def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:
+        program = self._program(Request(weights), batch, None)
+        return super().gradient(batch, weights) if program is None else program(Request(weights), batch)
+
+    def _program(self, request: Request, batch: Batch, update: GraphUpdate | None) -> Program | None:
+        """The compiled graph for a step, made if there is none yet; ``None`` where it cannot be compiled."""
+        if self._compiler.failed or not self._choice.pays(request.every):
+            return None
+        if request.signal in ("traces", "samples") and self.objective.route != "structured":
+            return None
+        signature = Signature.of(request, batch, update is not None)
+        program = self.programs.get(signature)
+        if program is None:
+            program = self._compiler.make(lambda: Program(self.objective, request, batch, update))
+            if program is not None:
+                self.programs[signature] = program
+        return program
+
+
+class Program:
+    """A compiled step.
+
+    Args:
+        objective: the problem and the network.
+        request: a request of the kind to be compiled.
+        batch: points of the number to be compiled for.
+        update: the optimiser's update; ``None`` gives the gradient instead of making it.
+
+    Raises:
+        CompileError: the compiled step differs from what it was made from.
+    """
+
+    def __init__(self, objective: Objective, request: Request, batch: Batch, update: GraphUpdate | None) -> None:
+        self._objective = objective
+        self._update = update
+        self._names = list(objective.trainable)
+        self._parameters = [p.detach() for p in objective.trainable.values()]
+        self._buffers = dict(objective.network.named_buffers())
+        self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
+        kept = (*self._parameters, *self._buffers.values(), *(update.tensors() if update else ()))
+        function, trial = self._function(request, batch), lambda k: self._trial(request, batch, k)
+        self._graph = Graph(function, trial, objective.network, objective.like, kept)
+
+    def __call__(self, request: Request, batch: Batch, numbers: Tensor | None = None) -> Evaluation:
+        """Make the step: the evaluation, without a gradient where the parameters have been moved."""
+        return self._evaluation(request, iter(self._graph(self._inputs(request, batch, numbers))))
+
+    def _inputs(self, request: Request, batch: Batch, numbers: Tensor | None) -> list[Tensor]:
+        """The tensors of a step in the order in which ``_function`` reads them."""
+        inputs = [*self._parameters, *self._buffers.values()]
+        if self._update is not None:
+            assert numbers is not None
+            inputs += [*self._update.tensors(), numbers]
+        for group in batch:
+            inputs += [group.x, *(group.scales or ())]
+        return [*inputs, request.weights, *request.chosen, *request.state.values()]
+
+    def _function(self, request: Request, batch: Batch) -> Callable[..., list[Tensor]]:
+        """The step as a function of its tensors, which it changes in place where the optimiser does."""
+        names, buffers, update = self._names, list(self._buffers), self._update
+        count = 0 if update is None else len(update.tensors())
+
+        def step(*inputs: Tensor) -> list[Tensor]:
+            rest = iter(inputs)
+            parameters = [next(rest) for _ in names]
+            leaves = {name: p.detach().requires_grad_() for name, p in zip(names, parameters, strict=True)}
+            own = {name: next(rest) for name in buffers}
+            tensors = [next(rest) for _ in range(count)]
+            numbers = None if update is None else next(rest)
+            points = tuple(
+                replace(group, x=next(rest), scales=group.scales and tuple(next(rest) for _ in group.scales))
+                for group in batch
+            )
+            weights, chosen = next(rest), tuple(next(rest) for _ in request.chosen)
+            asked = replace(request, weights=weights, chosen=chosen, state={name: next(rest) for name in request.state})
+            with torch.enable_grad():
+                evaluation = self._objective.under(leaves, own, lambda: asked.evaluate(self._objective, points))
+            outputs = [evaluation.losses, evaluation.weights]
+            if evaluation.traces is not None:
+                outputs.append(evaluation.traces)
+            self._further = tuple(evaluation.state)
+            outputs += evaluation.state.values()
+            gradient = [evaluation.gradient[name] for name in names]
+            if update is None or numbers is None:
+                return outputs + [each.contiguous() for each in gradient]  # optimisers may see them as vectors
+            update.update(parameters, gradient, tensors, numbers)
+            return outputs
+
+        return step
+
+    def _evaluation(self, request: Request, outputs: Iterator[Tensor]) -> Evaluation:
+        losses, weights = next(outputs), next(outputs)
+        traces = next(outputs) if request.signal == "traces" else None
+        state = {name: next(outputs) for name in self._further}
+        gradient = dict(zip(self._names, outputs, strict=True)) if self._update is None else {}
+        return Evaluation(losses, weights, gradient, traces, None, state)
+
+    def _trial(self, request: Request, batch: Batch, k: int) -> list[Tensor]:
+        """Inputs of a step; those of different ``k`` differ in everything that steps may differ in."""
+        objective = self._objective
+        counts = dict(zip(objective.names, objective.point_counts(batch), strict=True))
+        points = {
+            term.name: Sampler(term.region, counts[term.name], "uniform", TRIAL + 100 * k + i).draw().to(objective.like)
+            for i, term in enumerate(objective.terms)
+        }
+        other = tuple(
+            replace(group, scales=known.scales and tuple(0.5 * s + 0.5 for s in known.scales))
+            for group, known in zip(objective.batch(points), batch, strict=True)
+        )
+        weights = torch.linspace(0.5, 2 + k, len(objective.names)).to(objective.like)
+        state = {
+            name: (1.25 + k) * value if value.is_floating_point() else value for name, value in request.state.items()
+        }
+        numbers = None
+        if self._update is not None:
+            numbers = torch.tensor(self._update.numbers(self._update.rate(1.0), 0)).to(objective.like)
+        inputs = self._inputs(replace(request, weights=weights, state=state), other, numbers)
+        moved = len(self._parameters)
+        kept = moved + len(self._buffers)
+        tensors = 0 if self._update is None else len(self._update.tensors())
+        return [
+            *((1.01 + 0.01 * k) * p for p in inputs[:moved]),
+            *inputs[moved:kept],
+            *(torch.full_like(t, 0.05 + 0.01 * k) for t in inputs[kept : kept + tensors]),
+            *inputs[kept + tensors :],
+        ]

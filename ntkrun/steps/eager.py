@@ -1,0 +1,45 @@
+"""One training step: the gradient under its weights, and the optimiser's move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.objective.batch import Batch
+from ntkrun.optimizer import Optimizer
+from ntkrun.weights import Request
+
+
+class Stepper:
+    """Makes steps operation by operation.
+
+    Args:
+        objective: the problem and the network.
+        optimizer: moves the network's parameters.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer) -> None:
+        self.objective = objective
+        self.optimizer = optimizer
+
+    def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
+        """Evaluate what is asked for and move the parameters.
+
+        Args:
+            request: what the weighting asks for.
+            batch: the points, with their weights.
+            factors: the schedule's factor of the learning rate, so many steps after this one.
+            changed: whether weights or points are others than at the step before.
+
+        Returns:
+            The evaluation at the parameters before the move.
+        """
+        evaluation = request.evaluate(self.objective, batch)
+        self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
+        return evaluation
+
+    def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:
+        """The gradient under given weights."""
+        return self.objective.gradient(batch, weights)

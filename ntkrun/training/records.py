@@ -1,0 +1,191 @@
+"""The tables of a run: metrics.csv and weights.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from ntkrun.loggers import Logger
+from ntkrun.storage.atomic import sync, write_text_atomically, writing
+
+Value = float | int | None
+
+LEAST = "least_point_weight"
+
+
+class TableError(ValueError):
+    """A table that this run cannot go on with."""
+
+
+class Table:
+    """A CSV file that grows row by row.
+
+    Args:
+        path: the file.
+        columns: its columns, ``step`` first.
+        digits: significant digits of floats; 9 keep a float32 exactly, 17 a float64.
+        keep_below: on going on with an older file, only rows with a smaller step are kept.
+
+    Raises:
+        TableError: the older file has other columns.
+        WriteError: here and in all methods, the file cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], digits: int, keep_below: int | None = None) -> None:
+        self.columns = tuple(columns)
+        self._spec = f".{digits}g"
+        if keep_below is None or not path.exists():
+            write_text_atomically(path, _lines([self.columns]))
+        else:
+            # A killed process may have left half a row at the end, without the line's end, and a crash of the
+            # machine anything after what the checkpoint has put on the disk.
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            rows = list(csv.reader(lines))
+            if not rows or tuple(rows[0]) != self.columns:
+                raise TableError(f"{path} has other columns than this run writes")
+            kept = [row for row in rows[1:] if len(row) == len(self.columns) and _step(row) < keep_below]
+            write_text_atomically(path, _lines([self.columns, *kept]))
+        self._path = path
+        with writing(path):
+            self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
+
+    def add(self, row: Mapping[str, Value]) -> None:
+        """Append one row; absent columns stay empty."""
+        self.add_all([[row.get(column) for column in self.columns]])
+
+    def add_all(self, rows: Iterable[Sequence[Value]]) -> None:
+        """Append rows that have a value for every column, empty for ``None``."""
+        lines = "".join(",".join(map(self._format, row)) + "\n" for row in rows)
+        with writing(self._path):
+            self._file.write(lines)
+
+    def flush(self) -> None:
+        """Put everything on the disk."""
+        with writing(self._path):
+            sync(self._file)
+
+    def close(self) -> None:
+        """Flush and close."""
+        with writing(self._path):
+            self._file.close()
+
+    def _format(self, value: Value) -> str:
+        if value is None:
+            return ""
+        return str(value) if isinstance(value, int) else format(value, self._spec)
+
+
+class Records:
+    """Both tables of a run.
+
+    Args:
+        directory: the run directory.
+        terms: names of the loss terms.
+        columns: further per-term columns of weights.csv (``trace``, ``standard_error``).
+        weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
+        logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update.
+        digits: see ``Table``.
+        keep_below: see ``Table``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        terms: Sequence[str],
+        columns: Sequence[str],
+        weighted_points: Sequence[str],
+        logger: Logger,
+        digits: int,
+        keep_below: int | None = None,
+    ) -> None:
+        self._terms = tuple(terms)
+        self._further = tuple(columns)
+        self._logger = logger
+        self._last_update: dict[str, Value] = {}
+        metrics = [
+            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr",
+            *(f"{LEAST}/{term}" for term in weighted_points),
+        ]  # fmt: skip
+        weights = ["step", "seconds", "update_seconds", *self._names("weight")]
+        for column in columns:
+            weights += self._names(column)
+        self._metrics = Table(directory / "metrics.csv", metrics, digits, keep_below)
+        try:
+            self._weights = Table(directory / "weights.csv", weights, digits, keep_below)
+        except BaseException:
+            self._metrics.close()
+            raise
+
+    def metrics(
+        self,
+        step: int,
+        seconds: float,
+        losses: Sequence[float],
+        weights: Sequence[float],
+        error: float | None,
+        learning_rate: float,
+        least_point_weights: Mapping[str, float],
+    ) -> None:
+        """Append a row of metrics.csv; ``loss`` is the weighted sum of the ``losses``."""
+        total = sum(w * value for w, value in zip(weights, losses, strict=True))
+        row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
+        row |= self._values("loss", losses) | self._values("weight", weights)
+        row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
+        row |= {"error/rel_l2": error, "lr": learning_rate}
+        self._metrics.add(row)
+        copied = {**self._last_update, **row}
+        finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}
+        self._logger.log(step, {name: value for name, value in finite.items() if name != "step"})
+
+    def weight_updates(
+        self, times: Sequence[tuple[int, float, float | None]], columns: Mapping[str, Sequence[Sequence[float]]]
+    ) -> None:
+        """Append rows of weights.csv, at least one.
+
+        Args:
+            times: of every update its step, the seconds before it and its own, if they were measured.
+            columns: for ``weight`` and the further columns the values of every update, by term.
+        """
+        values = zip(*(columns[kind] for kind in ("weight", *self._further)), strict=True)
+        rows: list[list[Value]] = [
+            [step, round(seconds, 6), own if own is None else round(own, 6), *chain.from_iterable(of_one)]
+            for (step, seconds, own), of_one in zip(times, values, strict=True)
+        ]
+        self._weights.add_all(rows)
+        self._last_update = dict(zip(self._weights.columns, rows[-1], strict=True))
+
+    def flush(self) -> None:
+        """Put all rows on the disk, before a checkpoint that counts on them."""
+        self._metrics.flush()
+        self._weights.flush()
+        self._logger.flush()
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        try:
+            self._metrics.close()
+        finally:
+            self._weights.close()
+
+    def _names(self, kind: str) -> list[str]:
+        return [f"{kind}/{term}" for term in self._terms]
+
+    def _values(self, kind: str, values: Sequence[float]) -> dict[str, Value]:
+        return dict(zip(self._names(kind), values, strict=True))
+
+
+def _step(row: Sequence[str]) -> float:
+    """The step of a row, beyond all others where there is none."""
+    return int(row[0]) if row[0].isdecimal() else math.inf
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,363 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ntkrun.diagnostics import Diagnostics
+from ntkrun.network import JetNetwork
+from ntkrun.objective import Objective
+from ntkrun.objective.chunked import ChunkedObjective
+from ntkrun.optimizer import Optimizer, Schedule
+from ntkrun.point_weights import PointWeights
+from ntkrun.steps.cost_model import CompileChoice
+from ntkrun.steps.eager import Stepper
+from ntkrun.storage.checkpoint import save_best, save_checkpoint
+from ntkrun.training.collocation import PointSource
+from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.finite_checks import DivergenceError, all_finite, check_evaluation
+from ntkrun.training.progress import Progress, Targets
+from ntkrun.training.records import Records
+from ntkrun.training.weight_log import WeightLog
+from ntkrun.weights import Weighting
+
+log = logging.getLogger(__name__)
+
+HISTORY = 1024  # steps whose losses may wait for a check
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row of metrics.csv says of the network before its step.
+
+    Attributes:
+        error: relative L2 error, if a solution is known.
+        rate: learning rate.
+        before: the state that the step changes, where it may have to be taken back.
+    """
+
+    error: float | None
+    rate: float
+    before: Mapping[str, Any] | None
+
+
+@dataclass
+class Trainer:
+    """Everything one run consists of.
+
+    Attributes:
+        objective, weighting, point_weights, optimizer, schedule, points, evaluator, diagnostics: the parts, started.
+        records: where rows go.
+        directory: where checkpoints go.
+        iterations: length of the run, or of this time window, in optimiser steps.
+        windows: number of time windows.
+        targets: what ends it earlier.
+        log_every: steps between rows of metrics.csv, counted from 0; the last step has a row as well.
+        evaluate_every: steps between errors, counted from 0. A row has one if a multiple lies between it and the row
+            before, or it is the last one, or there are targets.
+        checkpoint_every: steps between checkpoints; one is always written at the end.
+        keep_best: keep the network of the smallest error as best.pt.
+        show_bar: show a progress bar where standard error is a terminal.
+        should_stop: asked before every step.
+        choice: which steps are compiled.
+        earlier: states of the networks of earlier time windows, part of the checkpoint.
+    """
+
+    objective: Objective
+    weighting: Weighting
+    point_weights: PointWeights
+    optimizer: Optimizer
+    schedule: Schedule
+    points: PointSource
+    evaluator: Evaluator
+    diagnostics: Diagnostics
+    records: Records
+    directory: Path
+    iterations: int
+    windows: int
+    targets: Targets
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep_best: bool
+    show_bar: bool
+    should_stop: Callable[[], bool]
+    choice: CompileChoice
+    progress: Progress = field(default_factory=Progress)
+    earlier: tuple[Mapping[str, Any], ...] = ()
+
+    def fit(self) -> str | None:
+        """Train until the end, until a target is reached, or until asked to stop.
+
+        Returns:
+            What ended the run, empty for its last step; ``None`` where it was asked to stop.
+
+        Raises:
+            DivergenceError: a loss, weight, gradient or parameter is not finite. The last checkpoint stays as it was.
+        """
+        progress = self.progress
+        self._unchecked: list[tuple[int, torch.Tensor]] = []
+        self._weight_log = WeightLog(self.objective.names, self.records)
+        self._best: dict[str, Any] | None = None
+        ended: str | None = None
+        with self._bar() as bar:
+            self._stepper = self._make_stepper(bar)
+            while ended is None and not (progress.step < self.iterations and self.should_stop()):
+                ended = self._close(bar) if progress.step >= self.iterations else self._step(bar)
+            if progress.step or not progress.window:  # else the end of the window before is saved, with its row
+                self.save()
+        return ended
+
+    def _step(self, bar: tqdm[Any]) -> str | None:
+        """One optimiser step; returns the target that was reached before it, if one was."""
+        progress, step = self.progress, self.progress.step
+        with progress.phase("training"):
+            self._start_step()
+            plain = self.points.at(step)
+        with progress.phase("diagnostics"):
+            self.diagnostics.observe(step, self.objective, plain)
+        logged = step % self.log_every == 0 and (step or not progress.window)  # the last window's end has its row
+        row = self._start_row() if logged else None
+        start, elsewhere = time.perf_counter(), progress.elapsed
+        self.point_weights.update(self.objective, plain)
+        batch = self.point_weights.apply(self.objective, plain)
+        request = self.weighting.request(step, self.objective, batch)
+        # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.
+        changed = bool(request.update or request.rule) or self.points.drawn_at == step or self.point_weights.varying
+        evaluation = self._stepper.step(request, batch, self._factor, changed)
+        update = self.weighting.take(request, evaluation)
+        self._watch(progress.total_steps, evaluation.losses)
+        if update is not None:
+            self._weight_log.add(progress.total_steps, progress.elapsed, update)
+            progress.seconds["weight_updates"] += update.seconds or 0.0
+            progress.updates += 1
+        progress.seconds["training"] += time.perf_counter() - start - (progress.elapsed - elsewhere)
+        if row is not None:
+            self._finish_steps()
+            with progress.phase("logging"):
+                losses, weights = evaluation.losses.tolist(), evaluation.weights.tolist()
+                if not all(map(math.isfinite, losses)):
+                    self._check_losses()
+                self._weight_log.write(progress.total_steps)
+                check_evaluation(progress.total_steps, self.objective.names, weights, evaluation.gradient)
+                target = self._log(row, losses, weights, bar)
+            if target is not None:
+                self._take_back(row)
+                progress.updates -= update is not None
+                return target
+        progress.step += 1
+        bar.update()
+        if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
+            self.save()
+        return None
+
+    def _close(self, bar: tqdm[Any]) -> str:
+        """The row of the last step."""
+        progress = self.progress
+        self._start_step()
+        plain = self.points.batch or self.points.at(progress.step)
+        batch = self.point_weights.apply(self.objective, plain)
+        losses = self.objective.losses(batch)
+        row = self._start_row()
+        self._watch(progress.total_steps, losses)
+        with progress.phase("logging"):
+            self._check_losses()
+            self._log(row, losses.tolist(), self.weighting.weights.tolist(), bar)
+        with progress.phase("diagnostics"):
+            self.diagnostics.observe(progress.step, self.objective, plain)
+        return ""
+
+    def _start_step(self) -> None:
+        """Tell the network which step it is, for what it draws anew in each."""
+        if isinstance(self.objective.network, JetNetwork):
+            self.objective.network.start_step(self.progress.step)
+
+    def _factor(self, ahead: int = 0) -> float:
+        """The schedule's factor so many steps after the present one."""
+        horizon = self.optimizer.horizon(self.iterations)
+        return self.schedule.factor(min(self.progress.step + ahead, horizon), horizon)
+
+    def _make_stepper(self, bar: tqdm[Any]) -> Stepper:
+        if not self.choice.pays():
+            return Stepper(self.objective, self.optimizer)
+        from ntkrun.steps.compiled import CompiledStepper  # loads much of torch
+        from ntkrun.steps.compiled_chunks import ChunkedStepper
+        from ntkrun.steps.graph import Compiler
+
+        def announce(starts: bool) -> None:
+            bar.set_description("compiling" if starts else self._window_name())
+
+        compiler = Compiler(self.progress, announce)
+        if isinstance(self.objective, ChunkedObjective):
+            return ChunkedStepper(self.objective, self.optimizer, compiler, self.choice)
+        return CompiledStepper(self.objective, self.optimizer, compiler, self.choice)
+
+    def save(self) -> None:
+        """Flush the tables, write the best network if there is a new one, and a checkpoint.
+
+        Raises:
+            DivergenceError: the state is not worth keeping.
+        """
+        self._finish_steps()
+        with self.progress.phase("saving"):
+            self._check()
+            self.records.flush()
+            if self._best is not None:
+                save_best(self.directory, self._best)
+                self._best = None
+            save_checkpoint(self.directory, self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on; the schedule is a function of the step and holds no state."""
+        return {
+            "progress": dict(vars(self.progress)),
+            "network": self.objective.network.state_dict(),
+            "earlier": [dict(state) for state in self.earlier],
+            "optimizer": self.optimizer.state_dict(),
+            **self._weights_state(),
+            "points": self.points.state_dict(),
+            "diagnostics": self.diagnostics.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+
+    def _weights_state(self) -> dict[str, Any]:
+        return {"weighting": self.weighting.state_dict(), "point_weights": self.point_weights.state_dict()}
+
+    def _window_name(self) -> str | None:
+        return f"window {self.progress.window + 1} of {self.windows}" if self.windows > 1 else None
+
+    def _bar(self) -> tqdm[Any]:
+        return tqdm(
+            desc=self._window_name(),
+            total=self.iterations,
+            initial=self.progress.step,
+            disable=None if self.show_bar else True,
+            unit="it",
+            dynamic_ncols=True,
+        )
+
+    def _watch(self, step: int, losses: torch.Tensor) -> None:
+        """Keep the losses of a step until the next check, without waiting for the device."""
+        self._unchecked.append((step, losses))
+        if len(self._unchecked) == HISTORY:
+            self._check_losses()
+
+    def _check(self) -> None:
+        """Find what is not finite of losses and parameters before the coming step; write weight updates."""
+        parameters = self.objective.trainable
+        losses = [torch.stack([each for _, each in self._unchecked])] if self._unchecked else []
+        numbers = [*losses, *(p.detach() for p in parameters.values())]
+        finite = all_finite(torch.cat([each.flatten() for each in numbers]))
+        self._check_losses(finite)
+        if bad := [name for name, p in parameters.items() if not finite and not all_finite(p.detach())]:
+            raise DivergenceError(f"step {self.progress.total_steps}: parameter {', '.join(bad)} is not finite")
+
+    def _check_losses(self, finite: bool = False) -> None:
+        """Find the first step since the last check with a loss that is not finite; write weight updates.
+
+        Args:
+            finite: all are known to be.
+        """
+        if not self._unchecked:
+            return
+        steps = [step for step, _ in self._unchecked]
+        losses = None if finite else torch.stack([each for _, each in self._unchecked])
+        if losses is None or all_finite(losses):
+            self._weight_log.write(steps[-1])
+            self._unchecked.clear()
+            return
+        first = int((~torch.isfinite(losses)).any(1).nonzero()[0])
+        self._weight_log.write(steps[first])
+        pairs = zip(self.objective.names, torch.isfinite(losses[first]).tolist(), strict=True)
+        bad = [name for name, each in pairs if not each]
+        raise DivergenceError(f"step {steps[first]}: the loss of term {', '.join(bad)} is not finite")
+
+    def _start_row(self) -> Row:
+        """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
+        progress = self.progress
+        self._finish_steps()
+        due = progress.step % self.evaluate_every < self.log_every or progress.step == self.iterations
+        error = self._evaluate() if due or self.targets else None
+        # A run that ends here may be resumed with other targets, and then takes this step anew.
+        before = None
+        if self.targets and progress.step < self.iterations:
+            moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+            before = copy.deepcopy({**moving, **self._weights_state()})
+        return Row(error, self.optimizer.rate(self._factor()), before)
+
+    def _evaluate(self) -> float | None:
+        """The error of the network as it is, which is kept if it is the best so far."""
+        progress = self.progress
+        with progress.phase("logging"):
+            self._check()
+        with progress.phase("evaluation"):
+            error = self.evaluator.error()
+            if error is not None and progress.saw_error(error) and self.keep_best:
+                network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
+                self._best = {"step": progress.total_steps, "error": error, "network": network}
+        return error
+
+    def _finish_steps(self) -> None:
+        """Wait for the device, so that its seconds count for training and not for what looks at the results."""
+        if self.objective.like.device.type == "cuda":
+            with self.progress.phase("training"):
+                torch.cuda.synchronize(self.objective.like.device)
+
+    def _take_back(self, row: Row) -> None:
+        """Undo the step that a row belongs to."""
+        assert row.before is not None
+        self.objective.network.load_state_dict(row.before["network"])
+        self.optimizer.load_state_dict(row.before["optimizer"])
+        self.weighting.load_state_dict(row.before["weighting"])
+        self.point_weights.load_state_dict(row.before["point_weights"])
+
+    def _log(self, row: Row, losses: Sequence[float], weights: Sequence[float], bar: tqdm[Any]) -> str | None:
+        """Write a row of metrics.csv; returns the target that is reached, if one is."""
+        progress, error = self.progress, row.error
+        total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+        least = self.point_weights.least()
+        self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, error, row.rate, least)
+        tenth = max(1, self.iterations // 10)
+        told = progress.step % tenth < self.log_every or progress.step == self.iterations
+        if told or not bar.disable:
+            shown = {"loss": f"{total:.2e}"}
+            if progress.error is not None:  # the latest
+                shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (error is None)
+            shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
+            bar.set_postfix(shown, refresh=False)
+            if told:
+                end = progress.first_step + self.iterations
+                text = ", ".join(f"{k} {v}" for k, v in shown.items())
+                log.info("step %d of %d: %s", progress.total_steps, end, text)
+        return self.targets.reached(error, total)
+
+
+def restore(
+    objective: Objective,
+    weighting: Weighting,
+    point_weights: PointWeights,
+    optimizer: Optimizer,
+    points: PointSource,
+    diagnostics: Diagnostics,
+    state: Mapping[str, Any],
+) -> Progress:
+    """Put what ``Trainer.state_dict`` gave into the parts of a run; returns how far that run had come."""
+    progress = Progress(**state["progress"])
+    objective.network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    weighting.load_state_dict(state["weighting"])
+    point_weights.load_state_dict(state["point_weights"])
+    points.load_state_dict(state["points"])
+    diagnostics.load_state_dict(state["diagnostics"])
+    torch.set_rng_state(state["random"])
+    return progress

@@ -1,0 +1,66 @@
+"""What the processes of a run do that do not lead it: they train along and write nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from ntkrun.training.records import Records
+from ntkrun.training.trainer import Trainer
+
+
+class Follower(Trainer):
+    """A trainer that leaves checkpoints and the progress bar to the one that leads."""
+
+    def save(self) -> None:
+        """Find out what the leading process finds before it writes."""
+        self._check()
+
+    def _bar(self) -> tqdm[Any]:
+        return tqdm(disable=True)
+
+
+class NoRecords(Records):
+    """Tables that are written elsewhere."""
+
+    def __init__(self) -> None:
+        pass
+
+    def metrics(
+        self,
+        step: int,
+        seconds: float,
+        losses: Sequence[float],
+        weights: Sequence[float],
+        error: float | None,
+        learning_rate: float,
+        least_point_weights: Mapping[str, float],
+    ) -> None:
+        pass
+
+    def weight_updates(
+        self, times: Sequence[tuple[int, float, float | None]], columns: Mapping[str, Sequence[Sequence[float]]]
+    ) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Send this package's log lines nowhere while inside."""
+    root = logging.getLogger("ntkrun")
+    before = root.handlers, root.propagate
+    root.handlers, root.propagate = [logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        root.handlers, root.propagate = before

@@ -1,0 +1,163 @@
+import subprocess
+import sys
+import sysconfig
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+
+from ntkrun.cli.help import choices
+from tests.driver import Result, assert_refused, ntkrun
+
+SCRIPT = str(Path(sysconfig.get_path("scripts")) / "ntkrun")
+
+
+REFUSED = {
+    # command line: what the one line must contain
+    "kernel.route=structure": ("kernel.route=structure", "'per_point'", "did you mean structured?"),
+    "kernel.rout=dense": ("kernel.rout", "did you mean kernel.route?"),
+    "+kernel.foo=1": ("unknown key kernel.foo",),
+    "kernel=3": ("kernel=3", "keys with values"),
+    "pde=poison": ("pde=poison", ", ".join(choices("pde")), "did you mean poisson?"),
+    "weights=sketchd": ("weights=sketchd", ", ".join(choices("weights")), "did you mean sketched?"),
+    "schedule=qqq": ("schedule=qqq", "constant, cosine, exponential"),
+    "netwrok=mlp": ("netwrok", "did you mean network?"),
+    "network.widht=3": ("network.widht", "did you mean network.width?"),
+    "iteratons=10": ("iteratons", "did you mean iterations?"),
+    "pde=wave pde.cc=1": ("pde.cc", "did you mean pde.c?"),
+    "+qqq=1": ("qqq", "iterations", "pde", "schedule"),
+    "network.width=abc": ("network.width=abc", "integer"),
+    "network.width=2.5": ("network.width=2.5", "integer"),
+    "network.width=null": ("network.width=null", "integer"),
+    "network.width={a:1}": ("network.width=", "integer"),
+    "progress=maybe": ("progress=maybe", "boolean"),
+    "pde.a=1.5": ("pde.a=1.5", "integer"),
+    "optimizer.learning_rate=fast": ("optimizer.learning_rate=fast", "number"),
+    "optimizer.learning_rate=nan": ("optimizer.learning_rate=nan", "finite"),
+    "optimizer.learning_rate=inf": ("optimizer.learning_rate=inf", "finite"),
+    "optimizer.learning_rate=-1": ("optimizer.learning_rate=-1", "greater than 0"),
+    "optimizer.beta1=1": ("optimizer.beta1=1", "less than 1"),
+    "network.width=0": ("network.width=0", "greater than 0"),
+    "iterations=-1": ("iterations=-1", "greater than or equal to 0"),
+    "seed=-1": ("seed=-1", "greater than or equal to 0"),
+    "log_every=0": ("log_every=0", "greater than 0"),
+    "checkpoint_every=0": ("checkpoint_every=0", "greater than 0"),
+    "weights.smoothing=1.0": ("weights.smoothing=1.0", "less than 1"),
+    "weights.floor=0": ("weights.floor=0", "greater than 0"),
+    "schedule=exponential schedule.rate=2": ("schedule.rate=2", "less than or equal to 1"),
+    "pde.grid=1": ("pde.grid=1", "greater than or equal to 2"),
+    "weights=sketched weights.sketch_size=0": ("weights.sketch_size=0", "greater than 0"),
+    "weights=sketched weights.delta=-1": ("weights.delta=-1", "greater than 0", "'auto'"),
+    "weights=sketched weights.delta=some": ("weights.delta=some", "number", "'auto'"),
+    "dtype=int8": ("dtype=int8", "'float32'", "'float64'"),
+    "dtype=flaot64": ("dtype=flaot64", "did you mean float64?"),
+    "device=tpu": ("device=tpu", "'auto'", "'cpu'", "'cuda'"),
+    "network.activation=relu": ("network.activation=relu", "'tanh'", "'sin'", "'silu'", "'gelu'"),
+    "pde.sampling=grid": ("pde.sampling=grid", "'uniform'", "'equispaced'", "'sobol'"),
+    "weights.total=mean": ("weights.total=mean", "'sum'", "'average'"),
+    "weights=sketched weights.side=parameter weights.distribution=coordinate": (
+        "weights",
+        "distribution=coordinate",
+        "gaussian",
+        "rademacher",
+    ),
+    "weights=sketched weights.derivative=autodiff weights.delta=1e-3": (
+        "weights",
+        "delta=0.001",
+        "derivative=finite_difference",
+    ),
+    "pde.sampling=equispaced pde.resample_every=5": ("pde", "equispaced", "resample_every", "uniform", "sobol"),
+    "pde=wave pde.sampling=equispaced pde.resample_every=null pde.points.residual=13": ("pde.points", "13", "16"),
+    "pde.points.bondary=3": ("pde.points.bondary", "did you mean pde.points.boundary?"),
+    "+pde.points.bondary=3": ("pde.points", "bondary", "residual, boundary"),
+    "~pde.points.boundary": ("pde.points", "residual, boundary"),
+    "pde.points.residual=0": ("pde.points.residual=0", "greater than 0"),
+    "pde.points=3": ("pde.points=3", "keys with values"),
+    "pde=null": ("pde=null", ", ".join(choices("pde"))),
+    "~weights": ("weights", "weights=NAME"),
+    "~iterations": ("iterations", "missing"),
+    "width": ("width", "="),
+    "network.width=[1,2": ("network.width=[1,2",),
+    "network.width=${nothing}": ("network.width", "nothing"),
+    "network.width=???": ("network.width", "missing"),
+    "--qqq": ("--qqq",),
+    "pde._target_=math.pi": ("pde._target_=math.pi", "Python itself", "PDE"),
+    "pde._target_=torch.nn.Linear": ("pde._target_=torch.nn.Linear", "subclass", "PDE"),
+    "pde._target_=Poisson": ("pde._target_=Poisson", "module.Class"),
+    "pde._target_=qqq.Poisson": ("pde._target_=qqq.Poisson", "No module named 'qqq'"),
+    "network._target_=ntkrun.network.QQQ": ("network._target_=ntkrun.network.QQQ", "QQQ"),
+    "resume=qqq": ("resume=qqq", "no such directory"),
+    "resume=.": ("resume=.", ".hydra/config.yaml"),
+    "-m resume=.": ("-m", "key=value"),
+}
+
+
+@pytest.mark.parametrize(("line", "words"), REFUSED.items(), ids=REFUSED)
+def test_wrong_input_gets_one_line_and_status_2(line: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    assert_refused(ntkrun(*line.split(), cwd=tmp_path), tmp_path, *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_device_is_refused(tmp_path: Path) -> None:
+    assert_refused(ntkrun("device=cuda", cwd=tmp_path), tmp_path, "device=cuda", "auto", "cpu")
+
+
+@pytest.mark.parametrize("command", [[SCRIPT], [sys.executable, "-m", "ntkrun"]], ids=["script", "module"])
+@pytest.mark.parametrize("line", ["network.widht=3", "resume=qqq"])
+def test_wrong_input_in_a_process_of_its_own(command: list[str], line: str, tmp_path: Path) -> None:
+    done = subprocess.run([*command, line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert_refused(Result(done.returncode, done.stdout, done.stderr), tmp_path, line.split("=")[0])
+
+
+def test_a_wrong_value_in_a_sweep_is_refused(tmp_path: Path) -> None:
+    result = ntkrun("-m", "network.width=4,abc", "iterations=1", "plots=false", cwd=tmp_path)
+    assert_refused(result, tmp_path, "network.width=abc: expected a valid integer")
+
+
+# Help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["pde=qqq", "--help"]], ids=" ".join)
+def test_help_shows_the_whole_menu(arguments: list[str], tmp_path: Path) -> None:
+    result = ntkrun(*arguments, cwd=tmp_path)
+    assert (result.status, result.stderr) == (0, "")
+    menu = {group.name: list(group.iterdir()) for group in files("ntkrun.conf").iterdir() if group.is_dir()}
+    choices = {g: [c.name.removesuffix(".yaml") for c in cs if c.name.endswith(".yaml")] for g, cs in menu.items()}
+    lines = [line.strip(" *") for line in result.stdout.splitlines()]
+    shown = {group: names for group, names in choices.items() if names}
+    groups = {"pde", "network", "weights", "point_weights", "optimizer", "schedule"}
+    groups |= {"diagnostics", "logger", "experiment"}
+    assert set(shown) == groups
+    for group, names in shown.items():
+        start = next(i for i, line in enumerate(lines) if line.startswith(f"{group}: "))
+        listed = [line.split()[0] for line in lines[start + 1 : start + 1 + len(names)]]
+        assert sorted(listed) == sorted(names)
+    assert sum(line.startswith("  ntkrun ") for line in result.stdout.splitlines()) >= 5
+
+
+def test_the_examples_of_the_help_run(tmp_path: Path) -> None:
+    text = ntkrun("--help", cwd=tmp_path).stdout
+    examples = [line.split()[1:] for line in text.splitlines() if line.startswith("  ntkrun ")]
+    single = [example for example in examples if example[0] != "-m" and not example[0].startswith("resume=")]
+    assert len(single) >= 3
+    for example in single:
+        assert ntkrun(*example, "iterations=0", "plots=false", cwd=tmp_path).status == 0
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom ntkrun.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n"
+        "    print(sorted({'torch', 'numpy', 'hydra', 'omegaconf', 'pydantic', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(tmp_path: Path) -> None:
+    result = ntkrun("--version", cwd=tmp_path)
+    assert (result.status, result.stdout, result.stderr) == (0, f"ntkrun {version('ntkrun')}\n", "")

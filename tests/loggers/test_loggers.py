@@ -1,0 +1,189 @@
+"""Copies of a run in tracking programs, read back from their stores."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import image
+
+from ntkrun.loggers import Logger
+from tests.cli.test_resume import assert_same_end, resume, stop_at
+from tests.driver import Result, assert_refused, ntkrun
+
+__all__ = ["stop_at"]
+
+SMALL = [
+    *("pde=poisson", "network.width=8", "network.depth=2", "pde.grid=10", "iterations=20", "log_every=5"),
+    *("evaluate_every=10", "progress=false", "weights=sketched", "weights.sketch_size=4", "weights.update_every=4"),
+    "checkpoint_every=4",
+]
+
+
+def start(directory: Path, *overrides: str) -> Result:
+    return ntkrun(*SMALL, *overrides, f"hydra.run.dir={directory}", cwd=directory.parent)
+
+
+def metrics(directory: Path) -> pd.DataFrame:
+    return pd.read_csv(directory / "metrics.csv").set_index("step").drop(columns="seconds")
+
+
+def assert_same_numbers(series: Mapping[str, list[tuple[int, float]]], directory: Path) -> None:
+    """Every column of metrics.csv, and the traces of the last update before each row."""
+    table = metrics(directory)
+    for column in table:
+        stored, written = sorted(series[str(column)]), table[column].dropna()
+        assert [step for step, _ in stored] == written.index.tolist(), column
+        assert [value for _, value in stored] == pytest.approx(written.tolist(), rel=1e-6), column
+    updates = pd.read_csv(directory / "weights.csv").set_index("step")
+    for step, value in series["trace/boundary"]:
+        assert value == pytest.approx(updates[updates.index <= step]["trace/boundary"].iloc[-1], rel=1e-6)
+
+
+# TensorBoard
+
+
+def scalars(directory: Path) -> tuple[dict[str, list[tuple[int, float]]], Any]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    names = events.Tags()["scalars"]
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}, events
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    assert start(run, "logger=tensorboard").status == 0
+    series, events = scalars(run)
+    assert_same_numbers(series, run)
+    (text,) = events.Tensors("configuration/text_summary")
+    content = text.tensor_proto.string_val[0].decode()
+    assert f"run directory: {run}" in content
+    assert "    network.width: 8" in content
+    shown = events.Images("losses")[0]
+    height, width, _ = image.imread(run / "plots" / "losses.png").shape
+    assert (shown.height, shown.width) == (height, width)
+
+
+def test_tensorboard_goes_on(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    stop_at(13)
+    assert start(run, "logger=tensorboard", "plots=false").status == 143
+    stop_at(1000)
+    assert resume(run).status == 0
+    assert_same_numbers(scalars(run)[0], run)
+
+
+# MLflow
+
+
+def client(folder: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder / 'outputs' / 'mlflow.db'}")
+
+
+def history(store: Any, run: Any) -> dict[str, list[tuple[int, float]]]:
+    names = run.data.metrics
+    return {name: [(m.step, m.value) for m in store.get_metric_history(run.info.run_id, name)] for name in names}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_mlflow(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
+    """Two runs in one experiment, of which one is interrupted and goes on."""
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    one, other = tmp_path / "one", tmp_path / "other"
+    (tmp_path / "outputs").mkdir()
+    stop_at(1000)
+    assert start(one, "logger=mlflow").status == 0
+    stop_at(13)
+    assert start(other, "logger=mlflow", "seed=1", "plots=false").status == 143
+    store = client(tmp_path)
+    (experiment,) = [e for e in store.search_experiments() if e.name == "ntkrun"]
+    runs = {run.info.run_name: run for run in store.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {"one": "FINISHED", "other": "KILLED"}
+    stop_at(1000)
+    assert resume(other).status == 0
+    runs = {run.info.run_name: run for run in store.search_runs([experiment.experiment_id])}
+    assert {name: run.info.status for name, run in runs.items()} == {"one": "FINISHED", "other": "FINISHED"}
+    for directory in (one, other):
+        run = runs[directory.name]
+        series = history(store, run)
+        assert_same_numbers({name: sorted(set(points)) for name, points in series.items()}, directory)
+        assert run.data.tags["run_directory"] == directory.as_uri()
+    assert runs["one"].data.params["network.width"] == "8"
+    assert {runs[name].data.params["seed"] for name in runs} == {"0", "1"}
+    artifacts = [a.path for a in store.list_artifacts(runs["one"].info.run_id, "plots")]
+    assert "plots/losses.png" in artifacts
+
+
+# Faults
+
+
+@dataclass(kw_only=True, eq=False)
+class Broken(Logger):
+    """Fails at a step."""
+
+    at: int = 10
+
+    def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
+        if self.at < 0:
+            raise ConnectionError("no such server")
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        assert all(np.isfinite(list(row.values())))
+        if step == self.at:
+            raise ConnectionError("the server is gone")
+
+    def finish(self, directory: Path, status: str) -> None:
+        raise AssertionError("not to be called any more")
+
+
+@pytest.mark.parametrize(("at", "message"), [(-1, "no such server"), (10, "the server is gone")])
+def test_a_run_does_not_end_for_its_logger(at: int, message: str, tmp_path: Path) -> None:
+    plain, run = tmp_path / "plain", tmp_path / "run"
+    assert start(plain, "plots=false").status == 0
+    assert (
+        start(run, "plots=false", "logger._target_=tests.loggers.test_loggers.Broken", f"+logger.at={at}").status == 0
+    )
+    assert_same_end(plain, run)
+    text = (run / "ntkrun.log").read_text()
+    assert text.count(f"Broken failed and is left alone from here on: ConnectionError: {message}") == 1
+
+
+def test_a_server_that_is_not_there_costs_seconds_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    began = time.monotonic()
+    run = tmp_path / "run"
+    assert start(run, "logger=mlflow", f"logger.tracking_uri=http://127.0.0.1:{port}", "plots=false").status == 0
+    assert time.monotonic() - began < 30  # MLflow's own seven retries take two minutes
+    warnings = [line for line in (run / "ntkrun.log").read_text().splitlines() if "WARNING" in line]
+    assert len(warnings) == 1
+    assert "MLflow failed and is left alone from here on: MlflowException: API request to" in warnings[0]
+    assert f"127.0.0.1:{port}" in warnings[0]
+
+
+@pytest.mark.parametrize(("choice", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy")])
+def test_a_missing_package_is_named(choice: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import util
+
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *a: None if name == package else find(name, *a))
+    result = ntkrun(f"logger={choice}", cwd=tmp_path)
+    assert_refused(result, tmp_path, f"logger: needs the package {package}: pip install 'ntkrun[{choice}]'")

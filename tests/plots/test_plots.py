@@ -1,0 +1,68 @@
+"""What the figures show, read back from their axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from ntkrun.plots.run import plot_solution
+
+
+def solution(coordinates: str, fields: tuple[str, ...], known: bool = True) -> dict[str, Any]:
+    """Axes of different lengths; every field is the sum of its coordinates' indices, times 1, 2, ..."""
+    shape = [3 + i for i in range(len(coordinates))]
+    arrays: dict[str, Any] = {f"axis_{c}": np.linspace(0, 1, n) for c, n in zip(coordinates, shape, strict=True)}
+    values = np.indices(shape).sum(0)[..., None] * np.arange(1.0, len(fields) + 1)
+    arrays |= {"fields": np.array(fields), "prediction": values}
+    if known:
+        arrays |= {"exact": values - 1, "error": np.ones_like(values)}
+    return arrays
+
+
+def image(axes: Any) -> Any:
+    return np.ma.filled(axes.collections[0].get_array(), np.nan)
+
+
+@pytest.mark.parametrize(("coordinates", "right", "up"), [("xt", "t", "x"), ("xy", "x", "y")])
+def test_time_runs_to_the_right(coordinates: str, right: str, up: str) -> None:
+    arrays = solution(coordinates, ("u",))
+    figure = plot_solution(arrays)
+    panel = figure.axes[0]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == (f"${right}$", f"${up}$")
+    values = arrays["prediction"][..., 0]
+    assert np.array_equal(image(panel), values if right == "t" else values.T)
+    plt.close(figure)
+
+
+def test_fields_that_are_not_known_are_named() -> None:
+    arrays = solution("xy", ("u", "p"))
+    arrays["exact"][0, 0, 0] = np.nan
+    arrays["exact"][..., 1] = np.nan
+    figure = plot_solution(arrays)
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert panels["Solution $u$"].collections[0].get_clim() == (0.0, arrays["exact"][..., 0][1:].max())
+    assert panels["Prediction $p$"].collections[0].get_clim() == (0.0, 2 * 5.0)
+    for title in ("Solution $p$", "Absolute error $p$"):
+        assert not panels[title].collections
+        assert [text.get_text() for text in panels[title].texts] == ["not known"]
+    plt.close(figure)
+
+
+def test_more_dimensions_are_cut() -> None:
+    arrays = solution("xyzt", ("u",), known=False)
+    figure = plot_solution(arrays)
+    assert np.array_equal(image(figure.axes[0]), arrays["prediction"][:, :, 2, 5, 0].T)
+    assert figure.get_suptitle() == "at $z = 0.5$, $t = 1$"
+    plt.close(figure)
+
+
+def test_curves_in_one_dimension() -> None:
+    arrays = solution("x", ("u", "v"))
+    figure = plot_solution(arrays)
+    exact, prediction = figure.axes[0].lines
+    assert np.array_equal(exact.get_ydata(), arrays["exact"][:, 0])
+    assert np.array_equal(prediction.get_ydata(), arrays["prediction"][:, 0])
+    plt.close(figure)

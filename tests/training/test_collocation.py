@@ -1,0 +1,102 @@
+"""Points of the steps of a run, drawn and prepared many draws at a time, against draws made one by one."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from ntkrun.geometry import Method, Sampler, mix_seed
+from ntkrun.objective import Objective
+from ntkrun.pde import PDE, Advection, Poisson, Wave
+from ntkrun.training.collocation import PointSource
+from tests.oracle import draw_batch, draw_points
+from tests.problems import mlp
+
+SEED = 4
+COUNTS = {"residual": 3000, "boundary": 9, "initial": 5, "initial_velocity": 6}
+LENGTH = 21  # draws of 3000 points that are made at a time
+
+
+def wave(dtype: torch.dtype = torch.float32) -> Objective:
+    pde = Wave()
+    return Objective(pde, mlp(pde.domain).to(dtype))
+
+
+def source(objective: Objective, method: Method = "uniform", every: int | None = 1) -> PointSource:
+    return PointSource(objective, COUNTS, method, every, SEED)
+
+
+@pytest.mark.parametrize("method", ["uniform", "sobol"])
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_every_step_has_its_draw(method: Method, every: int, dtype: torch.dtype) -> None:
+    objective = wave(dtype)
+    points = source(objective, method, every)
+    single = {
+        term.name: Sampler(term.region, COUNTS[term.name], method, mix_seed(SEED, 2, i))
+        for i, term in enumerate(objective.terms)
+    }
+    for step in range(every * (2 * LENGTH + 2)):
+        batch = points.at(step)
+        if step % every == 0:
+            expected = {name: sampler.draw() for name, sampler in single.items()}
+        assert points.drawn_at == step - step % every
+        assert points.batch is batch
+        prepared = objective.points(batch)
+        for name, x in expected.items():
+            assert torch.equal(points.points[name], x)
+            assert torch.equal(prepared[name], x.to(dtype))
+
+
+def test_points_that_stay_are_drawn_once() -> None:
+    points = source(wave(), every=None)
+    assert points.batch == ()
+    first = points.at(0)
+    assert all(points.at(step) is first for step in range(1, 2 * LENGTH))
+
+
+@pytest.mark.parametrize("method", ["uniform", "sobol"])
+@pytest.mark.parametrize("stop", [0, 1, 10, LENGTH - 1, LENGTH, LENGTH + 1])
+def test_it_goes_on_from_anywhere_in_a_block(method: Method, stop: int) -> None:
+    """With the very points of one that was not interrupted; only those in use are saved."""
+    objective = wave()
+    whole = source(objective, method)
+    for step in range(stop):
+        whole.at(step)
+    file = io.BytesIO()
+    torch.save(whole.state_dict(), file)
+    assert len(file.getvalue()) < 60_000 + 8 * 2 * sum(COUNTS.values())
+    file.seek(0)
+    resumed = source(objective, method)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert resumed.points.keys() == whole.points.keys()
+    for step in range(stop, stop + LENGTH + 2):
+        for name, x in whole.points.items():
+            assert torch.equal(resumed.points[name], x)
+        for ours, expected in zip(resumed.at(step), whole.at(step), strict=True):
+            assert torch.equal(ours.x, expected.x)
+
+
+@pytest.mark.parametrize(
+    ("pde", "counts"),
+    [(Wave(), [4, 3, 2, 2]), (Wave(), [300, 3, 2, 1]), (Poisson(), [40, 2]), (Advection(), [13, 5, 6])],
+    ids=["apart", "joined", "one group", "partners"],
+)
+def test_batches_are_the_batch_of_every_draw(pde: PDE, counts: list[int]) -> None:
+    objective = Objective(pde, mlp(pde.domain))
+    draws = [draw_points(objective, counts, seed) for seed in range(3)]
+    batches = objective.batches({name: torch.stack([points[name] for points in draws]) for name in objective.names})
+    assert len(batches) == 3
+    for seed, batch in enumerate(batches):
+        points, alone = draw_batch(objective, counts, seed)
+        assert objective.point_counts(batch) == tuple(counts)
+        for name, x in objective.points(batch).items():
+            assert torch.equal(x, points[name])
+        for ours, expected in zip(batch, alone, strict=True):
+            assert (ours.plan, ours.members, ours.slices) == (expected.plan, expected.members, expected.slices)
+            assert (ours.shift is None) == (expected.shift is None)
+            assert ours.shift is None or torch.equal(ours.shift, expected.shift)
+            assert ours.x.is_contiguous()
+            assert ours.x.data_ptr() % 64 == 0  # as any tensor of its own, or resumed runs might round otherwise
