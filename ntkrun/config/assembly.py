@@ -15,7 +15,7 @@ from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_setti
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.geometry import mix_seed
 from ntkrun.loggers import Guarded, Logger
-from ntkrun.network import constrained
+from ntkrun.network import constrained, convert
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer, Schedule
@@ -169,9 +169,14 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
     network = build(node, "network", nn.Module, **runtime)
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("network: no trainable parameters")
+    if complex_ones := [name for name, p in network.named_parameters() if p.is_complex() and p.requires_grad]:
+        raise ConfigError(
+            f"network: the trainable parameter {complex_ones[0]} is complex; train its real and imaginary parts as a "
+            "real parameter, read through torch.view_as_complex"
+        )
     if pde.built_in:
         network = constrained(network, pde)
-    return network.to(device=_device(settings.device), dtype=getattr(torch, settings.dtype))
+    return convert(network, getattr(torch, settings.dtype), _device(settings.device))
 
 
 def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objective) -> None:

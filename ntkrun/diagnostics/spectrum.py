@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ntkrun.common.types import NonNegative, Positive
 from ntkrun.diagnostics.base import Diagnostics
+from ntkrun.network import convert
 from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
@@ -41,7 +42,7 @@ class Spectrum(Diagnostics):
 
     def start(self, objective: Objective, iterations: int) -> None:
         self._due = {0, *self.steps, iterations}
-        network = copy.deepcopy(objective.network).to(torch.float64).eval()
+        network = convert(copy.deepcopy(objective.network), torch.float64).eval()
         self._double = Objective(objective.pde, network, memory=objective.memory)
         self._observed: dict[int, dict[str, Tensor]] = {}
         self._points: dict[str, Tensor] = {}

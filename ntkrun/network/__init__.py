@@ -7,6 +7,7 @@ from ntkrun.network.ecrn import ECRN
 from ntkrun.network.fourier import FourierNetwork
 from ntkrun.network.mlp import MLP
 from ntkrun.network.modified_mlp import ModifiedMLP
+from ntkrun.network.precision import convert
 
 __all__ = [
     "ECRN",
@@ -17,5 +18,6 @@ __all__ = [
     "Linear",
     "ModifiedMLP",
     "constrained",
+    "convert",
     "output_streams",
 ]
