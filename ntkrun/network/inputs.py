@@ -51,9 +51,10 @@ class Inputs(nn.Module):
         self._others = [i for i in range(len(domain.coordinates)) if i not in self._periods]
         self.width = len(self._others) + 2 * len(self._periods)
         if standardize:
-            low = torch.tensor(list(domain.low.values()))
-            high = torch.tensor(list(domain.high.values()))
-            self.register_buffer("mean", (low + high) / 2)
+            # Of double precision whatever the network's: rounded, they would stay so when it is converted.
+            low = torch.tensor(list(domain.low.values()), dtype=torch.float64)
+            high = torch.tensor(list(domain.high.values()), dtype=torch.float64)
+            self.register_buffer("mean", low + (high - low) / 2)
             self.register_buffer("deviation", (high - low) / math.sqrt(12))
 
     def forward(self, jet: Jet) -> Jet:
@@ -65,5 +66,7 @@ class Inputs(nn.Module):
         return Jet.cat([*(scaled.column(i) for i in self._others), angles.cos(), angles.sin()])
 
     def _standardized(self, jet: Jet) -> Jet:
-        streams = jet.resolve() / self.deviation
-        return Jet(streams, jet.plan, -self.mean / self.deviation, jet.uses)
+        """Centred before they are scaled: the other way round, coordinates far from the origin lose their digits."""
+        streams = jet.resolve()
+        centred = torch.cat([streams[:1] - self.mean.to(streams.dtype), streams[1:]])
+        return Jet(centred / self.deviation.to(streams.dtype), jet.plan, None, jet.uses)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ntkrun.geometry import Method, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 1000  # points of a term; among very many, a few coincide in any interval
+COINCIDING = 0.01  # share of them that rounding may bring together without a word
 
 
 class PointSource:
@@ -71,12 +78,15 @@ class PointSource:
 
     def _draw(self) -> None:
         """Use the next draw; those that follow are made and prepared with it, which costs little more than one."""
+        first = self._drawn == 0
         self._drawn += 1
         self._position += 1
         if self._position >= len(self._batches):
             samplers = self._samplers
             number = 1 if self._every is None else min(sampler.left for sampler in samplers.values())
             self._use({name: sampler.draws(number) for name, sampler in samplers.items()})
+        if first:
+            _warn_of_rounding(self.points, self._objective)
 
     def _use(self, block: dict[str, Tensor]) -> None:
         """Use the first of several draws, ``[K, N_i, d]`` by term."""
@@ -96,3 +106,20 @@ class PointSource:
             sampler.skip_to(self._drawn)
         if state["points"]:
             self._use({name: state["points"][name].cpu()[None] for name in self._samplers})
+
+
+def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> None:
+    """Say along which coordinates points drawn apart coincide once they are rounded to the network's dtype."""
+    dtype = objective.like.dtype
+    for i, coordinate in enumerate(objective.pde.coordinates):
+        for name, x in points.items():
+            some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:LOOKED_AT]
+            column = x[some, i]
+            drawn, left = (len(torch.unique(each)) for each in (column, column.to(dtype)))
+            if drawn - left > COINCIDING * drawn:
+                log.warning(
+                    "%d values of %s among the points of term %s are only %d in %s; "
+                    "take dtype=float64, or a coordinate that starts near 0",
+                    *(drawn, coordinate, name, left, str(dtype).removeprefix("torch.")),
+                )
+                break

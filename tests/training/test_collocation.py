@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 import torch
 
-from ntkrun.geometry import Method, Sampler, mix_seed
+from ntkrun.geometry import Box, Method, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Advection, Poisson, Wave
 from ntkrun.training.collocation import PointSource
@@ -100,3 +101,43 @@ def test_batches_are_the_batch_of_every_draw(pde: PDE, counts: list[int]) -> Non
             assert ours.shift is None or torch.equal(ours.shift, expected.shift)
             assert ours.x.is_contiguous()
             assert ours.x.data_ptr() % 64 == 0  # as any tensor of its own, or resumed runs might round otherwise
+
+
+class Far(Poisson):
+    """Poisson's problem far from the origin along x, and near it along t."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.domain = Box.of(x=(at, at + 1), t=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("method", ["uniform", "sobol", "equispaced"])
+@pytest.mark.parametrize(
+    ("at", "dtype", "warned"),
+    [
+        (0.0, torch.float32, False),
+        (10.0, torch.float32, False),
+        (1e5, torch.float32, True),  # 128 numbers in the unit interval
+        (1e9, torch.float32, True),  # none but its ends
+        (1e5, torch.float64, False),
+        (1e9, torch.float64, False),
+    ],
+)
+def test_points_that_rounding_brings_together_are_named(
+    at: float, dtype: torch.dtype, warned: bool, method: Method, caplog: pytest.LogCaptureFixture
+) -> None:
+    pde = Far(at)
+    objective = Objective(pde, mlp(pde.domain).to(dtype))
+    points = PointSource(objective, {"residual": 40_000, "boundary": 100}, method, None, SEED)
+    points.at(0)
+    points.at(1)
+    messages = [record.getMessage() for record in caplog.records if "values of" in record.getMessage()]
+    assert len(messages) == warned  # the coordinate at fault alone, and once
+    if warned:
+        apart, left = re.findall(r"\d+", messages[0])[:2]
+        assert messages[0].startswith(
+            f"{apart} values of x among the points of term residual are only {left} in float32"
+        )
+        x = points.points["residual"][:, 0]
+        assert int(left) <= len(x.float().unique()) <= 129
+        assert int(left) < int(apart) <= min(1000, len(x.unique()))
