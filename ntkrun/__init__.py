@@ -1,3 +1,69 @@
-"""Train physics-informed neural networks whose loss terms are weighted by the neural tangent kernel."""
+"""Train physics-informed neural networks whose loss terms are weighted by the neural tangent kernel.
+
+From Python:
+
+    run = ntkrun.train(["pde=wave", "weights=exact"])   # what the command line does
+    run = ntkrun.load("outputs/...")                    # a run that is there
+    run.predict(points, derivatives=["u_x", "u_tt"])
+
+The names below are loaded when they are first used, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ntkrun.api import RunError, load, train
+    from ntkrun.common.errors import ConfigError
+    from ntkrun.experiment.trained import TrainedRun
+    from ntkrun.geometry import Box
+    from ntkrun.jacobian import DenseJacobian, Jacobian, PerPointJacobian, StackedJacobian, StructuredJacobian
+    from ntkrun.objective import Objective
+    from ntkrun.pde import PDE, Columns, Reference, Term
+
+__all__ = [
+    "PDE",
+    "Box",
+    "Columns",
+    "ConfigError",
+    "DenseJacobian",
+    "Jacobian",
+    "Objective",
+    "PerPointJacobian",
+    "Reference",
+    "RunError",
+    "StackedJacobian",
+    "StructuredJacobian",
+    "Term",
+    "TrainedRun",
+    "load",
+    "train",
+]
+
+_HOMES = {
+    **dict.fromkeys(("train", "load", "RunError"), "ntkrun.api"),
+    "TrainedRun": "ntkrun.experiment.trained",
+    "ConfigError": "ntkrun.common.errors",
+    "Box": "ntkrun.geometry",
+    **dict.fromkeys(("PDE", "Columns", "Reference", "Term"), "ntkrun.pde"),
+    "Objective": "ntkrun.objective",
+    **dict.fromkeys(
+        ("Jacobian", "DenseJacobian", "PerPointJacobian", "StackedJacobian", "StructuredJacobian"), "ntkrun.jacobian"
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

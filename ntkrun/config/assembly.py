@@ -134,6 +134,27 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
     )
 
 
+def build_networks(
+    values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()
+) -> tuple[PDE, tuple[nn.Module, ...]]:
+    """The problem on all of time and its network; with time windows, those of all windows so far.
+
+    Args:
+        values: the configuration as plain values.
+        earlier: states of the networks of earlier time windows.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    settings, setup = read_settings(values), Setup.model_fields
+    whole = build({k: v for k, v in values["pde"].items() if k not in setup}, "pde", PDE)
+    try:
+        _, network, networks = _networks(values, settings, whole, earlier)
+    except ProblemError as error:
+        raise ConfigError(f"pde: {error}") from None
+    return whole, (*networks, network)
+
+
 def _networks(
     values: Mapping[str, Any], settings: Settings, whole: PDE, earlier: Sequence[Mapping[str, Any]]
 ) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:

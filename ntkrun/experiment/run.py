@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import signal
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
@@ -18,7 +19,7 @@ from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
 from ntkrun.runtime.memory import shortage
-from ntkrun.runtime.signals import StopRequest, stop_on_signals
+from ntkrun.runtime.signals import STOPPING, StopRequest, stop_on_signals
 from ntkrun.runtime.threads import spare_threads
 from ntkrun.steps.cost_model import choose, step_work
 from ntkrun.storage.atomic import WriteError, remove_leftovers
@@ -47,13 +48,16 @@ REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 """What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
 
 
-def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) -> Outcome:
+def execute(
+    values: Mapping[str, Any], directory: Path, resume: bool = False, signals: Sequence[signal.Signals] = STOPPING
+) -> Outcome:
     """Carry out a run in its directory, or go on with it from its checkpoint.
 
     Args:
         values: the configuration as plain values.
         directory: an existing directory; receives tables, checkpoint, solution, plots and summary.
         resume: continue from the checkpoint in the directory, or from the start where the run had not come so far.
+        signals: which ask the run to stop.
 
     Raises:
         BusyError: another process works on the run.
@@ -69,7 +73,7 @@ def execute(values: Mapping[str, Any], directory: Path, resume: bool = False) ->
         checkpoint = _find_checkpoint(directory) if resume else None
         state = present().broadcast(checkpoint.state if checkpoint else None)
         parts, progress = _set_up(values, state)
-        with logging_to(directory), stop_on_signals() as own:
+        with logging_to(directory), stop_on_signals(signals) as own:
             stop = agreed(own)
             if checkpoint is None:
                 remove_checkpoints(directory)
@@ -193,7 +197,7 @@ def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Par
     try:
         return assemble(values, state["earlier"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise _misfit(error) from None
+        raise misfit(error) from None
 
 
 def _next_window(values: Mapping[str, Any], trainer: Trainer) -> Parts:
@@ -218,10 +222,11 @@ def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
             state,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise _misfit(error) from None
+        raise misfit(error) from None
 
 
-def _misfit(error: Exception) -> CheckpointError:
+def misfit(error: Exception) -> CheckpointError:
+    """What to raise where a state does not fit the parts of a run."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CheckpointError(f"{NAME} does not fit this run: {reason}")
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ntkrun.jets import Jet, LinearUse, StreamPlan, nested_streams
+from ntkrun.jets import Jet, LinearUse, StreamPlan, nested_streams, plan_streams
 
 Initialization = Literal["glorot_normal", "glorot_uniform", "ntk"]
 
 
 class JetNetwork(nn.Module):
     """A network whose forward pass maps a jet of points to a jet of outputs.
+
+    Called with points, ``[N, d]``, it gives its values there, ``[N, outputs]``, like any other module.
 
     Attributes:
         periodic: whether the outputs are periodic by construction wherever the problem is.
@@ -30,6 +32,12 @@ class JetNetwork(nn.Module):
     def forward(self, jet: Jet) -> Jet:
         """Map the jet of the inputs, ``[S, N, d]``, to that of the outputs, ``[S, N, outputs]``."""
         raise NotImplementedError
+
+    def __call__(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            values = plan_streams([""], [str(i) for i in range(argument.shape[1])])
+            return super().__call__(Jet(values.seed(argument), values)).resolve()[0]
+        return super().__call__(argument)
 
     def start_step(self, step: int) -> None:
         """Called before optimiser step ``step``; what a network draws at random for a step it draws here.

@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
@@ -50,29 +46,26 @@ def plot_run(directory: Path) -> list[Path]:
     metrics = pd.read_csv(directory / "metrics.csv")
     updates = pd.read_csv(directory / "weights.csv")
     figures: dict[str, Figure] = {}
-    with plt.rc_context(STYLE):
-        try:
-            if len(metrics):
-                figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
-            if metrics["error/rel_l2"].notna().any():
-                figures["error"] = plot_error(metrics)
-            with np.load(directory / "solution.npz") as solution:
-                figures["solution"] = plot_solution(dict(solution))
-            if (directory / "spectrum.npz").exists():
-                try:
-                    with np.load(directory / "spectrum.npz") as file:
-                        figures |= plot_spectrum(dict(file))
-                except ValueError as error:  # left by something else than this run
-                    log.warning("spectrum.npz is not drawn: %s", error)
-            return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
-        finally:
-            for figure in figures.values():
-                plt.close(figure)
+    with matplotlib.rc_context(STYLE):
+        if len(metrics):
+            figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
+        if metrics["error/rel_l2"].notna().any():
+            figures["error"] = plot_error(metrics)
+        with np.load(directory / "solution.npz") as solution:
+            figures["solution"] = plot_solution(dict(solution))
+        if (directory / "spectrum.npz").exists():
+            try:
+                with np.load(directory / "spectrum.npz") as file:
+                    figures |= plot_spectrum(dict(file))
+            except ValueError as error:  # left by something else than this run
+                log.warning("spectrum.npz is not drawn: %s", error)
+        return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
 
 
 def plot_losses(metrics: pd.DataFrame) -> Figure:
     """Weighted loss and the mean squared residual of every term against the step."""
-    figure, axes = plt.subplots(figsize=(6.4, 4))
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots()
     for column in _columns(metrics, "loss/"):
         axes.plot(metrics["step"], metrics[column], label=column.removeprefix("loss/"))
     axes.plot(metrics["step"], metrics["loss"], color="black", linewidth=1, linestyle="--", label="weighted sum")
@@ -85,7 +78,8 @@ def plot_losses(metrics: pd.DataFrame) -> Figure:
 def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
     """Weights of the loss terms; from every update where there are any."""
     source = updates if len(updates) else metrics
-    figure, axes = plt.subplots(figsize=(6.4, 4))
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots()
     for column in _columns(source, "weight/"):
         # The last update holds until the end of the run.
         step = np.append(source["step"].to_numpy(), metrics["step"].iloc[-1])
@@ -99,7 +93,8 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
 
 def plot_error(metrics: pd.DataFrame) -> Figure:
     """Relative L2 error against the step."""
-    figure, axes = plt.subplots(figsize=(6.4, 4))
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots()
     evaluated = metrics.dropna(subset="error/rel_l2")
     axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black")
     _logarithmic(axes, evaluated["error/rel_l2"].to_numpy())
@@ -133,9 +128,8 @@ def _solution_1d(solution: dict[str, NDArray[np.float64]], coordinate: str) -> F
     x = solution[f"axis_{coordinate}"]
     fields = [str(field) for field in solution["fields"]]
     known = "exact" in solution
-    figure, panels = plt.subplots(
-        1 + known, len(fields), figsize=(6.4 * len(fields), 5.6 if known else 4), sharex=True, squeeze=False
-    )
+    figure = Figure(figsize=(6.4 * len(fields), 5.6 if known else 4))
+    panels = figure.subplots(1 + known, len(fields), sharex=True, squeeze=False)
     for i, field in enumerate(fields):
         top = panels[0][i]
         if known:
@@ -157,9 +151,8 @@ def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: s
     right, up = (second, first) if second == "t" else (first, second)
     fields = [str(field) for field in solution["fields"]]
     names = ["prediction", "exact", "error"] if "exact" in solution else ["prediction"]
-    figure, panels = plt.subplots(
-        len(fields), len(names), figsize=(4.4 * len(names), 3.6 * len(fields)), squeeze=False, sharex=True, sharey=True
-    )
+    figure = Figure(figsize=(4.4 * len(names), 3.6 * len(fields)))
+    panels = figure.subplots(len(fields), len(names), squeeze=False, sharex=True, sharey=True)
     for i, field in enumerate(fields):
         values = solution["exact" if _known(solution, i) else "prediction"][..., i]
         limits = float(np.nanmin(values)), float(np.nanmax(values))

@@ -6,7 +6,6 @@ import math
 
 import matplotlib
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -39,7 +38,8 @@ def plot_eigenvalues(spectrum: Arrays) -> Figure:
     names = ["", *_terms(spectrum)]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(3.5 * columns + 1.2, 3.1 * rows), squeeze=False)
+    figure = Figure(figsize=(3.5 * columns + 1.2, 3.1 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.flat[len(names) :]:
         axes.remove()
     hidden = False
@@ -66,7 +66,8 @@ def plot_eigenvalues(spectrum: Arrays) -> Figure:
 def plot_drift(spectrum: Arrays) -> Figure:
     """Relative drift of kernels and parameters since step 0 above, effective ranks below."""
     steps = spectrum["steps"]
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.2, 6), sharex=True)
+    figure = Figure(figsize=(7.2, 6))
+    top, bottom = figure.subplots(2, 1, sharex=True)
     names = ["", *_terms(spectrum)]
     drifts = [_positive(spectrum[f"kernel_drift{name}"]) for name in names]
     drifts.append(_positive(spectrum["parameter_drift"]))

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -14,6 +14,7 @@ from ntkrun.common.torchrun import several_processes
 
 # Schedulers announce the end of a job's time with SIGUSR1 or SIGUSR2.
 WARNINGS = tuple(signal.Signals[name] for name in ("SIGUSR1", "SIGUSR2") if name in signal.Signals.__members__)
+STOPPING = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
 
 
 class StopRequest:
@@ -46,8 +47,8 @@ _passed_on = StopRequest()
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT, SIGTERM or warning into a request; the second acts as usual.
+def stop_on_signals(numbers: Sequence[signal.Signals] = STOPPING) -> Iterator[StopRequest]:
+    """Turn the first of these signals into a request; the second acts as usual.
 
     Processes that torchrun has started get each signal from whoever sends it to all and from torchrun, which kills
     them if they take too long; they do not let the second act.
@@ -61,7 +62,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, *WARNINGS)}
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def handle(number: int, frame: FrameType | None) -> None:
         request.signal = signal.Signals(number)

@@ -74,6 +74,15 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         raise CheckpointError(f"{trouble}; neither can the one before be used: {error}") from None
 
 
+def load_best(directory: Path) -> dict[str, Any]:
+    """The network of the smallest error, with that error and its step; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be used.
+    """
+    return _read(directory / BEST)
+
+
 def drop_damaged(directory: Path) -> None:
     """Put the previous checkpoint in the place of the damaged one, lest the next one pushes it out."""
     with writing(directory / NAME):

@@ -27,6 +27,7 @@ from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator
 from ntkrun.training.finite_checks import DivergenceError, all_finite, check_evaluation
 from ntkrun.training.progress import Progress, Targets
+from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Records
 from ntkrun.training.weight_log import WeightLog
 from ntkrun.weights import Weighting
@@ -237,7 +238,7 @@ class Trainer:
         return f"window {self.progress.window + 1} of {self.windows}" if self.windows > 1 else None
 
     def _bar(self) -> tqdm[Any]:
-        return tqdm(
+        return bar_class()(
             desc=self._window_name(),
             total=self.iterations,
             initial=self.progress.step,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from ntkrun.plots.run import plot_solution
 
@@ -34,7 +33,6 @@ def test_time_runs_to_the_right(coordinates: str, right: str, up: str) -> None:
     assert (panel.get_xlabel(), panel.get_ylabel()) == (f"${right}$", f"${up}$")
     values = arrays["prediction"][..., 0]
     assert np.array_equal(image(panel), values if right == "t" else values.T)
-    plt.close(figure)
 
 
 def test_fields_that_are_not_known_are_named() -> None:
@@ -48,7 +46,6 @@ def test_fields_that_are_not_known_are_named() -> None:
     for title in ("Solution $p$", "Absolute error $p$"):
         assert not panels[title].collections
         assert [text.get_text() for text in panels[title].texts] == ["not known"]
-    plt.close(figure)
 
 
 def test_more_dimensions_are_cut() -> None:
@@ -56,7 +53,6 @@ def test_more_dimensions_are_cut() -> None:
     figure = plot_solution(arrays)
     assert np.array_equal(image(figure.axes[0]), arrays["prediction"][:, :, 2, 5, 0].T)
     assert figure.get_suptitle() == "at $z = 0.5$, $t = 1$"
-    plt.close(figure)
 
 
 def test_curves_in_one_dimension() -> None:
@@ -65,4 +61,3 @@ def test_curves_in_one_dimension() -> None:
     exact, prediction = figure.axes[0].lines
     assert np.array_equal(exact.get_ydata(), arrays["exact"][:, 0])
     assert np.array_equal(prediction.get_ydata(), arrays["prediction"][:, 0])
-    plt.close(figure)

@@ -1,0 +1,174 @@
+"""Training and loading runs from Python: what the command line does, without taking over the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ntkrun.cli import hydra_job as hydra_job  # registers what names run directories
+from ntkrun.cli.hydra_errors import explain
+from ntkrun.cli.preflight import own_values
+from ntkrun.cli.resume import read_resume
+from ntkrun.common.errors import ConfigError
+from ntkrun.common.torchrun import several_processes
+from ntkrun.config.assembly import assemble, build_networks
+from ntkrun.config.classes import look_for_modules_in
+from ntkrun.config.schema import read_settings
+from ntkrun.experiment.run import execute, misfit
+from ntkrun.experiment.trained import TrainedRun
+from ntkrun.runtime.process_state import process_state_kept
+from ntkrun.runtime.threads import set_threads
+from ntkrun.storage.atomic import write_text_atomically, writing
+from ntkrun.storage.checkpoint import load_best, load_checkpoint
+from ntkrun.storage.lock import check_free
+
+
+class RunError(RuntimeError):
+    """A run that failed, such as by numbers that are not finite; what it wrote until then is kept.
+
+    Attributes:
+        directory: of the run.
+    """
+
+    def __init__(self, message: str, directory: Path) -> None:
+        super().__init__(message)
+        self.directory = directory
+
+
+def train(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> TrainedRun:
+    """Carry out a run as ``ntkrun OVERRIDES`` does, and load it.
+
+    Signals and the exit of the process are left alone, and threads, random numbers, limits and the like are put back
+    at the end. An interruption (Ctrl-C, or the kernel's stop button) writes a checkpoint first.
+
+    Args:
+        overrides: as on the command line, ``group=choice`` and ``key=value``; or ``resume=DIRECTORY`` with the changes
+            that it allows. Sweeps are for the command line.
+        config_dir: a directory with groups of one's own, as ``--config-dir``.
+
+    Raises:
+        ConfigError: the configuration cannot be used; no directory is made then. What else cannot be carried out (no
+            usable checkpoint, another process at work in the directory) raises other kinds of ``ValueError``.
+        RunError: the run failed.
+        KeyboardInterrupt: it was interrupted; its message names what was kept.
+    """
+    if several_processes():
+        raise ConfigError("train is for one process; torchrun starts the command line, torchrun -m ntkrun")
+    resumes = any(override.startswith("resume=") for override in overrides)
+    with process_state_kept(), _hydra_kept():
+        look_for_modules_in(os.getcwd())
+        if resumes:
+            directory, values = read_resume(overrides)
+        else:
+            directory, values = _prepare(overrides, config_dir)
+        directory = directory.absolute()
+        set_threads(read_settings(values).threads, None)
+        try:
+            outcome = execute(values, directory, resume=resumes, signals=(signal.SIGINT,))
+        finally:
+            if "ntkrun.steps.graph" in sys.modules:
+                sys.modules["ntkrun.steps.graph"].forget_graphs()
+    if outcome.status == "interrupted":
+        raise KeyboardInterrupt(f"{outcome.message}: {directory}")
+    if outcome.status != "completed":
+        raise RunError(outcome.message, directory)
+    return _open(directory, values, load_checkpoint(directory).state)
+
+
+def load(
+    directory: str | Path, *, best: bool = False, trust: str | Sequence[str] = (), device: str | None = None
+) -> TrainedRun:
+    """A run that is there already, from its checkpoint.
+
+    The directory may come from someone else: as for ``ntkrun resume=DIRECTORY``, no module but ntkrun's own is
+    imported unless it is trusted, and pickles and links are refused.
+
+    Args:
+        directory: the run directory.
+        best: take the network of the smallest error, ``best.pt``, instead of the last one.
+        trust: modules of one's own whose classes the configuration names.
+        device: ``cpu`` or ``cuda`` instead of the device of the run.
+
+    Raises:
+        ConfigError: it is no run directory, or names what is not trusted.
+        CheckpointError: there is no network in it that can be used.
+    """
+    modules = [trust] if isinstance(trust, str) else list(trust)
+    with process_state_kept():
+        place, values = read_resume([f"resume={directory}", *([f"trust={','.join(modules)}"] if modules else [])])
+        if device is not None:
+            values["device"] = device
+        return _open(place.absolute(), values, load_best(place) if best else load_checkpoint(place).state)
+
+
+def _open(directory: Path, values: Mapping[str, Any], state: Mapping[str, Any]) -> TrainedRun:
+    """The run of a directory with the networks of a state."""
+    with process_state_kept():
+        try:
+            pde, networks = build_networks(values, state.get("earlier", ()))
+            networks[-1].load_state_dict(state["network"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise misfit(error) from None
+    return TrainedRun(directory, values, pde, networks)
+
+
+@contextmanager
+def _hydra_kept() -> Iterator[None]:
+    """Hydra's global state is free inside and as it was afterwards, for callers that use Hydra themselves."""
+    hydra, config = GlobalHydra.instance(), HydraConfig.instance()
+    before = hydra.hydra, config.cfg
+    hydra.clear()
+    try:
+        yield
+    finally:
+        hydra.hydra, config.cfg = before
+
+
+def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[Path, dict[str, Any]]:
+    """Compose and check a configuration, make its directory and keep it there, as Hydra does for the command line."""
+    config = _compose(overrides, config_dir)
+    HydraConfig.instance().set_config(config)
+    directory = Path(config.hydra.run.dir).absolute()
+    OmegaConf.set_readonly(config.hydra, False)
+    with open_dict(config):
+        config.hydra.runtime.output_dir = str(directory)
+    values = own_values(config)
+    assemble(values)
+    check_free(directory)
+    folder = directory / ".hydra"
+    with writing(directory):
+        folder.mkdir(parents=True, exist_ok=True)
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    parts = {"config": own, "hydra": OmegaConf.masked_copy(config, ["hydra"]), "overrides": list(overrides)}
+    for name, part in parts.items():
+        write_text_atomically(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
+    return directory, values
+
+
+def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig:
+    for override in overrides:
+        if override.startswith("-") or not ("=" in override or override.startswith("~")):
+            raise ConfigError(f"{override}: expected key=value; options and sweeps are for the command line")
+    own = []
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"config_dir={config_dir}: no such directory")
+        own.append(f"hydra.searchpath=['file://{Path(config_dir).absolute()}']")
+    try:
+        with initialize_config_module("ntkrun.conf", version_base="1.3"):
+            return compose("config", overrides=[*own, *overrides], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
+        raise ConfigError(explain(error, overrides)) from None

@@ -1,0 +1,148 @@
+"""A trained run: its tables, its network, and predictions with derivatives at any points of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from ntkrun.experiment.results import read_summary
+from ntkrun.jets import Index, StreamPlan, parse_derivative, plan_streams
+from ntkrun.network import output_streams
+from ntkrun.pde import PDE
+from ntkrun.training.time_marching import TIME, Piecewise, time_edges
+
+ROWS = 2**14  # of streams times points that are evaluated at a time
+
+Points = TypeVar("Points", pd.DataFrame, Tensor, NDArray[Any])
+
+
+class TrainedRun:
+    """A run that was trained: what its directory holds, and its network.
+
+    Args:
+        directory: the run directory.
+        config: its configuration as plain values.
+        pde: the problem, on all of time.
+        networks: the network; with time windows, those of the windows so far.
+
+    Attributes:
+        directory, config, pde: as given.
+        network: maps points ``[N, d]`` of its own dtype and device to ``[N, fields]``; with time windows it joins
+            those of the windows.
+    """
+
+    def __init__(self, directory: Path, config: Mapping[str, Any], pde: PDE, networks: Sequence[nn.Module]) -> None:
+        self.directory = directory
+        self.config = dict(config)
+        self.pde = pde
+        self._networks = tuple(network.eval() for network in networks)
+        windows = int(self.config["time_windows"])
+        self._edges = time_edges(pde.domain, windows)[: len(networks) + 1] if windows > 1 else []
+        self.network: nn.Module = self._networks[0]
+        if windows > 1:
+            self.network = Piecewise(self._networks, self._edges[:-1], pde.coordinates.index(TIME)).eval()
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        error = summary.get("rel_l2", {}).get("final")
+        known = "" if error is None else f", relative L2 error {error:.3e}"
+        return f"<{type(self.pde).__name__} in {self.directory}: {summary.get('status', 'unknown')}{known}>"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of ``summary.json``."""
+        return read_summary(self.directory)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The table ``metrics.csv``: losses, weights, errors by step."""
+        return pd.read_csv(self.directory / "metrics.csv")
+
+    @property
+    def weights(self) -> pd.DataFrame:
+        """The table ``weights.csv``: one row per weight update."""
+        return pd.read_csv(self.directory / "weights.csv")
+
+    def predict(self, points: Points, derivatives: Sequence[str] | None = None) -> Points:
+        """The fields, or derivatives of them, at points of the domain.
+
+        Args:
+            points: ``[N, d]``, the coordinates in the order of the domain, as an array or tensor; or a table with a
+                column for every coordinate.
+            derivatives: such as ``["u", "u_x", "u_tt"]``, up to order 4; the fields if not given.
+
+        Returns:
+            ``[N, k]``, one column per field or derivative asked for, of the kind of ``points``: an array; a tensor on
+            the device of the run, without a graph; or a table with these names and the index of ``points``.
+
+        Raises:
+            ValueError: a point lies outside of the domain, or beyond the time windows that are trained; the points
+                have another shape, or lack a coordinate.
+            UnknownDerivativeError: a derivative does not fit the fields and coordinates, or has a higher order.
+        """
+        fields, coordinates = self.pde.fields, self.pde.coordinates
+        names = tuple(fields if derivatives is None else derivatives)
+        wanted = [parse_derivative(name, fields, coordinates) for name in names]
+        x = self._checked(points)
+        plan = plan_streams(dict.fromkeys(index for _, index in wanted), coordinates)
+        values = self._evaluate(x, plan, wanted)
+        if isinstance(points, pd.DataFrame):
+            return pd.DataFrame(values.numpy(force=True), columns=list(names), index=points.index)
+        return values if isinstance(points, Tensor) else values.numpy(force=True)
+
+    def _evaluate(self, x: Tensor, plan: StreamPlan, wanted: Sequence[tuple[str, Index]]) -> Tensor:
+        """The wanted derivatives, ``[N, k]``, at checked points, each by the network of its time window."""
+        like = next(self._networks[0].parameters())
+        values = like.new_empty(len(x), len(wanted))
+        window = self._window(x)
+        columns = [(self.pde.fields.index(field), index) for field, index in wanted]
+        for k, network in enumerate(self._networks):
+            for rows in (window == k).nonzero()[:, 0].split(max(1, ROWS // plan.streams)):
+                with torch.no_grad():
+                    read = plan.read(output_streams(network, x[rows].to(like), plan))
+                    parts = [read[index][:, column] for column, index in columns]
+                    values[rows.to(like.device)] = torch.stack(parts, dim=1)
+        return values
+
+    def _window(self, x: Tensor) -> Tensor:
+        """The time window of every point, ``[N]``; what lies on an edge belongs to the earlier one."""
+        if not self._edges:
+            return x.new_zeros(len(x), dtype=torch.long)
+        time = x[:, self.pde.coordinates.index(TIME)].contiguous()
+        inner = torch.tensor(self._edges[1:-1], dtype=time.dtype)
+        return torch.bucketize(time, inner)
+
+    def _checked(self, points: pd.DataFrame | Tensor | ArrayLike) -> Tensor:
+        """The points on the CPU in their own precision, ``[N, d]``, all of them in the domain."""
+        coordinates = self.pde.coordinates
+        if isinstance(points, pd.DataFrame):
+            if missing := [c for c in coordinates if c not in points.columns]:
+                raise ValueError(f"the table has no column {', '.join(missing)}")
+            x = torch.from_numpy(points[list(coordinates)].to_numpy(dtype=np.float64, copy=True))
+        elif isinstance(points, Tensor):
+            x = points.detach().cpu()
+        else:
+            x = torch.from_numpy(np.array(points))
+        x = x if x.is_floating_point() else x.double()
+        if x.dim() != 2 or x.shape[1] != len(coordinates):
+            raise ValueError(
+                f"points of shape {list(x.shape)}; expected [N, {len(coordinates)}] of {', '.join(coordinates)}"
+            )
+        for column, c in zip(x.unbind(1), coordinates, strict=True):
+            low, high = self.pde.domain.low[c], self.pde.domain.high[c]
+            what = "the domain"
+            if self._edges and c == TIME and self._edges[-1] < high:
+                high, what = self._edges[-1], "the time windows that are trained"
+            slack = 2 * torch.finfo(x.dtype).eps * max(abs(low), abs(high))  # of the bounds in that precision
+            outside = ~((column >= low - slack) & (column <= high + slack))  # NaN as well
+            if outside.any():
+                k = int(outside.nonzero()[0])
+                raise ValueError(f"point {k} has {c}={column[k]:g}, outside of {what}: {c} from {low:g} to {high:g}")
+        return x
