@@ -195,7 +195,7 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
             f"network: the trainable parameter {complex_ones[0]} is complex; train its real and imaginary parts as a "
             "real parameter, read through torch.view_as_complex"
         )
-    if pde.built_in:
+    if pde.constrains:
         network = constrained(network, pde)
     return convert(network, getattr(torch, settings.dtype), _device(settings.device))
 

@@ -308,6 +308,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)
     if objective.built_in:
         log.info("satisfied by construction: %s", ", ".join(objective.built_in))
+    if parts.pde.constrains and not parts.pde.built_in:
+        log.info("the network's outputs are transformed by constrain(); all terms are trained")
     if trainer.progress.total_steps:
         end = trainer.progress.first_step + settings.iterations
         log.info("resuming at step %d of %d", trainer.progress.total_steps, end)

@@ -1,4 +1,4 @@
-"""Networks whose outputs satisfy conditions of a problem by construction."""
+"""Networks whose outputs a problem transforms: hard constraints and output transforms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def constrained(network: nn.Module, pde: PDE) -> nn.Module:
 
     Args:
         network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
-        pde: a problem with built-in conditions.
+        pde: a problem that ``constrains``.
 
     Returns:
         A network of the same kind with the parameters of ``network``; it counts as periodic where that does.

@@ -258,7 +258,7 @@ class Residuals:
 
     def _holds_by_construction(self, term: Term) -> bool:
         """Whether the problem's constraint or the network's periodicity satisfies a term."""
-        if term.name in self.pde.built_in:
+        if term.name in (self.pde.built_in or ()):
             return True
         periodic = term.partner is not None and term.partner.items() <= self.pde.periods.items()
         return periodic and getattr(self.network, "periodic", False)

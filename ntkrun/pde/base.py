@@ -108,23 +108,25 @@ class PDE(ABC):
         domain: the box that the solution lives on.
         fields: names of the network's outputs.
         periods: the period along every coordinate in which the solution is periodic.
-        built_in: names of the terms that ``constrain`` satisfies by construction; they are not trained.
+        built_in: names of the terms that ``constrain`` satisfies exactly; they are not trained. Empty, ``constrain`` is
+            not used; ``None``, it is an output transform where it is defined, and all terms are trained.
     """
 
     domain: Box
     fields: ClassVar[tuple[str, ...]] = ("u",)
     periods: Mapping[str, float] = MappingProxyType({})
-    built_in: frozenset[str] = frozenset()
+    built_in: frozenset[str] | None = None
 
     @abstractmethod
     def terms(self) -> tuple[Term, ...]:
         """The loss terms, each with a name of its own, those built in included."""
 
     def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
-        """The fields with the ``built_in`` conditions satisfied exactly, made from coordinates and outputs.
+        """The fields made from coordinates and the network's outputs: a hard constraint, or any output transform.
 
-        Called only where ``built_in`` names a term. Coordinates and outputs are columns ``[N, 1]`` or jets
-        of them: use ``+``, ``-``, ``*``, whole powers and the methods ``sin``, ``cos``, ``exp`` and ``tanh``.
+        Derivatives, kernels, errors and predictions are those of the result. Coordinates and outputs are columns
+        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, whole powers and the methods ``sin``, ``cos``, ``exp``
+        and ``tanh``.
 
         Args:
             x: coordinates by letter.
@@ -142,6 +144,11 @@ class PDE(ABC):
     def reference(self) -> Reference | None:
         """A numerical solution to compare with where ``exact`` gives none."""
         return None
+
+    @property
+    def constrains(self) -> bool:
+        """Whether ``constrain`` is used: where it is defined, unless ``built_in`` is empty."""
+        return type(self).constrain is not PDE.constrain and (self.built_in is None or bool(self.built_in))
 
     @property
     def coordinates(self) -> tuple[str, ...]:

@@ -35,9 +35,10 @@ def check_problem(pde: PDE) -> None:
         if not isinstance(term, Term):
             raise ProblemError(f"terms() gives a {type(term).__name__} among its terms, expected a tuple of Term")
         _check_term(term, pde)
-    if isinstance(pde.built_in, str) or not set(pde.built_in) <= {term.name for term in terms}:
+    built_in = pde.built_in or ()
+    if isinstance(built_in, str) or not set(built_in) <= {term.name for term in terms}:
         raise ProblemError(f"built_in={pde.built_in!r}: expected a set of names of loss terms")
-    if pde.built_in and type(pde).constrain is PDE.constrain:
+    if built_in and not pde.constrains:
         raise ProblemError("built_in names loss terms, but there is no constrain() that satisfies them")
     if not set(pde.periods) <= set(pde.coordinates):
         raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")

@@ -48,6 +48,10 @@ class TimeWindow(PDE):
     def terms(self) -> tuple[Term, ...]:
         return tuple(self._clipped(term) for term in self.whole.terms())
 
+    @property
+    def constrains(self) -> bool:
+        return self.whole.constrains
+
     def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
         return self.whole.constrain(x, u)
 
@@ -74,7 +78,7 @@ class TimeWindow(PDE):
             raise ProblemError(
                 f"time_windows: loss term {term.name!r} lives neither on all of time nor at the initial time"
             )
-        if term.name in self.built_in:
+        if term.name in (self.built_in or ()):
             raise ProblemError(f"time_windows: the condition {term.name!r} is built in for the initial time only")
         if self._before is None:
             return term

@@ -92,7 +92,7 @@ def test_the_solution_has_no_residual(pde: PDE) -> None:
 @pytest.mark.parametrize("pde", ALL.values(), ids=ALL)
 def test_residuals_of_a_network_agree_with_nested_autograd(pde: PDE) -> None:
     net: torch.nn.Module = network(pde)
-    objective = Objective(pde, constrained(net, pde) if pde.built_in else net)
+    objective = Objective(pde, constrained(net, pde) if pde.constrains else net)
     points = draw_points(objective, [5] * len(objective.terms))
     for ours, expected in zip(
         objective.residuals(objective.batch(points)), residual_rows(objective, points), strict=True
