@@ -72,6 +72,7 @@ class UpdateCheck:
             if not (math.isfinite(trace) and trace > 0):
                 self._say(step, name, "cannot be used; its weight stays as it is", f"the trace {trace:g} of term")
         self._flags(step, update.restarted, "is not positive; fresh", "the recursive trace of term")
+        self._flags(step, update.idle, "has no gradient that could be used; its weight stays as it is", "term")
         self._flags(step, update.capped, "is below the floor of the weighting; its weight is capped", "term")
 
     def _flags(self, step: int, flags: Tensor | None, what: str, subject: str) -> None:

@@ -80,5 +80,5 @@ def _unremarkable(tensors: Mapping[str, Tensor], updates: Sequence[WeightUpdate]
         return False
     if "trace" in tensors and not (all_finite(tensors["trace"]) and bool((tensors["trace"] > 0).all())):
         return False
-    flags = [flag for update in updates for flag in (update.capped, update.restarted) if flag is not None]
+    flags = [flag for update in updates for flag in (update.capped, update.restarted, update.idle) if flag is not None]
     return not flags or not bool(torch.stack(flags).any())

@@ -24,6 +24,7 @@ class WeightUpdate:
         columns: further columns of the weight log by name, ``[n]`` each (``trace``, ``standard_error``).
         capped: which terms' weights were capped, ``[n]``; ``None`` where nothing caps them.
         restarted: which terms' recursive estimates could not go on, ``[n]``; ``None`` where there are none.
+        idle: which terms kept their weights for want of a gradient, ``[n]``; ``None`` where none is looked at.
     """
 
     weights: Tensor
@@ -31,6 +32,7 @@ class WeightUpdate:
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     capped: Tensor | None = None
     restarted: Tensor | None = None
+    idle: Tensor | None = None
 
 
 Rule = Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]

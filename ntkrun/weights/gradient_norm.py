@@ -30,13 +30,15 @@ class GradientNorm(Weighting):
     the denominator they would tend to that ratio itself, which drives the weight of a term that is fitted well ever
     higher. The published programs update every 10 steps with smoothing 0.9 (alpha = 0.1).
 
-    At an update the gradient of the step is the weighted sum of the gradients of the terms.
+    At an update the gradient of the step is the weighted sum of the gradients of the terms. A term without a gradient,
+    or with one that is not finite, keeps its weight and takes no part in those of the others.
 
     Args:
         update_every: steps between updates, the first at step 0.
         statistic: ``max_mean`` or ``norm``.
         reference: the term whose weight stays 1, with ``max_mean``.
-        smoothing: beta = 1 - alpha in lambda <- beta lambda + (1 - beta) new; the first update is not smoothed.
+        smoothing: beta = 1 - alpha in lambda <- beta lambda + (1 - beta) new; the first update of a term is not
+            smoothed.
         floor: the least mean |grad L_i| or ||grad L_i|| allowed, as a fraction of the numerator, so that no new
             weight exceeds 1 / floor.
     """
@@ -55,24 +57,28 @@ class GradientNorm(Weighting):
         if self.statistic == "max_mean" and self.reference not in objective.names:
             raise ValueError(f"reference={self.reference}; the loss terms are {', '.join(objective.names)}")
         self.updates = 0
+        self.known = torch.zeros_like(self.weights, dtype=torch.bool)  # terms that have had a gradient
 
     def request(self, step: int, objective: Objective, batch: Batch) -> Request:
         if step % self.update_every:
             return Request(self.weights)
         start = time.perf_counter()
         losses, gradients = objective.term_gradients(batch)
-        new, capped, columns = self.target(gradients, self.weights, objective.names)
-        self.weights = self.smoothing * self.weights + (1 - self.smoothing) * new if self.updates else new
+        new, capped, idle, columns = self.target(gradients, self.weights, objective.names)
+        smoothed = torch.where(self.known, self.smoothing * self.weights + (1 - self.smoothing) * new, new)
+        self.weights = torch.where(idle, self.weights, smoothed)
+        self.known = self.known | ~idle
         self.updates += 1
         # One of the n passes is the one that every step takes.
         seconds = (time.perf_counter() - start) * (1 - 1 / len(losses))
         gradient = objective.layout.unflatten(self.weights @ gradients)
         evaluation = Evaluation(losses, self.weights, gradient)
-        return Request(self.weights, evaluation=evaluation, update=WeightUpdate(self.weights, seconds, columns, capped))
+        update = WeightUpdate(self.weights, seconds, columns, capped, idle=idle)
+        return Request(self.weights, evaluation=evaluation, update=update)
 
     def target(
         self, gradients: Tensor, weights: Tensor, names: tuple[str, ...]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """The weights that belong to gradients, before smoothing.
 
         Args:
@@ -81,26 +87,31 @@ class GradientNorm(Weighting):
             names: the terms.
 
         Returns:
-            New weights, which terms hit the floor, ``[n]`` each, and the columns to be logged.
+            New weights, which terms hit the floor, which have no gradient that could be used and therefore no new
+            weight, ``[n]`` each, and the columns to be logged.
         """
         if self.statistic == "norm":
             sizes = gradients.norm(dim=1)
-            new, capped = self._ratio(sizes.sum(), sizes)
-            return new, capped, {"gradient_norm": sizes}
+            usable = torch.isfinite(sizes) & (sizes > 0)
+            new, capped = self._ratio(torch.where(usable, sizes, 0).sum(), sizes, usable)
+            return new, capped, ~usable, {"gradient_norm": sizes}
         largest, means = gradients.abs().amax(1), weights * gradients.abs().mean(1)
-        others = torch.arange(len(names), device=gradients.device) != names.index(self.reference)
-        new, capped = self._ratio(largest[names.index(self.reference)], means)
+        reference = names.index(self.reference)
+        others = torch.arange(len(names), device=gradients.device) != reference
+        usable = torch.isfinite(means) & (means > 0) & (means[reference] > 0)
+        new, capped = self._ratio(largest[reference], means, usable)
         columns = {"gradient_max": largest, "gradient_mean": means}
-        return torch.where(others, new, torch.ones_like(new)), capped & others, columns
+        return torch.where(others, new, torch.ones_like(new)), capped & others, others & ~usable, columns
 
-    def _ratio(self, numerator: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    def _ratio(self, numerator: Tensor, sizes: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
         least = self.floor * numerator
-        tiny = torch.finfo(sizes.dtype).tiny  # where all gradients vanish
-        return numerator / torch.maximum(sizes, least).clamp_min(tiny), sizes < least
+        return numerator / torch.where(usable, torch.maximum(sizes, least), 1), usable & (sizes < least)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "updates": self.updates}
+        return {**super().state_dict(), "updates": self.updates, "known": self.known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = state["updates"]
+        known = state.get("known")  # version 0.1.0 did not keep it
+        self.known = self.known | (self.updates > 0) if known is None else known.to(self.known)

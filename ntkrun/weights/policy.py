@@ -28,8 +28,8 @@ class NTKWeighting(Weighting):
         update_every: steps between updates, the first at step 0.
         normalization: ``mean``, t_i = tr(K_ii) / N_i, or ``trace``, t_i = tr(K_ii).
         total: ``sum``, T = sum_j t_j, or ``average``, T = (1/n) sum_j t_j.
-        smoothing: beta in lambda <- beta lambda + (1 - beta) lambda_new; the first update is not smoothed.
-        floor: the least t_i allowed, as a fraction of the largest.
+        smoothing: beta in lambda <- beta lambda + (1 - beta) lambda_new; the first update of a term is not smoothed.
+        floor: the least positive t_i allowed, as a fraction of the largest.
         freeze_after: the last step at which the weights may change; ``None`` for no such step.
         points: ``training``, or the number of points of their own, per term, at which kernels are taken.
             These are drawn once; traces are scaled to the number of training rows.
@@ -53,6 +53,7 @@ class NTKWeighting(Weighting):
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
         self.updates = 0
+        self.known = torch.zeros_like(self.weights, dtype=torch.bool)  # terms that have had a usable trace
         self.constants: dict[float | tuple[int, ...], Tensor] = {}
         self._counted: tuple[Batch, Tensor] | None = None
         if self.points != "training":
@@ -79,7 +80,7 @@ class NTKWeighting(Weighting):
     def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
         if request.rule is None:
             return request.update
-        self.weights = evaluation.weights
+        self.weights, self.known = evaluation.weights, evaluation.state["known"]
         self.updates += 1
         columns = self.measured(evaluation)
         return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])
@@ -107,65 +108,57 @@ class NTKWeighting(Weighting):
     def target(self, traces: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The weights that belong to traces, by tensor operations alone.
 
-        Args:
-            traces: tr(K_ii), ``[n]``; negative estimates count as zero.
-            rows: N_i, ``[n]``.
-
-        Returns:
-            T / t_i and which terms hit the floor, ``[n]`` each.
-        """
-        t = traces / rows if self.normalization == "mean" else traces
-        least = self.floor * t.max()
-        floored = t < least
-        t = torch.maximum(t, least)
-        total = t.sum() if self.total == "sum" else t.mean()
-        return total / t, floored
-
-    def fill(self, traces: Tensor, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Replace traces that are not finite or not positive by those which the weights so far stand for.
-
-        From lambda_i = T / t_i: with T = sum t_j / sum 1 / lambda_j over the terms j whose traces can be used, the
-        trace of any other term is that of t_i = T / lambda_i.
+        T and the floor are made from usable traces alone, those that are finite and positive, so that the weights of
+        their terms are what they would be without the others.
 
         Args:
             traces: tr(K_ii), ``[n]``.
             rows: N_i, ``[n]``.
-            weights: lambda_i so far, ``[n]``.
 
         Returns:
-            The traces and which of them are their own, ``[n]`` each; where none is, no trace is finite.
+            T / t_i and which terms hit the floor, ``[n]`` each; meaningless for terms whose traces are not usable.
         """
-        usable = torch.isfinite(traces) & (traces > 0)
-        size = rows if self.normalization == "mean" else torch.ones_like(rows)
-        nothing = torch.zeros_like(traces)
-        total = torch.where(usable, traces / size, nothing).sum() / torch.where(usable, 1 / weights, nothing).sum()
-        return torch.where(usable, traces, total / weights * size), usable
+        usable = usable_traces(traces)
+        t = torch.where(usable, traces / rows if self.normalization == "mean" else traces, 0)
+        least = self.floor * t.max()
+        floored = usable & (t < least)
+        t = torch.maximum(t, least * usable)
+        total = t.sum() if self.total == "sum" else t.sum() / usable.sum().clamp_min(1)
+        return total / torch.where(usable, t, 1), floored
 
     def rule(self, traces: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The weights of an update, smoothed, and which terms hit the floor; a ``Rule`` on ``rule_state``.
 
-        A term whose trace is not finite or not positive keeps its weight.
+        A term whose trace is not usable keeps its weight. Its first usable one is not smoothed.
         """
-        before, kept = state["weights"], state["smoothing"]
-        filled, usable = self.fill(traces, state["rows"], before)
-        new, floored = self.target(filled, state["rows"])
-        new = torch.where(kept > 0, kept * before + (1 - kept) * new, new)
-        return torch.where(usable, new, before), {"floored": floored & usable}
+        before, kept, known = state["weights"], state["smoothing"], state["known"]
+        usable = usable_traces(traces)
+        new, floored = self.target(traces, state["rows"])
+        new = torch.where((kept > 0) & known, kept * before + (1 - kept) * new, new)
+        return torch.where(usable, new, before), {"floored": floored, "known": known | usable}
 
     def rule_state(self, rows: Tensor) -> dict[str, Tensor]:
-        """What ``rule`` reads: the weights so far, how much of them is kept, and N_i of every term."""
-        smoothing = self._constant(self.smoothing if self.updates else 0.0)
-        return {"weights": self.weights, "smoothing": smoothing, "rows": rows}
+        """What ``rule`` reads: the weights so far, how much of which is kept, and N_i of every term."""
+        smoothing = self._constant(self.smoothing)
+        return {"weights": self.weights, "smoothing": smoothing, "known": self.known, "rows": rows}
 
     def absorb(self, traces: Tensor, rows: Tensor) -> Tensor:
         """Make the weights of this update current, smoothed; returns which terms hit the floor."""
         self.weights, further = self.rule(traces, self.rule_state(rows))
+        self.known = further["known"]
         self.updates += 1
         return further["floored"]
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "updates": self.updates}
+        return {**super().state_dict(), "updates": self.updates, "known": self.known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = state["updates"]
+        known = state.get("known")  # version 0.1.0 did not keep it
+        self.known = self.known | (self.updates > 0) if known is None else known.to(self.known)
+
+
+def usable_traces(traces: Tensor) -> Tensor:
+    """Which traces weights can be made from: none of a term that is idle, or whose estimate went wrong."""
+    return torch.isfinite(traces) & (traces > 0)

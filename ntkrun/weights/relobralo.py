@@ -29,6 +29,9 @@ class ReLoBRaLo(Weighting):
     from lambda(0) = 1. The weights always sum to the number of terms. The paper's experiments
     have alpha between 0.9 and 0.999 and an expected rho near 1; the temperature wants tuning.
 
+    A term whose loss is zero now or was at t' has no such rate: it keeps its weight and takes no part in the softmax,
+    and n counts the others. The start of a term is its first loss that is not zero.
+
     Args:
         temperature: T; small values give all weight to the loss that does worst, large ones equal weights.
         alpha: how much of the past is kept.
@@ -60,9 +63,10 @@ class ReLoBRaLo(Weighting):
 
     def rule(self, losses: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The weights that follow upon the present ones, a ``Rule``; at the first step these stay."""
-        first = torch.where(state["begun"], state["first"], losses)
-        past = torch.where(state["rho"], state["weights"], self._balance(losses, first))
-        new = self.alpha * past + (1 - self.alpha) * self._balance(losses, state["previous"])
+        before = state["weights"]
+        first = torch.where(state["begun"] & (state["first"] > 0), state["first"], losses)
+        past = torch.where(state["rho"], before, self._balance(losses, first, before))
+        new = self.alpha * past + (1 - self.alpha) * self._balance(losses, state["previous"], before)
         return torch.where(state["begun"], new, state["weights"]), {"first": first, "previous": losses}
 
     def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
@@ -71,11 +75,13 @@ class ReLoBRaLo(Weighting):
         begun = request.state["begun"] is self._flags[True]
         return WeightUpdate(self.weights, evaluation.weigh_seconds) if begun else None
 
-    def _balance(self, losses: Tensor, earlier: Tensor) -> Tensor:
-        limits = torch.finfo(losses.dtype)
-        # A loss that was zero must not make infinity minus infinity of the softmax.
-        ratios = (losses / earlier.clamp_min(limits.tiny) / self.temperature).clamp_max(limits.max)
-        return len(losses) * torch.softmax(ratios, dim=0)
+    def _balance(self, losses: Tensor, earlier: Tensor, weights: Tensor) -> Tensor:
+        """bal(t, t'), and the ``weights`` so far of terms whose loss is or was zero."""
+        moving = (losses > 0) & (earlier > 0)
+        ratios = losses / torch.where(moving, earlier, 1) / self.temperature
+        # Two infinite ratios must not make infinity minus infinity of the softmax.
+        ratios = torch.where(moving, ratios.clamp_max(torch.finfo(losses.dtype).max), -torch.inf)
+        return torch.where(moving, moving.sum() * torch.softmax(ratios, dim=0), weights)
 
     def state_dict(self) -> dict[str, Any]:
         return {

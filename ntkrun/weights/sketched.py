@@ -36,7 +36,8 @@ class Sketched(NTKWeighting):
             with the same probes at both: T_k = T_{k-1} + S_k(theta_k) - S_k(theta_{k-1}).
         restart_every: updates between restarts of the recursion.
         restart: start the recursion from a ``fresh`` or an ``exact`` estimate.
-        compare_exact: log exact traces and weights beside the sketched ones (their cost is not counted).
+        compare_exact: log exact traces and the weights made from them, smoothed alike, beside the sketched ones (their
+            cost is not counted).
     """
 
     sketch_size: Positive[int] = 64
@@ -68,6 +69,7 @@ class Sketched(NTKWeighting):
         super().start(objective, seed)
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
         self.previous: dict[str, Tensor] = {}
+        self.exact = {"weights": self.weights, "known": self.known}  # as exact traces would have them
 
     def columns(self) -> tuple[str, ...]:
         columns = ["trace", "standard_error"]
@@ -89,6 +91,7 @@ class Sketched(NTKWeighting):
         traces, errors, deltas = self._estimate(objective, points)
         scale, rows = self.scale(objective, batch), self.rows(objective, batch)
         traces, errors = traces * scale, errors * scale
+        state = self.rule_state(rows)
         floored = self.absorb(traces, rows)
         seconds = time.perf_counter() - start
         columns = {"trace": traces, "standard_error": errors}
@@ -96,7 +99,9 @@ class Sketched(NTKWeighting):
             columns["delta"] = deltas
         if self.compare_exact:
             exact = objective.traces(points) * scale
-            columns |= {"exact_trace": exact, "exact_weight": self.target(exact, rows)[0]}
+            weights, further = self.rule(exact, {**state, **self.exact})
+            self.exact = {"weights": weights, "known": further["known"]}
+            columns |= {"exact_trace": exact, "exact_weight": weights}
         return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored, self._restarted))
 
     def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:
@@ -151,9 +156,13 @@ class Sketched(NTKWeighting):
         return traces, errors, now.deltas
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "generator": self.generator.get_state(), "previous": self.previous}
+        state = {"generator": self.generator.get_state(), "previous": self.previous}
+        return {**super().state_dict(), **state, **({"exact": self.exact} if self.compare_exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.previous = {name: value.to(self.weights) for name, value in state["previous"].items()}
+        # Version 0.1.0 did not keep these: they start from the sketched ones.
+        exact = state.get("exact", {"weights": self.weights, "known": self.known})
+        self.exact = {"weights": exact["weights"].to(self.weights), "known": exact["known"].to(self.known)}

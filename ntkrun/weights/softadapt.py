@@ -22,7 +22,8 @@ class SoftAdapt(Weighting):
     Source: Heydari, Thompson, Mehmood, arXiv 1912.12355. With the rates s_i = (L_i(t) - L_i(t - k)) / k over
     the k steps between updates, lambda_i = n exp(beta s_i) / sum_j exp(beta s_j). In the paper the weights sum
     to 1; here, times n, to the number of terms, so that equal rates give weight 1. All weights are 1 until the
-    first rates are known, at step k.
+    first rates are known, at step k. A term whose losses over the k steps are all zero keeps its weight, and n counts
+    the others.
 
     Args:
         update_every: k, steps between updates.
@@ -61,7 +62,8 @@ class SoftAdapt(Weighting):
         """The weights of a step, a ``Rule``: others than before where an update is due and rates are known."""
         sums = state["sums"] + losses
         rates = (losses - state["previous"]) / self.update_every
-        weights = torch.where(state["known"], self.target(rates, sums / self.update_every), state["weights"])
+        new = torch.where(sums > 0, self.target(rates, sums / self.update_every), state["weights"])
+        weights = torch.where(state["known"], new, state["weights"])
         previous = torch.where(state["due"], losses, state["previous"])
         return weights, {"rate": rates, "previous": previous, "sums": torch.where(state["due"], 0.0, sums)}
 
@@ -73,14 +75,15 @@ class SoftAdapt(Weighting):
         return WeightUpdate(self.weights, evaluation.weigh_seconds, {"rate": evaluation.state["rate"]})
 
     def target(self, rates: Tensor, means: Tensor) -> Tensor:
-        """The weights that belong to rates and mean losses, ``[n]`` each."""
+        """The weights that belong to rates and mean losses, ``[n]`` each; zero where the mean is."""
         tiny = torch.finfo(rates.dtype).tiny
         if self.normalized:
             rates = rates / rates.abs().sum().clamp_min(tiny)
         exponents = self.beta * rates
         if self.loss_weighted:
-            exponents = exponents + means.clamp_min(tiny).log()
-        return len(rates) * torch.softmax(exponents, dim=0)
+            exponents = exponents + means.log()
+        moving = means > 0
+        return moving.sum() * torch.softmax(torch.where(moving, exponents, -torch.inf), dim=0)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "previous": self.previous, "sums": self.sums}

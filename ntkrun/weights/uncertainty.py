@@ -24,7 +24,7 @@ class Uncertainty(Weighting):
 
     The negative log-likelihood is sum_i (exp(-s_i) L_i + s_i) / 2, from s_i = 0; an Adam optimiser of their own
     updates the s_i at every step. The weight of L_i in the gradient is therefore exp(-s_i) / 2, 1/2 at the
-    start, and tends to 1 / (2 L_i).
+    start, and tends to 1 / (2 L_i). A term whose loss is zero keeps its weight and the state of its optimiser.
 
     Source: Kendall, Gal, Cipolla, arXiv 1705.07115; for PINNs Xiang, Peng, Liu, Yao, arXiv 2104.06217.
 
@@ -38,7 +38,7 @@ class Uncertainty(Weighting):
         super().start(objective, seed)
         self.weights = 0.5 * self.weights
         zeros = torch.zeros_like(self.weights)
-        self.adam = {"log_variances": zeros, "mean": zeros, "square": zeros, "steps": zeros[:1]}
+        self.adam = {"log_variances": zeros, "mean": zeros, "square": zeros, "steps": zeros}
 
     def request(self, step: int, objective: Objective, batch: Batch) -> Request:
         return Request(self.weights, "losses", self.rule, {"weights": self.weights, **self.adam})
@@ -52,8 +52,9 @@ class Uncertainty(Weighting):
         root = (square / -torch.expm1(steps * math.log(BETA2))).sqrt()
         change = mean / -torch.expm1(steps * math.log(BETA1)) / (root + EPSILON)
         variances = state["log_variances"] - self.learning_rate * change
-        adam = {"log_variances": variances, "mean": mean, "square": square, "steps": steps}
-        return state["weights"], {**adam, "next": 0.5 * torch.exp(-variances)}
+        new = {"log_variances": variances, "mean": mean, "square": square, "steps": steps}
+        adam = {name: torch.where(losses > 0, each, state[name]) for name, each in new.items()}
+        return state["weights"], {**adam, "next": 0.5 * torch.exp(-adam["log_variances"])}
 
     def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
         self.adam = {name: evaluation.state[name] for name in self.adam}
@@ -65,4 +66,5 @@ class Uncertainty(Weighting):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.adam = {name: state["adam"][name].to(own) for name, own in self.adam.items()}
+        # Version 0.1.0 counted the steps of all terms as one.
+        self.adam = {name: state["adam"][name].to(own).expand_as(own).clone() for name, own in self.adam.items()}
