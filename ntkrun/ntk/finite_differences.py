@@ -43,10 +43,12 @@ def balanced_step(residuals: Shifted, direction: Tensor, size: float, difference
 
     Args:
         residuals: residuals at theta + shift.
-        direction: the probe direction, ``[P]``.
+        direction: the probe direction, ``[P]``; along zero every step serves.
         size: norm of the parameters, which sets the scale of the trial steps.
         difference: ``forward`` or ``central``.
     """
+    if not direction.any():
+        return 1.0
     epsilon = torch.finfo(direction.dtype).eps
     unit: float = max(size, 1.0) / max(direction.norm().item(), torch.finfo(direction.dtype).tiny)
 

@@ -220,7 +220,7 @@ class Sketch:
             if self.derivative == "autodiff" and self.estimator == "plain":
                 samples.append(jacobian.rmatvec(probes).square().sum(1))
                 continue
-            product, delta = self._product(objective, jacobian, function, probes[0])
+            product, delta = self._product(objective, jacobian, function, probes)
             deltas.append(delta)
             if self.estimator == "hutchpp":
                 samples.append(hutchpp_samples(product, probes))
@@ -232,13 +232,17 @@ class Sketch:
         return TraceEstimate(tuple(samples), tuple(factors), steps)
 
     def _product(
-        self, objective: Objective, jacobian: Jacobian, function: TermFunction, probe: Tensor
+        self, objective: Objective, jacobian: Jacobian, function: TermFunction, probes: Tensor
     ) -> tuple[Product, float]:
         """Products with K_ii: J (J^T w), or predictor and corrector; and the step chosen (0 under autodiff)."""
         if self.derivative == "autodiff":
             return jacobian.kernel_matvec, 0.0
         residuals = _shifted_term(objective, function)
-        delta = self._delta(residuals, jacobian.rmatvec(probe[None])[0], objective)
+        direction = jacobian.rmatvec(probes[:1])[0]
+        if not direction.any():  # a point where nothing depends on the parameters, say
+            directions = jacobian.rmatvec(probes)
+            direction = directions[directions.norm(dim=1).argmax()]
+        delta = self._delta(residuals, direction, objective)
 
         def product(vectors: Tensor) -> Tensor:
             directions = jacobian.rmatvec(vectors)
@@ -262,7 +266,7 @@ class Sketch:
         """K_kk of the chosen points of term i by predictor and corrector, and the step."""
         jacobian = objective.jacobians(subset)[i]
         identity = torch.eye(jacobian.rows, dtype=objective.like.dtype, device=objective.like.device)
-        product, delta = self._product(objective, jacobian, objective.term_functions(subset)[i], identity[0])
+        product, delta = self._product(objective, jacobian, objective.term_functions(subset)[i], identity)
         points = objective.point_counts(subset)[i]
         return product(identity).diagonal().view(-1, points).sum(0), delta
 

@@ -98,31 +98,36 @@ NAMES = ("residual", "boundary", "initial")
     ids=["max_mean", "another-reference", "norm"],
 )
 def test_gradient_weights_by_hand(options: dict[str, Any], expected: list[float]) -> None:
-    weights, capped, _ = GradientNorm(**options).target(GRADIENTS, torch.ones(3).double(), NAMES)
+    weights, capped, idle, _ = GradientNorm(**options).target(GRADIENTS, torch.ones(3).double(), NAMES)
     assert weights.tolist() == pytest.approx(expected, rel=1e-14)
-    assert capped.tolist() == [False, False, False]
+    assert not capped.any()
+    assert not idle.any()
 
 
 @pytest.mark.parametrize(
-    ("options", "expected", "capped"),
+    ("options", "expected"),
     [
-        # the means are at least 0.2 * 4 = 0.8, which 0.5 and 0 are not
-        ({"floor": 0.2, "statistic": "max_mean"}, [1, 4 / 0.8, 4 / 0.8], [False, True, True]),
-        # the norms are at least 0.3 * (5 + sqrt(1.5)) = 1.87; sqrt(1.5) = 1.22 and 0 are not
-        ({"floor": 0.3, "statistic": "norm"}, [(5 + math.sqrt(1.5)) / 5, 1 / 0.3, 1 / 0.3], [False, True, True]),
+        # the means are at least 0.2 * 4 = 0.8, which 0.5 is not
+        ({"floor": 0.2, "statistic": "max_mean"}, [1, 4 / 0.8]),
+        # the norms are at least 0.3 * (5 + sqrt(1.5)) = 1.87; sqrt(1.5) = 1.22 is not
+        ({"floor": 0.3, "statistic": "norm"}, [(5 + math.sqrt(1.5)) / 5, 1 / 0.3]),
     ],
     ids=["max_mean", "norm"],
 )
-def test_vanishing_gradients_hit_the_floor(options: dict[str, Any], expected: list[float], capped: list[bool]) -> None:
-    gradients = torch.stack([GRADIENTS[0], GRADIENTS[1], torch.zeros(4, dtype=torch.float64)])
-    weights, hit, _ = GradientNorm(**options).target(gradients, torch.ones(3).double(), NAMES)
-    assert weights.tolist() == pytest.approx(expected, rel=1e-14)
-    assert hit.tolist() == capped
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf], ids=str)
+def test_small_gradients_hit_the_floor_and_others_are_left_out(
+    options: dict[str, Any], expected: list[float], bad: float
+) -> None:
+    gradients = torch.stack([GRADIENTS[0], GRADIENTS[1], torch.full((4,), bad, dtype=torch.float64)])
+    weights, hit, idle, _ = GradientNorm(**options).target(gradients, torch.ones(3).double(), NAMES)
+    assert weights[:2].tolist() == pytest.approx(expected, rel=1e-14)
+    assert hit.tolist() == [False, True, False]
+    assert idle.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("statistic", ["max_mean", "norm"])
 def test_no_gradient_at_all_gives_finite_weights(statistic: str) -> None:
-    weights, _, _ = GradientNorm(statistic=cast(Any, statistic)).target(torch.zeros(3, 4), torch.ones(3), NAMES)
+    weights, _, _, _ = GradientNorm(statistic=cast(Any, statistic)).target(torch.zeros(3, 4), torch.ones(3), NAMES)
     assert torch.isfinite(weights).all()
 
 
@@ -241,9 +246,9 @@ def test_relobralo_draws_differ_between_seeds() -> None:
 
 
 def test_relobralo_of_a_loss_that_was_zero() -> None:
-    """All weight to the term that grew from nothing."""
-    weights, _ = run(ReLoBRaLo(alpha=0.0), [0, 1], [1, 1])
-    assert weights[1] == [2, 0]
+    """It has no rate yet, so it keeps its weight; at the next step it has one."""
+    weights, _ = run(ReLoBRaLo(alpha=0.0), [0, 1], [1, 1], [1, 1])
+    assert weights[1:] == [[1, 1], [1, 1]]
 
 
 def test_uncertainty_by_hand() -> None:

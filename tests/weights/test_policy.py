@@ -23,6 +23,7 @@ ROWS = torch.tensor([30.0, 1.0, 4.0], dtype=torch.float64)
 def started(weighting: NTKWeighting, terms: int = 3) -> NTKWeighting:
     weighting.weights = torch.ones(terms, dtype=torch.float64)
     weighting.updates = 0
+    weighting.known = torch.zeros(terms, dtype=torch.bool)
     weighting.constants = {}
     return weighting
 
@@ -44,10 +45,11 @@ def test_weights_by_hand(options: dict[str, object], expected: list[float]) -> N
     assert floored.tolist() == [False, False, "floor" in options]
 
 
-def test_negative_and_zero_traces_hit_the_floor() -> None:
-    weights, floored = started(Exact(floor=1e-3, normalization="trace")).target(torch.tensor([2.0, -1.0, 0.0]), ROWS)
-    assert floored.tolist() == [False, True, True]
-    assert weights.tolist() == pytest.approx([2.004 / 2, 2.004 / 2e-3, 2.004 / 2e-3])
+def test_small_traces_hit_the_floor_and_others_take_no_part() -> None:
+    traces = torch.tensor([2.0, 1e-9, -1.0])
+    weights, floored = started(Exact(floor=1e-3, normalization="trace")).target(traces, ROWS)
+    assert floored.tolist() == [False, True, False]
+    assert weights[:2].tolist() == pytest.approx([2.002 / 2, 2.002 / 2e-3])
 
 
 def test_smoothing_spares_the_first_update() -> None:
@@ -253,3 +255,27 @@ def test_coordinate_sketches_need_rows_of_their_own_points() -> None:
     objective = Objective(pde, CoupledJets(pde.domain).double())
     with pytest.raises(ValueError, match="distribution=coordinate needs residuals that depend on their own point"):
         Sketched().start(objective, seed=0)
+
+
+def test_exact_weights_beside_sketched_ones_are_smoothed_alike() -> None:
+    """A sketch of all points is exact, so that both columns agree; also after a reload."""
+    torch.manual_seed(0)
+    pde = Poisson()
+    objective = Objective(pde, MLP(6, 1, domain=pde.domain).double())
+    _, batch = draw_batch(objective, [6, 2])
+    weighting = Sketched(update_every=1, smoothing=0.75, compare_exact=True)
+    weighting.start(objective, seed=0)
+    home = objective.parameter_vector()
+    for step in range(6):
+        if step == 3:
+            other = Sketched(update_every=1, smoothing=0.75, compare_exact=True)
+            other.start(objective, seed=0)
+            other.load_state_dict(weighting.state_dict())
+            weighting = other
+        with objective.at(home * (1 + step)):
+            _, update = weighting.evaluate(step, objective, batch)
+        assert update is not None
+        assert relative(update.columns["exact_weight"], update.weights) < 1e-12
+        if step:
+            t = update.columns["exact_trace"] / torch.tensor([6.0, 2.0], dtype=torch.float64)
+            assert relative(update.weights, t.sum() / t) > 1e-3  # smoothing matters
