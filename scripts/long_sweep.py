@@ -1,11 +1,12 @@
 """Whether a long sweep in one process keeps anything of its jobs: memory, open files, figures, threads.
 
-Usage: python scripts/long_sweep.py [--jobs 200] [--after 20] [key=value ...]
+Usage: python scripts/long_sweep.py [--jobs 200] [--after 20] [--over rates] [key=value ...]
 
-Runs `ntkrun -m` over seeds, four kinds of jobs in turn (exact and sketched weights, with and without plots), by the
-basic launcher in this very process, and looks after every job. Prints the resident set, the open files, the open
-figures and the threads after the first jobs and at the end, and leaves with exit status 1 where the resident set has
-grown by 5 % or more or one of the others at all. Further overrides hold for all jobs, as trainer.compile=true.
+Runs `ntkrun -m` over seeds, learning rates or widths, four kinds of jobs in turn (exact and sketched weights, with and
+without plots), by the basic launcher in this very process, and looks after every job. Prints the resident set, the open
+files, the open figures and the threads after the first jobs and at the end, and leaves with exit status 1 where the
+resident set has grown by 5 % or more or one of the others at all. Further overrides hold for all jobs, as
+trainer.compile=true; steps of every other width are compiled anew.
 
 The resident set of one job says little, for the kinds differ: medians over whole rounds of all kinds are compared.
 """
@@ -17,6 +18,7 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,11 @@ from ntkrun.cli.main import main as ntkrun
 SMALL = ("network.width=16", "network.depth=2", "iterations=20", "log_every=5", "pde.grid=50")
 QUIET = ("progress=false", "report=false", "threads=1")
 KINDS = ("weights=exact,sketched", "plots=true,false")
+OVER: dict[str, Callable[[int], str]] = {  # what differs from round to round
+    "seeds": lambda k: f"seed={k}",
+    "rates": lambda k: f"optimizer.learning_rate={1e-4 * (1 + k):.1e}",
+    "widths": lambda k: f"network.width={8 + k}",
+}
 GROWTH = 0.05  # of the resident set, allowed after the first jobs
 
 
@@ -73,15 +80,22 @@ class Watch(Callback):
         _seen.append(Holdings.now())
 
 
-def sweep(jobs: int, directory: Path, *overrides: str) -> list[Holdings]:
+def sweep(jobs: int, directory: Path, *overrides: str, over: str = "seeds") -> list[Holdings]:
     """Carry out jobs in this process, at least so many; returns what it held after each.
+
+    Args:
+        jobs: how many.
+        directory: of the sweep.
+        overrides: for all jobs.
+        over: what differs from round to round, a key of ``OVER``.
 
     Raises:
         RuntimeError: a job failed.
     """
     _seen.clear()
-    seeds = ",".join(str(seed) for seed in range(-(-jobs // 4)))
-    arguments = ["-m", f"seed={seeds}", *KINDS, *SMALL, *QUIET, *overrides]
+    values = [OVER[over](k) for k in range(-(-jobs // 4))]
+    rounds = values[0].split("=")[0] + "=" + ",".join(value.split("=")[1] for value in values)
+    arguments = ["-m", *SMALL, rounds, *KINDS, *QUIET, *overrides]
     arguments += [f"hydra.sweep.dir={directory}", f"+hydra.callbacks.watch._target_={__name__}.Watch"]
     try:
         ntkrun(arguments)
@@ -114,10 +128,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--after", type=int, default=20, help="first jobs, whose growth does not count")
     parser.add_argument("--every", type=int, default=20, help="jobs between lines")
+    parser.add_argument("--over", choices=OVER, default="seeds", help="what differs from round to round")
     parser.add_argument("overrides", nargs="*", help="for all jobs")
     arguments = parser.parse_args()
+    if not 4 <= arguments.after <= arguments.jobs - 4:
+        parser.error("expected at least one round of four jobs before --after and one behind it")
     with tempfile.TemporaryDirectory() as directory, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        seen = sweep(arguments.jobs, Path(directory) / "sweep", *arguments.overrides)
+        seen = sweep(arguments.jobs, Path(directory) / "sweep", *arguments.overrides, over=arguments.over)
     print("job  resident set, MiB  files  figures  threads  Python threads")
     for k, h in enumerate(seen, start=1):
         if k == 1 or k % arguments.every == 0:

@@ -47,6 +47,7 @@ def test_files_figures_threads_and_configurations_do_not_pile_up(
 
 
 def test_graphs_of_jobs_that_are_done_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, for what has been hidden from the garbage collector is not looked at again for a long time."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import long_sweep
 
@@ -57,7 +58,6 @@ def test_graphs_of_jobs_that_are_done_are_let_go(tmp_path: Path, monkeypatch: py
     let_go = graph.forget_graphs
 
     def kept() -> int:
-        gc.collect()
         sources = sum(name.startswith("<eval_with_key>") for name in linecache.cache)
         graphs = sum(type(each) is graph.Graph for each in gc.get_objects())
         return sources + graphs + len(graph_module._loader.eval_cache) + len(PyCodeCache.modules)
