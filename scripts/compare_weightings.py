@@ -4,7 +4,7 @@ Usage: python scripts/compare_weightings.py [--jobs J] [--iterations N] [--seeds
                                             [--problems NAME ...] [--weights NAME ...]
        python scripts/compare_weightings.py --collect [--iterations N]
 
-Trains every problem under every weighting from every seed: default network, optimiser and schedule, and the
+Trains every problem under every weighting from every seed: Adam with its default network and schedule, and the
 configuration's defaults in all else. Each run has a directory outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs
 that have ended are skipped, so an interrupted comparison goes on where it was. Runs are spread over --jobs
 processes of one thread each, seed by seed.
@@ -77,7 +77,7 @@ def directory_of(run: Run, iterations: int) -> Path:
 def overrides_of(run: Run, iterations: int) -> list[str]:
     """What a run changes in the configuration."""
     problem, weights, seed = run
-    common = [f"pde={problem}", f"seed={seed}", f"iterations={iterations}", f"log_every={max(1, iterations // 10)}"]
+    common = [f"pde={problem}", "optimizer=adam", f"seed={seed}", f"iterations={iterations}", f"log_every={max(1, iterations // 10)}"]
     common += [f"weights={weights}", "device=cpu", "progress=false", "plots=false", "keep_best=false"]
     terms = list(compose("config", overrides=common[:1]).pde.points)
     if weights == "fixed":

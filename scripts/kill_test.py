@@ -35,7 +35,7 @@ RUN = [  # with everything that has a state of its own: random points, recursive
     *("pde=wave", "pde.sampling=uniform", "pde.resample_every=5", "pde.grid=20"),
     *("pde.points.residual=60", "pde.points.boundary=20", "pde.points.initial=20", "pde.points.initial_velocity=20"),
     *("weights=sketched", "weights.sketch_size=8", "weights.update_every=3", "weights.smoothing=0.5"),
-    *("weights.corrector=recursive", "network=mlp", "network.width=16", "network.depth=2"),
+    *("optimizer=adam", "weights.corrector=recursive", "network=mlp", "network.width=16", "network.depth=2"),
     *("diagnostics=spectrum", "diagnostics.steps=[50]", "diagnostics.points=10"),
     *(f"iterations={ITERATIONS}", "log_every=7", "checkpoint_every=2", "threads=1", "progress=false", "plots=false"),
 ]

@@ -31,7 +31,7 @@ def run(directory: Path, points: int, steps: int, processes: int = 1, threads: i
     """Peak memory of a process in MiB, and seconds per step, of a run as a command."""
     start = ["-m", "ntkrun"] if processes == 1 else ["-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
     arguments = [
-        *("pde=wave", f"pde.points.residual={points}", "pde.resample_every=null", "weights=exact"),
+        *("pde=wave", "optimizer=adam", f"pde.points.residual={points}", "pde.resample_every=null", "weights=exact"),
         *("weights.update_every=1", f"iterations={steps}", f"threads={threads}", "log_every=1000", "keep_best=false"),
         *("plots=false", "progress=false", f"hydra.run.dir={directory}", *further),
     ]

@@ -30,7 +30,7 @@ from matplotlib import pyplot as plt
 
 from ntkrun.cli.main import main as ntkrun
 
-SMALL = ("network.width=16", "network.depth=2", "iterations=20", "log_every=5", "pde.grid=50")
+SMALL = ("optimizer=adam", "network.width=16", "network.depth=2", "iterations=20", "log_every=5", "pde.grid=50")
 QUIET = ("progress=false", "report=false", "threads=1")
 KINDS = ("weights=exact,sketched", "plots=true,false")
 OVER: dict[str, Callable[[int], str]] = {  # what differs from round to round

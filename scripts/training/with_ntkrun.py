@@ -22,7 +22,8 @@ from training.turns import Turns
 NEVER = 10**9
 QUIET = (
     *(f"log_every={NEVER}", f"checkpoint_every={NEVER}", f"iterations={NEVER}", "keep_best=false", "progress=false"),
-    *("plots=false", "device=cpu", "dtype=float32", "schedule=constant", f"optimizer.learning_rate={RATE}"),
+    *("plots=false", "device=cpu", "dtype=float32", "optimizer=adam", "schedule=constant"),
+    f"optimizer.learning_rate={RATE}",
     *("pde.grid=2", "pde.sampling=uniform", "pde.resample_every=null", "network.standardize=false"),
 )
 

@@ -16,7 +16,7 @@ import yaml
 
 from tests.driver import Result, ntkrun
 
-SMALL = ["network.width=4", "network.depth=1", "pde.grid=6", "iterations=2", "plots=false"]
+SMALL = ["optimizer=adam", "network.width=4", "network.depth=1", "pde.grid=6", "iterations=2", "plots=false"]
 MODULE = """
 from pathlib import Path
 

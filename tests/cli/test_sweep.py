@@ -23,7 +23,7 @@ __all__ = ["stop_at"]
 
 SMALL = [
     *("pde=poisson", "network.width=8", "network.depth=2", "pde.grid=10", "iterations=20", "log_every=5"),
-    *("checkpoint_every=4", "plots=false", "progress=false", "report=false"),
+    *("optimizer=adam", "checkpoint_every=4", "plots=false", "progress=false", "report=false"),
 ]
 
 

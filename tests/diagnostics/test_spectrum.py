@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from ntkrun.training.collocation import PointSource
 from tests.driver import Result, assert_refused, ntkrun
 
-SMALL = ["network.width=8", "network.depth=2", "pde.grid=10", "log_every=5", "progress=false", "schedule=constant"]
+SMALL = [
+    *("optimizer=adam", "network.width=8", "network.depth=2", "pde.grid=10", "log_every=5", "progress=false"),
+    "schedule=constant",
+]
 COUNTS = {"residual": 30, "boundary": 21, "initial": 10, "initial_velocity": 11}
 WAVE = ["pde=wave", "pde.resample_every=1", *(f"pde.points.{term}={n}" for term, n in COUNTS.items())]
 SPECTRUM = ["diagnostics=spectrum", "diagnostics.steps=[2,5,13,21]"]

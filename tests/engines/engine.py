@@ -14,7 +14,7 @@ import pytest
 
 SMALL = [
     *("pde=poisson", "network.width=8", "network.depth=2", "pde.grid=10", "log_every=10", "checkpoint_every=50"),
-    *("plots=false", "report=false"),
+    *("optimizer=adam", "plots=false", "report=false"),
 ]
 
 

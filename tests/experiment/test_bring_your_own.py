@@ -33,7 +33,7 @@ RUN_DIRECTORY = {
     *("checkpoint.pt", "best.pt", ".lock"),
 }
 
-SMALL = ["network.width=4", "pde.grid=6", "iterations=2", "plots=false"]
+SMALL = ["optimizer=adam", "network.width=4", "pde.grid=6", "iterations=2", "plots=false"]
 
 JETS = """
 from ntkrun.geometry import Box

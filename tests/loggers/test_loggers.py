@@ -23,7 +23,7 @@ __all__ = ["stop_at"]
 SMALL = [
     *("pde=poisson", "network.width=8", "network.depth=2", "pde.grid=10", "iterations=20", "log_every=5"),
     *("evaluate_every=10", "progress=false", "weights=sketched", "weights.sketch_size=4", "weights.update_every=4"),
-    "checkpoint_every=4",
+    *("optimizer=adam", "checkpoint_every=4"),
 ]
 
 

@@ -30,7 +30,10 @@ class Waves(nn.Module):
         assert self.ik.real.dtype == x.dtype
         return self.head(torch.view_as_real(torch.exp(x[:, :1] * self.ik)).flatten(1))
 """
-SMALL = ["network=waves", "pde.grid=30", "pde.points.residual=40", "iterations=6", "evaluate_every=1", "plots=false"]
+SMALL = [
+    *("optimizer=adam", "network=waves", "pde.grid=30", "pde.points.residual=40", "iterations=6", "evaluate_every=1"),
+    "plots=false",
+]
 
 
 class Mixed(nn.Module):

@@ -270,7 +270,10 @@ def test_wider_networks_take_smaller_chunks() -> None:
 
 # On the command line
 
-SMALL = ["network.width=8", "network.depth=2", "pde.grid=10", "plots=false", "iterations=12", "dtype=float64"]
+SMALL = [
+    *("optimizer=adam", "network.width=8", "network.depth=2", "pde.grid=10", "plots=false", "iterations=12"),
+    "dtype=float64",
+]
 
 
 def final(directory: Path) -> dict[str, Tensor]:

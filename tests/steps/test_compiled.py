@@ -25,7 +25,7 @@ from ntkrun.steps.graph import Compiler
 from ntkrun.training.progress import Progress
 
 ALWAYS = CompileChoice(100, 1.0, True)
-SMALL = ("dtype=float64", "pde.grid=5", "network.width=6", "network.depth=2")
+SMALL = ("optimizer=adam", "dtype=float64", "pde.grid=5", "network.width=6", "network.depth=2")
 PDES = (
     "advection", "allen_cahn", "beam", "burgers", "cavity", "diffusion", "helmholtz", "klein_gordon", "poisson",
     "poisson2d", "regression", "wave",

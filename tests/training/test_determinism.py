@@ -33,7 +33,7 @@ OVERRIDES = {
 }
 COMMON = [
     *("network.width=64", "network.depth=2", "iterations=50", "log_every=10", "pde.grid=20", "plots=false"),
-    *("progress=false", "seed=7", "device=cpu"),
+    *("optimizer=adam", "progress=false", "seed=7", "device=cpu"),
 ]
 
 
