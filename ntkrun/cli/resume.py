@@ -13,21 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntkrun.common.errors import closest
 from ntkrun.config.classes import check_declared, look_for_modules_in
-from ntkrun.config.schema import ConfigError, plain, read_settings
+from ntkrun.config.schema import CHANGEABLE, ConfigError, plain, read_settings
 from ntkrun.loggers import MLflow
-
-ALLOWED = (
-    "iterations",
-    "stop.error",
-    "stop.loss",
-    "log_every",
-    "evaluate_every",
-    "checkpoint_every",
-    "progress",
-    "plots",
-    "trainer.compile",
-)
-"""Keys that may change on resuming: the length of the run and its output."""
 
 
 def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
@@ -44,8 +31,8 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         key, separator, value = argument.partition("=")
         if not separator:
             raise ConfigError(f"{argument}: resume takes key=value overrides only")
-        if key not in ("resume", "trust", *ALLOWED):
-            raise ConfigError(f"{key} cannot change on resume; {', '.join(ALLOWED)} can{closest(key, ALLOWED)}")
+        if key not in ("resume", "trust", *CHANGEABLE):
+            raise ConfigError(f"{key} cannot change on resume; {', '.join(CHANGEABLE)} can{closest(key, CHANGEABLE)}")
         if key in overrides:
             raise ConfigError(f"{key} is given twice")
         overrides[key] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,14 +219,14 @@ def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objecti
 def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:
     """The objective, in chunks where all ``points`` at once are too many, or shared out among processes."""
     memory = settings.kernel.memory_mib * 2**20
-    whole = Objective(pde, network, settings.kernel.route, memory)
+    whole = Objective(pde, network, settings.kernel.route, memory, time.perf_counter)
     given = settings.trainer.chunk_size
     size = points_at_a_time(whole) if given == "auto" else given
     ranks = present()
     if ranks.count == 1 and (points <= size or (given == "auto" and not whole.pointwise)):
         return whole
     if whole.pointwise:
-        return ChunkedObjective(pde, network, whole.route, memory, size, ranks)
+        return ChunkedObjective(pde, network, whole.route, memory, size, ranks, time.perf_counter)
     what = f"trainer.chunk_size={given}" if ranks.count == 1 else f"network, shared by {ranks.count} processes"
     raise ConfigError(
         f"{what}: the points of {type(network).__name__} cannot be taken apart; "

@@ -37,6 +37,19 @@ _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=Fa
 
 GROUPS = ("pde", "network", "weights", "point_weights", "optimizer", "schedule", "diagnostics", "logger")
 
+CHANGEABLE = (
+    "iterations",
+    "stop.error",
+    "stop.loss",
+    "log_every",
+    "evaluate_every",
+    "checkpoint_every",
+    "progress",
+    "plots",
+    "trainer.compile",
+)
+"""Keys that may change on resuming: the length of the run and its output."""
+
 
 class KernelSettings(BaseModel):
     """How Jacobian rows and kernels are computed."""

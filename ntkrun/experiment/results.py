@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from ntkrun import __version__
-from ntkrun.cli.resume import ALLOWED
-from ntkrun.config.schema import Settings
+from ntkrun.config.schema import CHANGEABLE, Settings
 from ntkrun.storage.atomic import write_atomically, write_text_atomically
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator
@@ -65,7 +64,7 @@ def write_solution(evaluator: Evaluator, fields: tuple[str, ...], directory: Pat
 def fingerprint(values: Mapping[str, Any]) -> str:
     """A digest of a configuration, without the keys that may change between its parts or do not concern the run."""
     own = copy.deepcopy(dict(values))
-    for key in (*ALLOWED, "skip_completed", "report", "threads", "logger"):
+    for key in (*CHANGEABLE, "skip_completed", "report", "threads", "logger"):
         *groups, name = key.split(".")
         node = own
         for group in groups:

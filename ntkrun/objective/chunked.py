@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,10 +14,10 @@ from ntkrun.jacobian.per_point import dense_jacobian
 from ntkrun.jets import LinearUse
 from ntkrun.network import JetNetwork
 from ntkrun.objective.batch import Batch, Group
-from ntkrun.objective.objective import Evaluation, Objective, Route, Weigh
+from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock
 from ntkrun.objective.residuals import PROBE_POINTS
+from ntkrun.objective.sharding import ALONE, Sharding
 from ntkrun.pde import PDE
-from ntkrun.runtime.distributed import ALONE, Ranks
 
 TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -44,7 +43,7 @@ class Piece:
     longest: int
 
 
-def cut(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Piece]:
+def cut(batch: Batch, size: int, ranks: Sharding = ALONE) -> Iterator[Piece]:
     """This process's share of the points of every term, in pieces of nearly equal length of at most ``size`` points."""
     for group in batch:
         for k, (i, own) in enumerate(zip(group.members, group.slices, strict=True)):
@@ -57,7 +56,7 @@ def cut(batch: Batch, size: int, ranks: Ranks = ALONE) -> Iterator[Piece]:
                 yield Piece(i, rows, part, longest)
 
 
-def _spans(length: int, size: int, ranks: Ranks) -> list[slice]:
+def _spans(length: int, size: int, ranks: Sharding) -> list[slice]:
     start, stop = (length * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
     own = stop - start
     count = -(-own // size)
@@ -75,7 +74,7 @@ class ChunkedObjective(Objective):
     all points, and all get the same numbers.
 
     Args:
-        pde, network, route, memory: see ``Objective``; residuals must depend on their own point alone.
+        pde, network, route, memory, clock: see ``Objective``; residuals must depend on their own point alone.
         size: the most points at a time.
         ranks: the processes.
     """
@@ -85,10 +84,17 @@ class ChunkedObjective(Objective):
     _checked = False  # whether the definition is; the checks take few points and know nothing of its residuals yet
 
     def __init__(
-        self, pde: PDE, network: nn.Module, route: Route, memory: int, size: int, ranks: Ranks = ALONE
+        self,
+        pde: PDE,
+        network: nn.Module,
+        route: Route,
+        memory: int,
+        size: int,
+        ranks: Sharding = ALONE,
+        clock: Clock = no_clock,
     ) -> None:
         self.size = size
-        super().__init__(pde, network, route, memory)
+        super().__init__(pde, network, route, memory, clock)
         self._checked = True
         self.ranks = ranks
 
@@ -103,9 +109,9 @@ class ChunkedObjective(Objective):
     def gradient(self, batch: Batch, weights: Tensor | Weigh) -> Evaluation:
         if not isinstance(weights, Tensor):
             losses, gradients = self.term_gradients(batch)
-            start = time.perf_counter()
+            start = self.clock()
             weights = weights(losses)
-            seconds = time.perf_counter() - start
+            seconds = self.clock() - start
             return Evaluation(losses, weights, self.layout.unflatten(weights @ gradients), None, seconds)
         n = len(self.terms)
         totals = self.like.new_zeros(n + self.layout.size)
@@ -125,9 +131,9 @@ class ChunkedObjective(Objective):
             return super().fused(batch, weigh)
         self._seconds: float | None = 0.0
         totals = self._term_sums(batch, traced=True)
-        start = time.perf_counter()
+        start = self.clock()
         weights = weigh(totals[:, 1])
-        seconds = None if self._seconds is None else self._seconds + time.perf_counter() - start
+        seconds = None if self._seconds is None else self._seconds + self.clock() - start
         gradients = self.layout.unflatten(weights @ totals[:, 2:])
         return Evaluation(totals[:, 0], weights, gradients, totals[:, 1], seconds)
 
@@ -143,9 +149,9 @@ class ChunkedObjective(Objective):
             gradient = self.layout.flatten(self._back_propagate(loss))
             return torch.cat([loss.detach()[None], gradient.new_zeros(1), gradient])
         (rows,), blocks = self._rows(group)
-        start = time.perf_counter()
+        start = self.clock()
         trace = self._diagonal(group, blocks).sum()
-        self._seconds = (self._seconds or 0.0) + time.perf_counter() - start
+        self._seconds = (self._seconds or 0.0) + self.clock() - start
         own = self._scaled(group, rows)
         parts = {name: own.new_zeros(shape) for name, shape in self.layout.shapes.items()}
         for block, column in zip(blocks, self._scaled(group, 2 * own).unbind(1), strict=True):

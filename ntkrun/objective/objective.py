@@ -8,7 +8,6 @@ weights are made from.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -23,8 +22,8 @@ from ntkrun.jets import LinearUse
 from ntkrun.network.base import JetNetwork
 from ntkrun.objective.batch import Batch, Group
 from ntkrun.objective.residuals import PROBE_POINTS, Residuals
+from ntkrun.objective.sharding import ALONE, Sharding
 from ntkrun.pde import PDE
-from ntkrun.runtime.distributed import ALONE
 
 Route = Literal["structured", "per_point", "dense"]
 
@@ -38,6 +37,15 @@ class RouteError(ValueError):
 
 Weigh = Callable[[Tensor], Tensor]
 """Maps traces tr(K_ii) or losses, ``[n]``, or samples of diag(K_ii) to the weights of the loss terms, ``[n]``."""
+
+
+Clock = Callable[[], float]
+"""Tells the time in seconds, from any start."""
+
+
+def no_clock() -> float:
+    """A clock that stands still."""
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,10 @@ class Objective(Residuals):
             the first of these that fits: the first two need residuals that depend on their own point alone,
             and their J^T 1 must agree with back-propagation.
         memory: bytes that intermediate products of kernel computations may take.
+        clock: tells the seconds by which traces and weights are timed; they are not where it stands still.
 
     Attributes:
+        clock: as given.
         route: the route in use.
         pointwise: whether residuals at a point depend on that point alone.
         ranks: the processes that share the points out.
@@ -88,7 +98,7 @@ class Objective(Residuals):
         RouteError: the route asked for does not fit the network.
     """
 
-    ranks = ALONE
+    ranks: Sharding = ALONE
 
     @property
     def samples_in_pass(self) -> bool:
@@ -96,9 +106,15 @@ class Objective(Residuals):
         return self.route == "structured"
 
     def __init__(
-        self, pde: PDE, network: nn.Module, route: Route | Literal["auto"] = "auto", memory: int = 2**28
+        self,
+        pde: PDE,
+        network: nn.Module,
+        route: Route | Literal["auto"] = "auto",
+        memory: int = 2**28,
+        clock: Clock = no_clock,
     ) -> None:
         super().__init__(pde, network)
+        self.clock = clock
         self.memory = memory
         self.route: Route
         self._choose_route(route, self.probe_batch())
@@ -118,9 +134,9 @@ class Objective(Residuals):
         losses = torch.stack([r.square().mean() for r in self.residuals(batch)])
         seconds = 0.0
         if not isinstance(weights, Tensor):
-            start = time.perf_counter()
+            start = self.clock()
             weights = weights(losses.detach())
-            seconds = time.perf_counter() - start
+            seconds = self.clock() - start
         return Evaluation(losses.detach(), weights, self._back_propagate(weights @ losses), None, seconds)
 
     def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -147,21 +163,21 @@ class Objective(Residuals):
                 their diagonals, ``[sum m_i]``, go to ``weigh`` in place of the traces.
         """
         if self.route != "structured":
-            start = time.perf_counter()
+            start = self.clock()
             traces = self.traces(batch)
             weights = weigh(traces)
-            seconds = time.perf_counter() - start
+            seconds = self.clock() - start
             plain = self.gradient(batch, weights)
             return Evaluation(plain.losses, weights, plain.gradient, traces, seconds)
         passes = [(group, *self._rows(group)) for group in batch]
-        start = time.perf_counter()
+        start = self.clock()
         known = [(group, blocks) for group, _, blocks in passes]
         if chosen:
             signal = torch.cat(self._block_diagonals([_choose(*each, chosen) for each in known]))
         else:
             signal = torch.stack([d.sum() for d in self._block_diagonals(known)])
         weights = weigh(signal)
-        seconds = time.perf_counter() - start
+        seconds = self.clock() - start
         losses = [weights] * len(self.terms)
         gradient: dict[str, Tensor] = {}
         for group, residuals, blocks in passes:

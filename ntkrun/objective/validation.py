@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,26 @@ from ntkrun.objective.batch import Batch, Derivatives, Group, rows_of
 from ntkrun.pde import PDE, ProblemError
 from ntkrun.pde.check import place
 
-if TYPE_CHECKING:
-    from ntkrun.objective.residuals import Residuals
+
+class Residuals(Protocol):
+    """What is tried of the residuals of a problem under a network."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def pde(self) -> PDE: ...
+
+    def derivatives(self, group: Group, x: Tensor) -> Derivatives:
+        """What the group's plan reads, at ``x``."""
+        ...
+
+    def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
+        """The residual of term i at points ``[N, d]``, ``[N, m]``."""
+        ...
 
 
 def probe(residuals: Residuals, batch: Batch) -> tuple[int, ...]:
@@ -29,7 +47,7 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[int, ...]:
     Raises:
         ProblemError: what is wrong, in one line, and in which term.
     """
-    components = [0] * len(residuals.terms)
+    components = [0] * len(residuals.names)
     network, pde = residuals.network, residuals.pde
     for group in batch:
         if isinstance(network, Constrained | ConstrainedJets):

@@ -6,7 +6,7 @@ import gc
 import linecache
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +19,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ntkrun.backend.matmul import faster_product
 from ntkrun.jacobian.structured import FOR_COMPILER
 from ntkrun.network import JetNetwork
-from ntkrun.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -97,16 +96,16 @@ class Compiler:
     """Makes what is compiled, until something fails: what cannot be compiled is done operation by operation.
 
     Args:
-        progress: counts the seconds that compilation takes.
+        measured: what a compilation is done in, such as a stopwatch.
         announce: called before and after a compilation, with whether it starts.
 
     Attributes:
         failed: whether something has failed.
     """
 
-    def __init__(self, progress: Progress, announce: Callable[[bool], None]) -> None:
+    def __init__(self, measured: Callable[[], AbstractContextManager[None]], announce: Callable[[bool], None]) -> None:
         self.failed = False
-        self._progress = progress
+        self._measured = measured
         self._announce = announce
 
     def make(self, make: Callable[[], Made]) -> Made | None:
@@ -115,7 +114,7 @@ class Compiler:
             return None
         made = None
         self._announce(True)
-        with self._progress.phase("compilation"):
+        with self._measured():
             try:
                 made = make()
             except Exception as error:  # whatever the compiler stumbles over, eager steps do without it

@@ -198,7 +198,7 @@ class Trainer:
         def announce(starts: bool) -> None:
             bar.set_description("compiling" if starts else self._window_name())
 
-        compiler = Compiler(self.progress, announce)
+        compiler = Compiler(lambda: self.progress.phase("compilation"), announce)
         if isinstance(self.objective, ChunkedObjective):
             return ChunkedStepper(self.objective, self.optimizer, compiler, self.choice)
         return CompiledStepper(self.objective, self.optimizer, compiler, self.choice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,10 +24,10 @@ class Exact(NTKWeighting):
         if self.points == "training":
             state = self.rule_state(self.rows(objective, batch))
             return Request(self.weights, "traces", self.rule, state, every=self.update_every)
-        start = time.perf_counter()
+        start = objective.clock()
         traces = objective.traces(self.kernel_batch(batch)) * self.scale(objective, batch)
         floored = self.absorb(traces, self.rows(objective, batch))
-        update = WeightUpdate(self.weights, time.perf_counter() - start, {"trace": traces}, floored)
+        update = WeightUpdate(self.weights, objective.clock() - start, {"trace": traces}, floored)
         return Request(self.weights, update=update)
 
     def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -62,7 +61,7 @@ class GradientNorm(Weighting):
     def request(self, step: int, objective: Objective, batch: Batch) -> Request:
         if step % self.update_every:
             return Request(self.weights)
-        start = time.perf_counter()
+        start = objective.clock()
         losses, gradients = objective.term_gradients(batch)
         new, capped, idle, columns = self.target(gradients, self.weights, objective.names)
         smoothed = torch.where(self.known, self.smoothing * self.weights + (1 - self.smoothing) * new, new)
@@ -70,7 +69,7 @@ class GradientNorm(Weighting):
         self.known = self.known | ~idle
         self.updates += 1
         # One of the n passes is the one that every step takes.
-        seconds = (time.perf_counter() - start) * (1 - 1 / len(losses))
+        seconds = (objective.clock() - start) * (1 - 1 / len(losses))
         gradient = objective.layout.unflatten(self.weights @ gradients)
         evaluation = Evaluation(losses, self.weights, gradient)
         update = WeightUpdate(self.weights, seconds, columns, capped, idle=idle)

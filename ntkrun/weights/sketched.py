@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -80,7 +79,7 @@ class Sketched(NTKWeighting):
         return tuple(columns)
 
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
-        start = time.perf_counter()
+        start = objective.clock()
         if self._in_pass(objective):
             self._counts = objective.point_counts(batch)
             chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._counts, self.generator))
@@ -93,7 +92,7 @@ class Sketched(NTKWeighting):
         traces, errors = traces * scale, errors * scale
         state = self.rule_state(rows)
         floored = self.absorb(traces, rows)
-        seconds = time.perf_counter() - start
+        seconds = objective.clock() - start
         columns = {"trace": traces, "standard_error": errors}
         if deltas is not None:
             columns["delta"] = deltas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -22,7 +23,6 @@ from ntkrun.steps.compiled_chunks import ChunkedStepper
 from ntkrun.steps.cost_model import CompileChoice, choose
 from ntkrun.steps.eager import Stepper
 from ntkrun.steps.graph import Compiler
-from ntkrun.training.progress import Progress
 
 ALWAYS = CompileChoice(100, 1.0, True)
 SMALL = ("optimizer=adam", "dtype=float64", "pde.grid=5", "network.width=6", "network.depth=2")
@@ -77,12 +77,12 @@ def walk(built: Parts, stepper: Stepper, steps: range) -> list[tuple[Evaluation,
 
 
 def compiled_stepper(built: Parts, choice: CompileChoice = ALWAYS) -> CompiledStepper:
-    return CompiledStepper(built.objective, built.optimizer, Compiler(Progress(), lambda starts: None), choice)
+    return CompiledStepper(built.objective, built.optimizer, Compiler(nullcontext, lambda starts: None), choice)
 
 
 def chunked_stepper(built: Parts, choice: CompileChoice = ALWAYS) -> ChunkedStepper:
     assert isinstance(built.objective, ChunkedObjective)
-    return ChunkedStepper(built.objective, built.optimizer, Compiler(Progress(), lambda starts: None), choice)
+    return ChunkedStepper(built.objective, built.optimizer, Compiler(nullcontext, lambda starts: None), choice)
 
 
 def assert_alike(overrides: tuple[str, ...], tolerance: float, steps: int = 5) -> None:
