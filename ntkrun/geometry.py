@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from torch.quasirandom import SobolEngine
 
 Method = Literal["uniform", "equispaced", "sobol"]
 
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 BLOCK_DRAWS, BLOCK_POINTS = 64, 2**16  # the most draws that are made at a time, and the most points of several draws
 
 
@@ -42,6 +43,11 @@ class Box:
     def free(self) -> tuple[str, ...]:
         """Coordinates whose interval has positive length."""
         return tuple(c for c in self.low if self.high[c] > self.low[c])
+
+    @property
+    def measure(self) -> float:
+        """Length, area or volume along the free coordinates; 1 of a single point."""
+        return math.prod(self.high[c] - self.low[c] for c in self.free)
 
     def face(self, coordinate: str, end: Literal["low", "high"]) -> Box:
         """The part of the box at one end of one coordinate."""
@@ -74,27 +80,38 @@ class Sampler:
     """Draws the points of one loss term; each draw continues where the last one ended.
 
     Draws are made in blocks whose length depends on ``count`` alone, so that the k-th draw is the same whatever was
-    drawn before it.
+    drawn before it. Where there are fewer points than boxes, every draw takes others of them, in turn, so that over
+    many draws each box has its share.
 
     Args:
-        region: the boxes the term lives on; points are shared out among them in turn.
+        region: the boxes the term lives on.
         count: number of points.
         method: ``uniform`` (independent), ``sobol`` (scrambled low-discrepancy sequence) or
             ``equispaced`` (a grid with the ends included; every draw is the same).
         seed: seed of this sampler alone.
+        shares: of the boxes in the points; ``None`` for those of ``shares_by_measure``.
 
     Raises:
         ValueError: an equispaced grid of that many points would be lopsided or missing.
     """
 
-    def __init__(self, region: tuple[Box, ...], count: int, method: Method, seed: int) -> None:
+    def __init__(
+        self,
+        region: tuple[Box, ...],
+        count: int,
+        method: Method,
+        seed: int,
+        shares: Sequence[float] | None = None,
+    ) -> None:
         self.region = region
         self.method = method
         self.seed = seed
-        self._counts = [len(range(i, count, len(region))) for i in range(len(region))]
+        self._count = count
+        self._shares = shares_by_measure(region) if shares is None else [share / sum(shares) for share in shares]
+        self._counts = share_out(count, self._shares) if count >= len(region) else []
         self._length = 1 if method == "equispaced" else max(1, min(BLOCK_DRAWS, BLOCK_POINTS // count))
         if method == "equispaced":
-            for box, n in zip(region, self._counts, strict=True):
+            for box, n in zip(region, self._counts, strict=bool(self._counts)):
                 _grid_shape(n, len(box.free))
         self.skip_to(0)
 
@@ -132,12 +149,33 @@ class Sampler:
 
     def _make(self, index: int) -> Tensor:
         """A block of draws, ``[length, count, d]``."""
+        if not self._counts:
+            return self._in_turn(index)
         parts = [
             box.scale(self._unit(index, n, len(box.free), i))
             for i, (box, n) in enumerate(zip(self.region, self._counts, strict=True))
-            if n
         ]
         return torch.cat(parts, dim=1)
+
+    def _in_turn(self, index: int) -> Tensor:
+        """A block of draws, ``[length, count, d]``, each with points in some of the boxes.
+
+        The boxes' shares lie one after the other on a line as long as ``count``, and those are taken that hold the
+        places u, 1 + u, ...: each as often as its share says for u spread evenly, as multiples of the golden ratio are.
+        """
+        draws = torch.arange(index * self._length, (index + 1) * self._length, dtype=torch.float64)
+        offset = mix_seed(self.seed, len(self.region)) / 2**63
+        places = torch.arange(self._count) + torch.frac(offset + draws * GOLDEN_RATIO)[:, None]
+        ends = torch.tensor(self._shares, dtype=torch.float64).cumsum(0) * self._count
+        chosen = torch.searchsorted(ends, places, right=True).clamp_max(len(self.region) - 1)
+        low = torch.tensor([list(box.low.values()) for box in self.region], dtype=torch.float64)
+        high = torch.tensor([list(box.high.values()) for box in self.region], dtype=torch.float64)
+        unit = self._unit(index, self._count, low.shape[1], 0)
+        # Successive Sobol points lie in different parts of the cube; no box may always have the same part.
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, -1, index))
+        order = torch.rand(chosen.shape, generator=generator).argsort(1)
+        unit = unit.take_along_dim(order[..., None], dim=1)
+        return low[chosen] + (high - low)[chosen] * unit
 
     def _unit(self, index: int, n: int, dimensions: int, part: int) -> Tensor:
         """The points of one box in a block, ``[length, n, dimensions]`` in the unit cube."""
@@ -156,6 +194,28 @@ class Sampler:
             self._sobol[part] = engine.fast_forward(index * number)
         points: Tensor = self._sobol[part].draw(number, dtype=torch.float64)
         return points.view(shape)
+
+
+def shares_by_measure(region: Sequence[Box]) -> list[float]:
+    """The part of every box in the whole region: by measure, or equal where their dimensions differ."""
+    alike = len({len(box.free) for box in region}) == 1
+    measures = [box.measure if alike else 1.0 for box in region]
+    return [measure / sum(measures) for measure in measures]
+
+
+def share_out(count: int, shares: Sequence[float]) -> list[int]:
+    """How many of ``count`` points every box has: by the largest remainders, but at least one."""
+    wanted = [count * share for share in shares]
+    counts = [max(1, math.floor(round(each, 9))) for each in wanted]
+    while (left := count - sum(counts)) != 0:
+        lacking = {i: round(each - n, 9) for i, (each, n) in enumerate(zip(wanted, counts, strict=True))}
+        if left > 0:
+            chosen = sorted(lacking, key=lambda i: -lacking[i])[:left]
+        else:
+            chosen = sorted((i for i in lacking if counts[i] > 1), key=lambda i: lacking[i])[:-left]
+        for i in chosen:
+            counts[i] += 1 if left > 0 else -1
+    return counts
 
 
 def mix_seed(*numbers: int) -> int:

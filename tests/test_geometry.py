@@ -4,7 +4,7 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from ntkrun.geometry import Box, Sampler, mix_seed
+from ntkrun.geometry import Box, Sampler, mix_seed, share_out
 
 SQUARE = Box.of(x=(-1.0, 1.0), t=(0.0, 2.0))
 
@@ -113,6 +113,59 @@ def test_lopsided_grids_are_refused(count: int) -> None:
 def test_faces_share_the_points() -> None:
     points = Sampler(SQUARE.faces("x"), 7, "uniform", seed=0).draw()
     assert points[:, 0].tolist() == [-1] * 4 + [1] * 3
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "expected"),
+    [
+        (7, [0.5, 0.5], [4, 3]),
+        (10, [0.6, 0.3, 0.1], [6, 3, 1]),
+        (10, [0.94, 0.04, 0.02], [8, 1, 1]),
+        (3, [0.98, 0.01, 0.01], [1, 1, 1]),
+        (100, [1 / 3, 1 / 3, 1 / 3], [34, 33, 33]),
+    ],
+)
+def test_shares_of_points(count: int, shares: list[float], expected: list[int]) -> None:
+    assert share_out(count, shares) == expected
+
+
+def test_boxes_have_points_by_their_measure_unless_told_otherwise() -> None:
+    region = (Box.of(x=(0.0, 1.0), y=(0.0, 1.0)), Box.of(x=(1.0, 4.0), y=(0.0, 1.0)))
+    assert (Sampler(region, 8, "sobol", seed=0).draw()[:, 0] > 1).sum() == 6
+    assert (Sampler(region, 8, "sobol", seed=0, shares=(3, 1)).draw()[:, 0] > 1).sum() == 2
+    mixed = (region[0], Box.of(x=(0.0, 0.0), y=(0.0, 5.0)))
+    assert (Sampler(mixed, 8, "uniform", seed=0).draw()[:, 0] == 0).sum() == 4
+
+
+@pytest.mark.parametrize("method", ["uniform", "sobol"])
+def test_more_boxes_than_points_take_turns(method: str) -> None:
+    """Every face of a cube, one of which is twice as large, has its share of 4,800 draws, spread over all of it."""
+    cube = Box.of(x=(0.0, 1.0), y=(0.0, 1.0), z=(0.0, 1.0))
+    region = (*cube.faces("x", "y"), cube.face("z", "low"), Box.of(x=(0.0, 2.0), y=(0.0, 1.0), z=(1.0, 1.0)))
+    sampler = Sampler(region, 4, method, seed=3)  # type: ignore[arg-type]
+    draws = torch.stack([sampler.draw() for _ in range(4800)])
+    points = draws.flatten(0, 1)
+    on = [(points[:, i] == value) for i in range(3) for value in (0.0, 1.0)]
+    counts = torch.stack(on).sum(1)
+    share = 4 * 4800 / 7
+    assert (counts / torch.tensor([share] * 5 + [2 * share]) - 1).abs().max() < 0.01
+    for face, axis in zip(on, (1, 1, 2, 2, 0, 0), strict=True):
+        widest = 2.0 if points[face][:, axis].max() > 1 else 1.0
+        assert kstest(points[face][:, axis].numpy() / widest, "uniform").pvalue > 1e-3
+    other = Sampler(region, 4, method, seed=3)  # type: ignore[arg-type]
+    for k in (0, 63, 64, 700):
+        other.skip_to(k)
+        assert torch.equal(other.draw(), draws[k])
+
+
+def test_many_measured_places_take_turns() -> None:
+    """Of 1,000 places and 300 points, every place is met in its 30 % of 400 draws, and no draw has one twice."""
+    places = tuple(Box.of(x=(float(k), float(k))) for k in range(1000))
+    sampler = Sampler(places, 300, "uniform", seed=1)
+    draws = torch.stack([sampler.draw()[:, 0] for _ in range(400)])
+    assert all(len(draw.unique()) == 300 for draw in draws)
+    times = draws.flatten().long().bincount(minlength=1000)
+    assert (times - 120).abs().max() <= 4  # the discrepancy of multiples of the golden ratio
 
 
 def test_ends_of_an_interval_are_points() -> None:

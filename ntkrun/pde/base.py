@@ -65,6 +65,8 @@ class Term:
             which costs less than its derivatives one by one.
         partner: a translation, such as ``{"x": 2.0}``. The residual then also reads the derivatives at the
             translated points, as ``d.partner.u``; with these, periodic conditions are written.
+        shares: of the boxes in the term's points, in any unit; without, by measure (length, area, volume), or equal
+            where the boxes differ in their dimensions.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Term:
     residual: Residual
     partner: Mapping[str, float] | None = None
     operators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shares: Sequence[float] | None = None
 
     def reads(self, fields: Sequence[str], coordinates: Sequence[str]) -> dict[str, tuple[str, Index]]:
         """Field and index of everything that the residual reads, by name.

@@ -70,6 +70,14 @@ def _check_term(term: Term, pde: PDE) -> None:
         isinstance(term.partner, Mapping) and set(term.partner) <= set(pde.coordinates)
     ):
         raise ProblemError(f"{what}: the partner is {term.partner!r}, expected distances by coordinate")
+    if term.shares is not None and not (
+        isinstance(term.shares, tuple | list)
+        and len(term.shares) == len(term.region)
+        and all(isinstance(share, Real) and 0 < share < math.inf for share in term.shares)
+    ):
+        raise ProblemError(
+            f"{what}: the shares are {term.shares!r}, expected one positive number for each of {len(term.region)} boxes"
+        )
 
 
 def _is_operator(named: tuple[object, object]) -> bool:

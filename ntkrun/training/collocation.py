@@ -33,7 +33,8 @@ class PointSource:
         counts: number of points by term, of the terms that are trained.
 
     Raises:
-        ValueError: counts do not fit the terms, or equispaced points are to be resampled.
+        ValueError: counts do not fit the terms, or equispaced points are to be resampled, or a term has fewer points
+            than boxes and these stay.
     """
 
     def __init__(
@@ -45,11 +46,17 @@ class PointSource:
             )
         if method == "equispaced" and resample_every is not None:
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
+        for term in objective.terms:
+            if resample_every is None and counts[term.name] < len(term.region):
+                raise ValueError(
+                    f"{term.name}: {counts[term.name]} points for {len(term.region)} boxes, of which some would never "
+                    f"have any; give at least {len(term.region)}, or set resample_every, and they take turns"
+                )
         self.counts = {name: counts[name] for name in objective.names}
         self._objective = objective
         self._every = resample_every
         self._samplers = {
-            term.name: Sampler(term.region, counts[term.name], method, mix_seed(seed, 2, i))
+            term.name: Sampler(term.region, counts[term.name], method, mix_seed(seed, 2, i), term.shares)
             for i, term in enumerate(objective.terms)
         }
         self.drawn_at: int | None = None  # the step of the last draw

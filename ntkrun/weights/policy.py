@@ -57,9 +57,14 @@ class NTKWeighting(Weighting):
         self.constants: dict[float | tuple[int, ...], Tensor] = {}
         self._counted: tuple[Batch, Tensor] | None = None
         if self.points != "training":
+            for term in objective.terms:
+                if self.points < len(term.region):
+                    raise ValueError(
+                        f"points={self.points}: {term.name} has {len(term.region)} boxes, of which some would have none"
+                    )
             self._own_batch = objective.batch(
                 {
-                    term.name: Sampler(term.region, self.points, "sobol", mix_seed(seed, 3, i))
+                    term.name: Sampler(term.region, self.points, "sobol", mix_seed(seed, 3, i), term.shares)
                     .draw()
                     .to(objective.like)
                     for i, term in enumerate(objective.terms)

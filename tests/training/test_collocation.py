@@ -10,8 +10,9 @@ import torch
 
 from ntkrun.geometry import Box, Method, Sampler, mix_seed
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, Advection, Poisson, Wave
+from ntkrun.pde import PDE, Advection, Poisson, Term, Wave
 from ntkrun.training.collocation import PointSource
+from ntkrun.weights import Exact
 from tests.oracle import draw_batch, draw_points
 from tests.problems import mlp
 
@@ -141,3 +142,29 @@ def test_points_that_rounding_brings_together_are_named(
         x = points.points["residual"][:, 0]
         assert int(left) <= len(x.float().unique()) <= 129
         assert int(left) < int(apart) <= min(1000, len(x.unique()))
+
+
+class Cube(PDE):
+    """All six faces of a cube as one term, with other shares than those by measure."""
+
+    domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0), z=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        faces = self.domain.faces("x", "y", "z")
+        return (Term("boundary", faces, ("u",), lambda x, d: d.u, shares=(5, 1, 1, 1, 1, 1)),)
+
+
+def test_fewer_points_than_boxes_take_turns_or_are_refused() -> None:
+    objective = Objective(Cube(), mlp(Cube.domain))
+    message = (
+        r"^boundary: 4 points for 6 boxes, of which some would never have any; give at least 6, or set resample"
+    )
+    with pytest.raises(ValueError, match=message):
+        PointSource(objective, {"boundary": 4}, "sobol", None, 0)
+    with pytest.raises(ValueError, match=r"^points=4: boundary has 6 boxes, of which some would have none$"):
+        Exact(points=4).start(objective, seed=0)
+    source = PointSource(objective, {"boundary": 4}, "sobol", 1, 0)
+    drawn = torch.cat([source.at(step)[0].x for step in range(500)])
+    assert (drawn[:, 0] == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+    (fixed,) = PointSource(objective, {"boundary": 10}, "sobol", None, 0).at(0)
+    assert (fixed.x[:, 0] == 0).sum() == 5
