@@ -73,7 +73,7 @@ def _check_term(term: Term, pde: PDE) -> None:
     if term.shares is not None and not (
         isinstance(term.shares, tuple | list)
         and len(term.shares) == len(term.region)
-        and all(isinstance(share, Real) and 0 < share < math.inf for share in term.shares)
+        and all(isinstance(share, Real) and 0 < float(share) < math.inf for share in term.shares)
     ):
         raise ProblemError(
             f"{what}: the shares are {term.shares!r}, expected one positive number for each of {len(term.region)} boxes"

@@ -156,9 +156,7 @@ class Cube(PDE):
 
 def test_fewer_points_than_boxes_take_turns_or_are_refused() -> None:
     objective = Objective(Cube(), mlp(Cube.domain))
-    message = (
-        r"^boundary: 4 points for 6 boxes, of which some would never have any; give at least 6, or set resample"
-    )
+    message = r"^boundary: 4 points for 6 boxes, of which some would never have any; give at least 6, or set resample"
     with pytest.raises(ValueError, match=message):
         PointSource(objective, {"boundary": 4}, "sobol", None, 0)
     with pytest.raises(ValueError, match=r"^points=4: boundary has 6 boxes, of which some would have none$"):
