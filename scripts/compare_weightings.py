@@ -77,7 +77,13 @@ def directory_of(run: Run, iterations: int) -> Path:
 def overrides_of(run: Run, iterations: int) -> list[str]:
     """What a run changes in the configuration."""
     problem, weights, seed = run
-    common = [f"pde={problem}", "optimizer=adam", f"seed={seed}", f"iterations={iterations}", f"log_every={max(1, iterations // 10)}"]
+    common = [
+        f"pde={problem}",
+        "optimizer=adam",
+        f"seed={seed}",
+        f"iterations={iterations}",
+        f"log_every={max(1, iterations // 10)}",
+    ]
     common += [f"weights={weights}", "device=cpu", "progress=false", "plots=false", "keep_best=false"]
     terms = list(compose("config", overrides=common[:1]).pde.points)
     if weights == "fixed":

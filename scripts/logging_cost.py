@@ -29,7 +29,14 @@ def run(problem: str, iterations: int, further: list[str]) -> dict[str, float]:
     """Seconds by phase of a run as a command."""
     with tempfile.TemporaryDirectory() as directory:
         arguments = [
-            *(f"pde={problem}", "optimizer=adam", "weights=none", "trainer.compile=true", "threads=1", f"iterations={iterations}"),
+            *(
+                f"pde={problem}",
+                "optimizer=adam",
+                "weights=none",
+                "trainer.compile=true",
+                "threads=1",
+                f"iterations={iterations}",
+            ),
             *("plots=false", "progress=false", f"hydra.run.dir={directory}", *further),
         ]
         done = subprocess.run([sys.executable, "-m", "ntkrun", *arguments], capture_output=True, text=True)

@@ -26,7 +26,14 @@ TABLES = ("metrics", "weights")
 TOLERANCE = 1e-10  # relative, of every number
 
 COMMON = [
-    *("optimizer=adam", "dtype=float64", "network.width=12", "network.depth=2", "network.initialization=glorot_uniform", "seed=3"),
+    *(
+        "optimizer=adam",
+        "dtype=float64",
+        "network.width=12",
+        "network.depth=2",
+        "network.initialization=glorot_uniform",
+        "seed=3",
+    ),
     *(
         "iterations=30",
         "log_every=5",

@@ -22,7 +22,15 @@ from tests.driver import Result, ntkrun
 
 STEPS, STOP = 30, 13  # the interruption falls on no multiple of log_every or checkpoint_every
 SMALL = [
-    *("optimizer=adam", "network=mlp", "network.width=8", "network.depth=2", "pde.grid=10", "plots=false", "progress=false"),
+    *(
+        "optimizer=adam",
+        "network=mlp",
+        "network.width=8",
+        "network.depth=2",
+        "pde.grid=10",
+        "plots=false",
+        "progress=false",
+    ),
     *(f"iterations={STEPS}", "log_every=5", "evaluate_every=5", "checkpoint_every=4", "weights.update_every=3"),
 ]
 MISSING = [  # keys above that some choices do not have

@@ -55,7 +55,15 @@ def environment() -> dict[str, str]:
 
 def test_two_processes_get_what_one_gets() -> None:
     """Losses, gradients, traces, products and training under every weighting, to rounding, on both processes."""
-    arguments = ["-q", "-x", "-p", "no:cacheprovider", "tests/objective/test_chunked.py", "-k", "weighted or weightings"]
+    arguments = [
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "tests/objective/test_chunked.py",
+        "-k",
+        "weighted or weightings",
+    ]
     result = subprocess.run(
         torchrun("pytest", *arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300
     )
