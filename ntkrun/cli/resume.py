@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from ntkrun.common.errors import closest
 from ntkrun.config.classes import check_declared, look_for_modules_in
@@ -38,8 +37,7 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         overrides[key] = value
     directory = Path(overrides.pop("resume"))
     trusted = [each for each in overrides.pop("trust", "").split(",") if each]
-    values = _read(directory)
-    _check_origin(directory, values, trusted)
+    values = read_received(directory, trusted)
     if trusted:
         look_for_modules_in(os.getcwd())
     if "iterations" in overrides and values.get("time_windows", 1) != 1:
@@ -55,34 +53,3 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
             node = node[group]
         node[name] = read
     return directory, values
-
-
-def _read(directory: Path) -> dict[str, Any]:
-    """The configuration in a run directory."""
-    if not directory.is_dir():
-        raise ConfigError(f"resume={directory}: no such directory")
-    file = directory / ".hydra" / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"resume={directory}: not a run directory, it has no .hydra/config.yaml")
-    try:
-        config = OmegaConf.load(file)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"resume={directory}: .hydra/config.yaml is not a configuration")
-    return plain(config)
-
-
-def _check_origin(directory: Path, values: Mapping[str, Any], trusted: Sequence[str]) -> None:
-    """A run may come from someone else: see that it imports, writes to and speaks with nothing unexpected."""
-    read_settings(values)  # else it may not even have a logger
-    check_declared(values, trusted)
-    for path in directory.rglob("*"):
-        if path.is_symlink():
-            raise ConfigError(f"{path} is a link; a run directory with links is not resumed")
-    address = (values.get("logger") or {}).get("tracking_uri", MLflow.tracking_uri)
-    if address not in (MLflow.tracking_uri, *trusted):
-        raise ConfigError(
-            f"logger.tracking_uri={address}: a resumed run is not sent there unasked; if you trust it, "
-            f"add trust={address}"
-        )

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ntkrun.common.errors import one_line
 from ntkrun.report.aggregate import spread, text
 from ntkrun.report.arrange import Arrangement, Crossing
+from ntkrun.report.gather import brief
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C564B")
 MARKERS = "osD^vPX*"
@@ -58,14 +60,13 @@ class Styles:
             style = self.mark(label) if marks else {"color": self._colours[label]}
             style["linestyle"] = "none" if marks else "--" if label in self.dashed else "-"
             handles.append(Line2D([], [], **style, label=shown(label)))
-        title = self._title.replace(", ", ",\n")
+        title = ",\n".join(shown(key) for key in self._title.split(", "))
         figure.legend(handles=handles, title=title, alignment="left", loc="outside right center")
 
 
 def shown(words: str) -> str:
-    """User's words as matplotlib shall print them: not too long, and never as a formula."""
-    words = words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
-    return words.replace("$", r"\$")
+    """User's words as matplotlib shall print them: not too long, without what has no shape, and never as a formula."""
+    return brief(one_line(words), LONGEST).replace("$", r"\$")
 
 
 def panels(arrangement: Arrangement) -> tuple[Figure, list[Axes]]:
@@ -85,7 +86,7 @@ def panels(arrangement: Arrangement) -> tuple[Figure, list[Axes]]:
 
 def set_axis(axes: Axes, crossing: Crossing) -> None:
     """The axis of what was swept: numbers at their places, logarithmic where they span a decade; else categories."""
-    axes.set(xlabel=crossing.key)
+    axes.set(xlabel=shown(crossing.key))
     if not crossing.numbers:
         names = [shown(text(value)) for value in crossing.axis]
         slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > 40 else {}

@@ -18,12 +18,16 @@ from ntkrun.plots.run import STYLE
 from ntkrun.report.aggregate import Group, Statistic, Sweep, Value, spread, text
 from ntkrun.report.arrange import Arrangement, Crossing, Line, arrange, cross
 from ntkrun.report.canvas import Styles, panels, set_axis, shown
-from ntkrun.report.gather import Run, unweighted_loss
+from ntkrun.report.gather import Run, brief, unweighted_loss
 
 ERROR = "relative L2 error"
 LOSS = "sum of unweighted loss terms"
 COST = "seconds in training and weight updates"
 DESCRIBED = 12
+NAMED = 100
+"""Most characters of a name in a description."""
+TERMS = 16
+"""Most loss terms whose weights are drawn."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,15 @@ def draw_measure(sweep: Sweep) -> Drawing:
         set_axis(axes, crossing)
     _logarithmic(grid[0], drawn)
     _finish(figure, sweep, quantity, f"{quantity} at the end", styles)
+    key = brief(crossing.key, NAMED)
     mark, band = ("Line", "band") if crossing.numbers else ("Mark", "bar")
     caption = [f"{mark}: mean over seeds; {band}: from the smallest to the largest; dots: seeds."]
     if max(len(group.runs) for group in sweep.groups) == 1:
         caption = ["One seed each."]
     if any(line.across for line in crossing.lines):
-        caption.append(f"Dashed: runs to which no value of {crossing.key} belongs.")
+        caption.append(f"Dashed: runs to which no value of {key} belongs.")
     means = [
-        f"{', '.join([*map(text, line.values), text(value)])}: {_mean(sweep, group):.3g}"
+        f"{brief(', '.join([*map(text, line.values), text(value)]), NAMED)}: {_mean(sweep, group):.3g}"
         for line in crossing.lines
         for value, group in line.points + line.across
     ]
@@ -94,9 +99,9 @@ def draw_measure(sweep: Sweep) -> Drawing:
     return Drawing(
         f"{sweep.problem}_{'error' if sweep.solved else 'loss'}_against_swept",
         figure,
-        f"{quantity[0].upper()}{quantity[1:]} against {crossing.key}",
+        f"{quantity[0].upper()}{quantity[1:]} against {key}",
         _caption(sweep, arrangement, caption),
-        f"final {quantity} against {crossing.key}{described}",
+        f"final {quantity} against {key}{described}",
     )
 
 
@@ -150,7 +155,7 @@ def draw_curves(sweep: Sweep, name: str, quantity: str, curve: Callable[[pd.Data
     drawn: list[float] = []
     for row, (title, members) in zip(grid, arrangement.panels, strict=True):
         for run, label in _members(sweep, members):
-            values = curve(run.metrics).dropna()  # errors are not in every row
+            values = curve(run.metrics).replace([math.inf, -math.inf], math.nan).dropna()  # errors are not in every row
             drawn += values.tolist()
             for axes, x in zip(row, ("step", "seconds"), strict=True):
                 axes.plot(
@@ -176,7 +181,8 @@ def draw_curves(sweep: Sweep, name: str, quantity: str, curve: Callable[[pd.Data
 def draw_weights(sweep: Sweep) -> Drawing:
     """The weights of every loss term against the step, a line per run."""
     arrangement = _by_group(sweep)
-    terms = list(dict.fromkeys(c for run in sweep.runs for c in run.metrics.columns if c.startswith("weight/")))
+    found = list(dict.fromkeys(c for run in sweep.runs for c in run.metrics.columns if c.startswith("weight/")))
+    terms = found[:TERMS]
     count = len(arrangement.panels) * len(terms)
     columns = min(2, len(terms)) if len(arrangement.panels) == 1 else len(terms)
     rows = math.ceil(count / columns)
@@ -194,7 +200,7 @@ def draw_weights(sweep: Sweep) -> Drawing:
                     step, weight = _trajectory(run, term)
                     axes.step(step, weight, where="post", color=styles.colour(label), linewidth=1.1, alpha=0.85)
                     drawn[term] += weight.tolist()
-            name = term.removeprefix("weight/")
+            name = shown(term.removeprefix("weight/"))
             axes.set(title=f"{name} ({shown(title)})" if title else name)
     for axes, term in zip(grid, terms * len(arrangement.panels), strict=False):
         _logarithmic(axes, drawn[term])
@@ -202,12 +208,15 @@ def draw_weights(sweep: Sweep) -> Drawing:
         axes.set(xlabel="step")
         axes.tick_params(labelbottom=True)
     _finish(figure, sweep, "weight", "weights of the loss terms", styles)
-    names = ", ".join(term.removeprefix("weight/") for term in terms)
+    names = ", ".join(brief(term.removeprefix("weight/"), NAMED) for term in terms)
+    caption = ["One line per run; a weight holds until the next update."]
+    if len(found) > len(terms):
+        caption.append(f"Only {len(terms)} of {len(found)} terms are drawn.")
     return Drawing(
         f"{sweep.problem}_weights",
         figure,
         "Weights of the loss terms",
-        _caption(sweep, arrangement, ["One line per run; a weight holds until the next update."]),
+        _caption(sweep, arrangement, caption),
         f"weights of the loss terms {names} against step, one line per run",
     )
 

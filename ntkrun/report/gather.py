@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -13,18 +11,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yaml
+
+from ntkrun.common.errors import one_line
+from ntkrun.storage.reader import UnreadableError, read_json, read_table, read_yaml
 
 COMPLETED = "completed"
 UNFINISHED = "unfinished"
 BROKEN = "broken"
 OUTPUT_KEYS = ("logger", "progress", "plots", "report", "skip_completed")
 """Groups and keys at the top of the configuration that do not concern what is computed."""
+GROUPS = 100
+"""Most groups that a run may have chosen from."""
+LARGEST = 1e300
+"""Largest finite number that sums, means and figures still bear."""
+LONGEST = 300
+"""Most characters of a reason."""
 
 
-class UnreadableError(ValueError):
-    """A file of a run is missing, incomplete or malformed."""
+def brief(words: str, longest: int) -> str:
+    """A text, cut off where it is longer."""
+    return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +112,22 @@ def find_runs(directories: Sequence[Path]) -> list[Path]:
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(top):
-        path = Path(place)
-        if ".hydra" in folders or {"summary.json", "metrics.csv"} & set(files):
+    """Run directories in and below one; links are not followed, nor are directories that cannot be read."""
+    waiting = [top]
+    while waiting:
+        path = waiting.pop()
+        try:
+            with os.scandir(path) as entries:
+                folders = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        except OSError:
+            continue
+        if {".hydra", "summary.json", "metrics.csv"} & set(folders):
             yield path
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and not (name == "report" and (path / name / "index.html").exists())
+        waiting += [
+            path / name
+            for name, is_folder in folders.items()
+            if is_folder and not name.startswith(".")
+            if not (name == "report" and (path / name / "index.html").exists())
         ]
 
 
@@ -125,27 +141,43 @@ def read_run(directory: Path) -> Run:
     run = Run(directory)
     try:
         run = _described(run)
-        if not (directory / "summary.json").exists():
+        if not os.path.lexists(directory / "summary.json"):
             return replace(run, status=UNFINISHED, reason="no summary.json: the run was killed or is not yet done")
         run = _summarised(run)
         if run.status != COMPLETED:
             return run
         metrics = read_table(directory / "metrics.csv", "step", "seconds", "loss", "error/rel_l2")
-        if metrics.empty:
-            raise UnreadableError("metrics.csv has no rows")
-        return replace(run, metrics=metrics, weights=read_table(directory / "weights.csv", "step", "seconds"))
+        weights = read_table(directory / "weights.csv", "step", "seconds")
+        _check_tables(metrics, weights)
+        return replace(run, metrics=metrics, weights=weights)
     except UnreadableError as error:
-        return replace(run, status=BROKEN, reason=str(error))
+        return replace(run, status=BROKEN, reason=brief(one_line(error), LONGEST))
+
+
+def _check_tables(metrics: pd.DataFrame, weights: pd.DataFrame) -> None:
+    """See that there is something to draw, in numbers that can be added up."""
+    if metrics.empty:
+        raise UnreadableError("metrics.csv has no rows")
+    for kind in ("loss/", "weight/"):
+        if not any(str(column).startswith(kind) for column in metrics):
+            raise UnreadableError(f"metrics.csv has no column {kind}...")
+    for name, table in (("metrics.csv", metrics), ("weights.csv", weights)):
+        sizes = table.abs().to_numpy()
+        if np.any(np.isfinite(sizes) & (sizes > LARGEST)):
+            raise UnreadableError(f"{name} has a number beyond {LARGEST:g}")
 
 
 def _described(run: Run) -> Run:
     """With its configuration, choices and overrides."""
-    configuration = _yaml(run.directory, "config.yaml")
+    folder = run.directory / ".hydra"
+    if folder.is_symlink():
+        raise UnreadableError(".hydra is a link")
+    configuration = read_yaml(folder / "config.yaml")
     if not isinstance(configuration, dict):
         raise UnreadableError(".hydra/config.yaml is not a configuration")
-    run = replace(run, configuration=configuration)
-    overrides = _yaml(run.directory, "overrides.yaml")
-    hydra = _yaml(run.directory, "hydra.yaml")
+    run = replace(run, configuration=_comparable(configuration))
+    overrides = read_yaml(folder / "overrides.yaml")
+    hydra = read_yaml(folder / "hydra.yaml")
     try:
         choices = {
             str(group): "null" if choice is None else str(choice)
@@ -154,18 +186,26 @@ def _described(run: Run) -> Run:
         }
     except (TypeError, KeyError, AttributeError):
         raise UnreadableError(".hydra/hydra.yaml does not say what was chosen") from None
+    if len(choices) > GROUPS:
+        raise UnreadableError(f".hydra/hydra.yaml has more than {GROUPS} groups")
     if not isinstance(overrides, list):
         raise UnreadableError(".hydra/overrides.yaml is not a list")
     keys = [str(override).partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides]
     return replace(run, choices=choices, overridden=tuple(keys))
 
 
+def _comparable(value: Any) -> Any:
+    """A value of a configuration with texts for keys, and for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {str(key): _comparable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_comparable(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _summarised(run: Run) -> Run:
     """With what its ``summary.json`` says."""
-    try:
-        summary = json.loads(_text(run.directory / "summary.json"))
-    except ValueError as error:
-        raise UnreadableError(f"summary.json is not JSON: {error}") from None
+    summary = read_json(run.directory / "summary.json")
     if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
         raise UnreadableError("summary.json does not say how the run ended")
     status = summary["status"]
@@ -175,13 +215,12 @@ def _summarised(run: Run) -> Run:
     reason = "" if status == COMPLETED else str(summary.get("message") or "")
     if status == "running":
         reason = "the run is not yet done, or its process was lost"
-    step = _number(summary, "step")
     return replace(
         run,
         status=status,
-        reason=reason or ("" if status == COMPLETED else "no reason is recorded"),
-        configuration=_as_long_as(run.configuration, _number(summary, "iterations")),
-        step=None if step is None else int(step),
+        reason=brief(one_line(reason), LONGEST) or ("" if status == COMPLETED else "no reason is recorded"),
+        configuration=_as_long_as(run.configuration, _count(summary, "iterations")),
+        step=_count(summary, "step"),
         final_error=_number(summary, "rel_l2", "final"),
         best_error=_number(summary, "rel_l2", "best"),
         training_seconds=seconds[0],
@@ -189,12 +228,12 @@ def _summarised(run: Run) -> Run:
     )
 
 
-def _as_long_as(configuration: Mapping[str, Any], iterations: float | None) -> Mapping[str, Any]:
+def _as_long_as(configuration: Mapping[str, Any], iterations: int | None) -> Mapping[str, Any]:
     """The configuration of a run that may have been lengthened on resuming."""
     windows = configuration.get("time_windows", 1)
     if iterations is None or not isinstance(windows, int) or windows < 1:
         return configuration
-    return {**configuration, "iterations": int(iterations) // windows}
+    return {**configuration, "iterations": iterations // windows}
 
 
 def _number(summary: Mapping[str, Any], *keys: str) -> float | None:
@@ -206,59 +245,21 @@ def _number(summary: Mapping[str, Any], *keys: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UnreadableError(f"summary.json: {'.'.join(keys)} is not a number")
+    if abs(value) > LARGEST:
+        raise UnreadableError(f"summary.json: {'.'.join(keys)} is beyond {LARGEST:g}")
     return _finite(value)
+
+
+def _count(summary: Mapping[str, Any], *keys: str) -> int | None:
+    """A whole number that a table can hold."""
+    value = _number(summary, *keys)
+    if value is not None and abs(value) >= 2**53:
+        raise UnreadableError(f"summary.json: {'.'.join(keys)} is beyond 2^53")
+    return None if value is None else int(value)
 
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def read_table(path: Path, *columns: str) -> pd.DataFrame:
-    """Read a table of numbers; empty fields become NaN.
-
-    Args:
-        path: a CSV file.
-        columns: those that it must have.
-
-    Raises:
-        UnreadableError: the file is missing, cut off, or holds something else.
-    """
-    content = _text(path)
-    if not content:
-        raise UnreadableError(f"{path.name} is empty")
-    if not content.endswith("\n"):
-        raise UnreadableError(f"{path.name} ends in the middle of a line")
-    header, *rows = csv.reader(io.StringIO(content, newline=""))
-    if missing := [column for column in columns if column not in header]:
-        raise UnreadableError(f"{path.name} has no column {missing[0]}")
-    values = []
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise UnreadableError(f"{path.name}, line {number}: {len(row)} values instead of {len(header)}")
-        try:
-            values.append([float(entry) if entry else math.nan for entry in row])
-        except ValueError as error:
-            raise UnreadableError(f"{path.name}, line {number}: {error}") from None
-    return pd.DataFrame(values, columns=header, dtype="float64")
-
-
-def _yaml(directory: Path, name: str) -> Any:
-    try:
-        return yaml.safe_load(_text(directory / ".hydra" / name, f".hydra/{name}"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        raise UnreadableError(f".hydra/{name}{place}: not YAML") from None
-
-
-def _text(path: Path, name: str = "") -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UnreadableError(f"no {name or path.name}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UnreadableError(f"{name or path.name} cannot be read: {reason}") from None
 
 
 def _set_aside_repeats(runs: Sequence[Run]) -> list[Run]:

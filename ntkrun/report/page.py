@@ -14,7 +14,10 @@ from jinja2 import Environment, StrictUndefined
 
 from ntkrun.report.aggregate import ABSENT, STATISTICS, Statistic, Sweep, Value, flattened, levels, text, values_by_run
 from ntkrun.report.figures import Drawing
-from ntkrun.report.gather import OUTPUT_KEYS, Run
+from ntkrun.report.gather import OUTPUT_KEYS, Run, brief
+
+LONGEST = 120
+"""Most characters of a name or value; ``runs.csv`` has all of them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Table:
     def of(cls, name: str, caption: str, columns: dict[str, list[Cell]]) -> Table:
         """From cells by column."""
         ranked = [_ranked(cells) for cells in columns.values()]
-        heads = [Column(name, any(cell.kind == "number" for cell in cells)) for name, cells in columns.items()]
+        heads = [Column(_short(name), any(cell.kind == "number" for cell in cells)) for name, cells in columns.items()]
         return cls(name, caption, heads, [list(row) for row in zip(*ranked, strict=True)])
 
 
@@ -115,7 +118,8 @@ def render(runs: Sequence[Run], keys: Sequence[str], found: Sequence[tuple[Sweep
     counted = len(runs) - len(excluded)
     return template.render(
         title=f"Report on {_count(len(runs), 'run')}",
-        summary=f"{counted} of {len(runs)} completed and counted. Swept: {', '.join(keys) or 'nothing but the seed'}.",
+        summary=f"{counted} of {len(runs)} completed and counted. Swept: "
+        f"{', '.join(map(_short, keys)) or 'nothing but the seed'}.",
         common=_common(runs, keys),
         sections=[_section(number, sweep, pictures) for number, (sweep, pictures) in enumerate(found, start=1)],
         runs=_runs_table(runs, keys, output),
@@ -125,7 +129,7 @@ def render(runs: Sequence[Run], keys: Sequence[str], found: Sequence[tuple[Sweep
 
 def _section(number: int, sweep: Sweep, pictures: list[Picture]) -> Section:
     swept = [
-        f"{key} ({', '.join(text(value) for value in levels(group.values[k] for group in sweep.groups))})"
+        f"{_short(key)} ({', '.join(_short(text(value)) for value in levels(g.values[k] for g in sweep.groups))})"
         for k, key in enumerate(sweep.keys)
     ]
     said = [f"{_count(len(sweep.runs), 'run')} in {_count(len(sweep.groups), 'group')}."]
@@ -133,7 +137,7 @@ def _section(number: int, sweep: Sweep, pictures: list[Picture]) -> Section:
     if sweep.runs and not sweep.solved:
         said.append("No exact solution is known, so the unweighted loss stands for the error.")
     table = _groups_table(sweep)
-    return Section(f"problem-{number}", f"Problem {sweep.problem}", " ".join(said), table, pictures)
+    return Section(f"problem-{number}", f"Problem {_short(sweep.problem)}", " ".join(said), table, pictures)
 
 
 def _groups_table(sweep: Sweep) -> Table:
@@ -152,7 +156,7 @@ def _groups_table(sweep: Sweep) -> Table:
         if any(each.count not in (0, len(group.runs)) for each, group in zip(found, groups, strict=True)):
             columns[f"{name}, count"] = [_count_cell(each.count) for each in found]
     caption = "Mean over seeds ± standard deviation (n - 1). Errors are relative L2 errors, seconds those in "
-    return Table.of(f"Means of {sweep.problem}", caption + "training and weight updates.", columns)
+    return Table.of(f"Means of {_short(sweep.problem)}", caption + "training and weight updates.", columns)
 
 
 def _runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> Table:
@@ -188,7 +192,7 @@ def _run_cells(runs: Sequence[Run], output: Path) -> list[Cell]:
         Cell(
             run.directory.relative_to(base).as_posix(),
             float(i),
-            quote(Path(os.path.relpath(run.directory, output)).as_posix()) + "/",
+            quote(os.fsencode(Path(os.path.relpath(run.directory, output)).as_posix())) + "/",
         )
         for i, run in enumerate(runs)
     ]
@@ -198,7 +202,7 @@ def _value_cells(values: Sequence[Value]) -> list[Cell]:
     order = levels(values)
     return [
         Cell(
-            text(value),
+            _short(text(value)),
             float(order.index(value)),
             kind="number" if isinstance(value, int | float) and not isinstance(value, bool) else "",
         )
@@ -236,8 +240,12 @@ def _common(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     for name in dict.fromkeys(names):
         values = {run.choices.get(name, own.get(name, ABSENT)) for run, own in zip(known, flat, strict=True)}
         if name not in (*keys, *OUTPUT_KEYS, "seed") and len(values) == 1 and ABSENT not in values:
-            shared.append(f"{name}={text(values.pop())}")
+            shared.append(f"{_short(name)}={_short(text(values.pop()))}")
     return shared
+
+
+def _short(words: str) -> str:
+    return brief(words, LONGEST)
 
 
 def _count(number: int, noun: str) -> str:

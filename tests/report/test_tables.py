@@ -212,7 +212,7 @@ HEADER = ",".join(METRICS) + "\n"
         ),
         (put("summary.json", '{"status": "running"}'), "running", "the run is not yet done, or its process was lost"),
         (put("summary.json", '{"status": "failed", "message": "<i>"}'), "failed", "<i>"),
-        (put(".hydra/config.yaml", "a: [1,"), "broken", ".hydra/config.yaml, line 1: not YAML"),
+        (put(".hydra/config.yaml", "a: [1,"), "broken", ".hydra/config.yaml, line "),
         (put(".hydra/config.yaml", "text"), "broken", ".hydra/config.yaml is not a configuration"),
         (put(".hydra/hydra.yaml", "hydra: {}"), "broken", ".hydra/hydra.yaml does not say what was chosen"),
         (put(".hydra/overrides.yaml", "a: 1"), "broken", ".hydra/overrides.yaml is not a list"),

@@ -1,0 +1,156 @@
+"""A run that may have come from someone else: what it may ask for before anything of it is used.
+
+Its directory holds files and folders only, its configuration nothing but plain values, and to import, to read the
+environment or to speak with a server is up to the one who uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ntkrun.common.errors import ConfigError
+from ntkrun.config.classes import check_declared
+from ntkrun.config.schema import read_settings
+from ntkrun.loggers import MLflow
+from ntkrun.storage.reader import TABLE, UnreadableError, read_yaml
+
+CONFIGURATION = Path(".hydra") / "config.yaml"
+ENTRIES = 10_000
+"""Most files of a run directory."""
+SPENT = 100_000
+"""Most characters and values that references may lead to."""
+CHAIN = 20
+"""Most references that lead on to another."""
+
+_REFERENCE = re.compile(r"\$\{(\.*[A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
+_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
+
+
+def read_received(directory: Path, trusted: Collection[str] = ()) -> dict[str, Any]:
+    """The configuration of a run, if nothing in its directory and nothing that it asks for is unexpected.
+
+    Args:
+        directory: the run directory.
+        trusted: modules that may be imported, addresses that may be spoken with.
+
+    Raises:
+        ConfigError: it is no run directory, or something must not be trusted unasked.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no such directory")
+    if not os.path.lexists(directory / CONFIGURATION):
+        raise ConfigError(f"{directory}: not a run directory, it has no {CONFIGURATION.as_posix()}")
+    _check_files(directory)
+    try:
+        values = read_yaml(directory / CONFIGURATION)
+    except UnreadableError as error:
+        raise ConfigError(f"{directory}: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{directory}: {CONFIGURATION.as_posix()} is not a configuration")
+    values = _References(values).resolved()
+    read_settings(values)  # else it may not even have a logger
+    check_declared(values, trusted)
+    _check_addresses(values, trusted)
+    return values
+
+
+def _check_addresses(values: Mapping[str, Any], trusted: Collection[str]) -> None:
+    """See that a run is sent to no address that came with it."""
+    address = values["logger"].get("tracking_uri", MLflow.tracking_uri)
+    if address not in (MLflow.tracking_uri, *trusted):
+        raise ConfigError(
+            f"logger.tracking_uri={address}: a resumed run is not sent there unasked; if you trust it, "
+            f"add trust={address}"
+        )
+
+
+def _check_files(directory: Path) -> None:
+    """See that a run directory holds nothing but files and folders, whose content is nowhere else."""
+    for count, (path, status) in enumerate(_entries(directory)):
+        if stat.S_ISLNK(status.st_mode):
+            raise ConfigError(f"{path} is a link; a run directory with links is not used")
+        if stat.S_ISDIR(status.st_mode):
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is neither a file nor a folder; a run directory with such things is not used")
+        if status.st_nlink > 1 and path.parent == directory:  # lock and log are written in place
+            raise ConfigError(f"{path} has another name elsewhere (a hard link); use a copy of the directory")
+        if path.suffix == ".csv" and status.st_size > TABLE:
+            raise ConfigError(f"{path} is longer than {TABLE >> 20} MiB; it is no table of a run")
+        if count >= ENTRIES:
+            raise ConfigError(f"{directory} has more than {ENTRIES} files; it is not the directory of one run")
+
+
+def _entries(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything below a directory, links not followed."""
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = [(folder / entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be read: {error.strerror}") from None
+        yield from found
+        waiting += [path for path, status in found if stat.S_ISDIR(status.st_mode)]
+
+
+class _References:
+    """A configuration and the references to its own values in it, ``${key}``, resolved within bounds.
+
+    A reference may lead to others, and a few lines could so grow into more than any memory holds.
+    """
+
+    def __init__(self, values: Mapping[Any, Any]) -> None:
+        self._values = values
+        self._spent = 0
+
+    def resolved(self) -> dict[str, Any]:
+        """All values."""
+        return {str(key): self._resolve(value, (str(key),), 0) for key, value in self._values.items()}
+
+    def _resolve(self, value: Any, place: tuple[str, ...], followed: int) -> Any:
+        key = ".".join(place)
+        if followed:
+            self._spent += 1 + (len(value) if isinstance(value, str) else 0)
+        if self._spent > SPENT or followed > CHAIN:
+            raise ConfigError(f"{key}: references lead on to others without end")
+        if isinstance(value, dict):
+            return {name: self._resolve(each, (*place, str(name)), followed) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self._resolve(each, (*place, str(i)), followed) for i, each in enumerate(value)]
+        if value == "???":
+            raise ConfigError(f"{key} is missing")
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        self._check(value, key)
+        if whole := _REFERENCE.fullmatch(value):
+            return self._follow(whole[1], place, followed)
+        return _REFERENCE.sub(lambda found: str(self._follow(found[1], place, followed)), value)
+
+    def _follow(self, name: str, place: tuple[str, ...], followed: int) -> Any:
+        """What a reference at a place leads to; with points before it, counted from there."""
+        own = name.lstrip(".")
+        above = place[: -(len(name) - len(own))] if name != own else ()
+        target = (*above, *own.split("."))
+        node: Any = self._values
+        for part in target:
+            try:
+                node = node[int(part)] if isinstance(node, list) else node[part]
+            except (LookupError, TypeError, ValueError):
+                raise ConfigError(f"{'.'.join(place)}: there is no {'.'.join(target)} to refer to") from None
+        return self._resolve(node, target, followed + 1)
+
+    def _check(self, value: str, key: str) -> None:
+        """See that a text asks for nothing but other values."""
+        rest = _REFERENCE.sub("", value)
+        if "${" not in rest:
+            return
+        resolver = _RESOLVER.search(rest)
+        called = f"{resolver[1]} is not called" if resolver else f"{value} is not read"
+        raise ConfigError(f"{key}: {called} for a configuration that may come from someone else; put a value there")
