@@ -11,9 +11,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from ntkrun.common.errors import closest
-from ntkrun.config.classes import check_declared, look_for_modules_in
-from ntkrun.config.schema import CHANGEABLE, ConfigError, plain, read_settings
-from ntkrun.loggers import MLflow
+from ntkrun.config.classes import look_for_modules_in
+from ntkrun.config.schema import CHANGEABLE, ConfigError
+from ntkrun.experiment.received import read_received
 
 
 def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:

@@ -20,6 +20,8 @@ from ntkrun.loggers import MLflow
 from ntkrun.storage.reader import TABLE, UnreadableError, read_yaml
 
 CONFIGURATION = Path(".hydra") / "config.yaml"
+FILES = (".csv", ".json", ".npz", ".pt", ".log")
+"""Suffixes of what is a file in a run directory."""
 ENTRIES = 10_000
 """Most files of a run directory."""
 SPENT = 100_000
@@ -28,7 +30,7 @@ CHAIN = 20
 """Most references that lead on to another."""
 
 _REFERENCE = re.compile(r"\$\{(\.*[A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
-_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
+_RESOLVER = re.compile(r"\$\{\s*([^:}]+?)\s*:")
 
 
 def read_received(directory: Path, trusted: Collection[str] = ()) -> dict[str, Any]:
@@ -75,6 +77,8 @@ def _check_files(directory: Path) -> None:
         if stat.S_ISLNK(status.st_mode):
             raise ConfigError(f"{path} is a link; a run directory with links is not used")
         if stat.S_ISDIR(status.st_mode):
+            if path.parent == directory and path.suffix in FILES:
+                raise ConfigError(f"{path} is a folder; a run has a file there")
             continue
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path} is neither a file nor a folder; a run directory with such things is not used")

@@ -20,6 +20,7 @@ import torch
 from ntkrun import __version__
 from ntkrun.config.schema import CHANGEABLE, Settings
 from ntkrun.storage.atomic import write_atomically, write_text_atomically
+from ntkrun.storage.reader import UnreadableError, read_json, read_text
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator
 from ntkrun.training.trainer import Trainer
@@ -76,8 +77,8 @@ def fingerprint(values: Mapping[str, Any]) -> str:
 def read_summary(directory: Path) -> dict[str, Any]:
     """The directory's ``summary.json``; empty where there is none that can be read."""
     try:
-        summary = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = read_json(directory / SUMMARY)
+    except UnreadableError:
         return {}
     return summary if isinstance(summary, dict) else {}
 
@@ -96,9 +97,9 @@ def write_refusal(directory: Path, outcome: Outcome) -> None:
 def take_refusal(directory: Path) -> str | None:
     """Why a job of a sweep was turned away, where it was; asked once, for the record is dropped."""
     try:
-        message = (directory / REFUSAL).read_text(encoding="utf-8").strip()
+        message = read_text(directory / REFUSAL).strip()
         (directory / REFUSAL).unlink()
-    except OSError:
+    except (UnreadableError, OSError):
         return None
     return message
 

@@ -16,6 +16,7 @@ from ntkrun.experiment.results import read_summary
 from ntkrun.jets import Index, StreamPlan, parse_derivative, plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE
+from ntkrun.storage.reader import read_table
 from ntkrun.training.time_marching import TIME, Piecewise, time_edges
 
 ROWS = 2**14  # of streams times points that are evaluated at a time
@@ -63,12 +64,12 @@ class TrainedRun:
     @property
     def metrics(self) -> pd.DataFrame:
         """The table ``metrics.csv``: losses, weights, errors by step."""
-        return pd.read_csv(self.directory / "metrics.csv")
+        return read_table(self.directory / "metrics.csv", "step").astype({"step": "int64"})
 
     @property
     def weights(self) -> pd.DataFrame:
         """The table ``weights.csv``: one row per weight update."""
-        return pd.read_csv(self.directory / "weights.csv")
+        return read_table(self.directory / "weights.csv", "step").astype({"step": "int64"})
 
     def predict(self, points: Points, derivatives: Sequence[str] | None = None) -> Points:
         """The fields, or derivatives of them, at points of the domain.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ntkrun.plots.spectrum import plot_spectrum
 from ntkrun.storage.atomic import write_atomically, writing
+from ntkrun.storage.reader import read_arrays
 
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
@@ -55,9 +56,8 @@ def plot_run(directory: Path) -> list[Path]:
             figures["solution"] = plot_solution(dict(solution))
         if (directory / "spectrum.npz").exists():
             try:
-                with np.load(directory / "spectrum.npz") as file:
-                    figures |= plot_spectrum(dict(file))
-            except ValueError as error:  # left by something else than this run
+                figures |= plot_spectrum(read_arrays(directory / "spectrum.npz"))
+            except (ValueError, TypeError, LookupError) as error:  # left by something else than this run
                 log.warning("spectrum.npz is not drawn: %s", error)
         return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
 

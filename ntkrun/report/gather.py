@@ -24,7 +24,7 @@ OUTPUT_KEYS = ("logger", "progress", "plots", "report", "skip_completed")
 """Groups and keys at the top of the configuration that do not concern what is computed."""
 GROUPS = 100
 """Most groups that a run may have chosen from."""
-LARGEST = 1e300
+LARGEST = 1e100
 """Largest finite number that sums, means and figures still bear."""
 LONGEST = 300
 """Most characters of a reason."""

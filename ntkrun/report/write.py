@@ -82,7 +82,7 @@ def _save(sweep: Sweep, directory: Path, taken: set[str]) -> list[Picture]:
     """Draw the figures of a problem and save them as PNG, under names that are not yet taken."""
     pictures = []
     for drawing in draw(sweep):
-        name = re.sub(r"[^A-Za-z0-9_-]", "-", drawing.name)[-LONGEST:]
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", drawing.name)[-LONGEST:].lstrip("-")
         if name in taken:
             name += f"-{len(taken)}"
         taken.add(name)

@@ -47,7 +47,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Pat
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         try:
-            with open(temporary, "wb") as file:
+            temporary.unlink(missing_ok=True)  # of a killed process that had this one's number
+            with open(temporary, "xb") as file:  # through no link that lies there
                 file.write(content.getbuffer())
                 sync(file)
             if keep is not None and path.exists():

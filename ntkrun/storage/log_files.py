@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +24,10 @@ class LogFile(logging.FileHandler):
 
     _failed = False
 
+    def _open(self) -> io.TextIOWrapper:
+        """Open the file at its end, if it is one and has no other name, under which it would change as well."""
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_open_own)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
         """Called where a line could not be written."""
         error = sys.exception()
@@ -33,6 +41,15 @@ class LogFile(logging.FileHandler):
         """Close the file; lines that could not be written are lost."""
         with suppress(OSError):  # has been said
             super().close()
+
+
+def _open_own(path: str, flags: int) -> int:
+    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "it is no file, or one with another name elsewhere", path)
 
 
 @contextmanager

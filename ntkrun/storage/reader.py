@@ -65,12 +65,12 @@ def opened(path: Path, limit: int) -> Iterator[IO[bytes]]:
         raise UnreadableError(f"no {name}") from None
     except OSError as error:
         raise UnreadableError(f"{name} cannot be read: {_reason(error)}") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        os.close(handle)
+        what = f"longer than {_size(limit)}" if stat.S_ISREG(status.st_mode) else "not a file"
+        raise UnreadableError(f"{name} cannot be read: {what}")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError(f"{name} cannot be read: not a file")
-        if status.st_size > limit:
-            raise UnreadableError(f"{name} cannot be read: longer than {_size(limit)}")
         try:
             yield file
         except OSError as error:

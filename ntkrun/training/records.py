@@ -46,7 +46,10 @@ class Table:
             # machine anything after what the checkpoint has put on the disk.
             text = path.read_text(encoding="utf-8", errors="replace")
             lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            rows = list(csv.reader(lines))
+            try:
+                rows = list(csv.reader(lines))
+            except csv.Error as error:
+                raise TableError(f"{path} is not a table of this run: {error}") from None
             if not rows or tuple(rows[0]) != self.columns:
                 raise TableError(f"{path} has other columns than this run writes")
             kept = [row for row in rows[1:] if len(row) == len(self.columns) and _step(row) < keep_below]
