@@ -22,14 +22,18 @@ from torch import Tensor
 from ntkrun.common.types import Positive
 from ntkrun.jacobian.operators import Jacobian
 from ntkrun.ntk.finite_differences import Difference, Shifted, balanced_step, difference_quotient
+from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
 from ntkrun.ntk.trace import Product, hutchpp_samples, xtrace_samples
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 
 Side = Literal["parameter", "residual"]
 Derivative = Literal["autodiff", "finite_difference"]
-Distribution = Literal["gaussian", "rademacher", "coordinate"]
+Distribution = Literal["gaussian", "rademacher", "coordinate", "systematic"]
 Estimator = Literal["plain", "hutchpp", "xtrace"]
+
+OF_POINTS: tuple[Distribution, ...] = ("coordinate", "systematic")
+"""Distributions that choose points; they exist on the residual side only."""
 
 LEAST_SIZE = {"plain": 1, "hutchpp": 3, "xtrace": 4}
 
@@ -78,12 +82,12 @@ class Sketch:
     """One member of the estimator family.
 
     Args:
-        size: number of probes s. With ``coordinate``, the number of points drawn from each term without
-            replacement (all of them where a term has fewer); with ``hutchpp`` and ``xtrace``, the number
-            of kernel products.
+        size: number of probes s. With ``coordinate`` and ``systematic``, the number of points chosen from each
+            term (all of them where a term has fewer); with ``hutchpp`` and ``xtrace``, the number of kernel products.
         side: ``parameter`` probes parameters, all terms at once; ``residual`` probes residual rows.
         derivative: ``autodiff``, or ``finite_difference`` (predictor and corrector).
-        distribution: of the probes; ``coordinate`` exists on the residual side only.
+        distribution: of the probes. ``coordinate``, points drawn at random without replacement, and ``systematic``,
+            points spread out along a space-filling curve, exist on the residual side only.
         difference: ``forward`` or ``central``.
         delta: step of the difference as a multiple of the probe (of J^T omega on the residual side),
             or ``"auto"``, which measures truncation and round-off at every estimate and balances them.
@@ -103,11 +107,14 @@ class Sketch:
     estimator: Estimator = "plain"
 
     def __post_init__(self) -> None:
-        if self.side == "parameter" and self.distribution == "coordinate":
-            raise ValueError("distribution=coordinate needs side=residual; side=parameter takes gaussian or rademacher")
+        chooses = self.distribution in OF_POINTS
+        if self.side == "parameter" and chooses:
+            raise ValueError(
+                f"distribution={self.distribution} needs side=residual; side=parameter takes gaussian or rademacher"
+            )
         if self.derivative == "autodiff" and self.delta != "auto":
             raise ValueError(f"delta={self.delta} is read by derivative=finite_difference only, not by autodiff")
-        if self.estimator != "plain" and (self.side == "parameter" or self.distribution == "coordinate"):
+        if self.estimator != "plain" and (self.side == "parameter" or chooses):
             raise ValueError(f"estimator={self.estimator} needs side=residual and distribution=gaussian or rademacher")
         if self.size < LEAST_SIZE[self.estimator]:
             raise ValueError(
@@ -123,24 +130,34 @@ class Sketch:
             generator: source of the probes, on the CPU.
         """
         with torch.no_grad():
-            if self.distribution == "coordinate":
-                return self._coordinate(objective, batch, generator)
+            if self.distribution in OF_POINTS:
+                return self._at_points(objective, batch, generator)
             if self.side == "parameter":
                 return self._parameter_side(objective, batch, generator)
             return self._residual_side(objective, batch, generator)
 
-    def choose(self, counts: Sequence[int], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Indices of points of every term for distribution ``coordinate``, without replacement.
+    def orders(self, objective: Objective, batch: Batch) -> tuple[Tensor, ...]:
+        """The points of every term in the order that ``choose`` chooses from: indices, ``[N_i]`` each."""
+        if self.distribution == "systematic":
+            return tuple(hilbert_order(x) for x in objective.points(batch).values())
+        return tuple(torch.arange(n) for n in objective.point_counts(batch))
+
+    def choose(self, orders: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Indices of points of every term, ``[m_i]`` each, for the distributions that choose points.
 
         Args:
-            counts: number of points of every term.
+            orders: from ``orders``.
             generator: source of the choice, on the CPU.
         """
-        return tuple(torch.randperm(n, generator=generator)[: self.size] for n in counts)
+        return tuple(order[self._positions(len(order), generator)] for order in orders)
 
-    @staticmethod
+    def _positions(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.distribution == "coordinate" or count <= self.size:
+            return torch.randperm(count, generator=generator)[: self.size]
+        return systematic_sample(count, self.size, generator)
+
     def from_diagonals(
-        counts: Sequence[int], diagonals: Sequence[Tensor], deltas: Tensor | None = None
+        self, counts: Sequence[int], diagonals: Sequence[Tensor], deltas: Tensor | None = None
     ) -> TraceEstimate:
         """Estimates from diag(K_ii) at points that ``choose`` gave.
 
@@ -149,10 +166,16 @@ class Sketch:
             diagonals: of every term.
             deltas: the difference steps used, if any.
         """
-        samples = tuple(n * diagonal for n, diagonal in zip(counts, diagonals, strict=True))
+        samples = tuple(n * self._means(diagonal, n) for n, diagonal in zip(counts, diagonals, strict=True))
         # Sampling without replacement: the finite population factor 1 - m/n of the variance.
         factors = tuple(math.sqrt(1 - len(d) / n) for n, d in zip(counts, diagonals, strict=True))
         return TraceEstimate(samples, factors, deltas)
+
+    def _means(self, diagonal: Tensor, count: int) -> Tensor:
+        """Independent samples of the mean of diag(K_ii): its values, or the means of systematic replicates."""
+        if self.distribution == "coordinate" or count <= self.size:
+            return diagonal
+        return torch.stack([part.mean() for part in diagonal.split(replicate_sizes(self.size))])
 
     def numbers(self, parameters: int, rows: int) -> int:
         """How many numbers an estimate holds at least at a time: probes and their products with J or its transpose.
@@ -161,7 +184,7 @@ class Sketch:
             parameters: P.
             rows: of the term with the most.
         """
-        few = self.distribution == "coordinate" or (self.estimator != "plain" and rows <= self.size)
+        few = self.distribution in OF_POINTS or (self.estimator != "plain" and rows <= self.size)
         return 0 if few else self.size * (parameters + rows)
 
     def kernel(self, objective: Objective, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -175,8 +198,8 @@ class Sketch:
                 y = self._push_all(objective, batch, probes)
                 return y.T @ y / self.size
             rows = sum(objective.row_counts(batch))
-            if self.distribution == "coordinate":
-                chosen = torch.randperm(rows, generator=generator)[: self.size]
+            if self.distribution in OF_POINTS:
+                chosen = self._positions(rows, generator)
                 probes = torch.eye(rows, dtype=objective.like.dtype)[chosen].to(objective.like) * math.sqrt(rows)
             else:
                 probes = self._probes(rows, objective, generator)
@@ -250,9 +273,9 @@ class Sketch:
 
         return product, delta
 
-    def _coordinate(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
+    def _at_points(self, objective: Objective, batch: Batch, generator: torch.Generator) -> TraceEstimate:
         counts = objective.point_counts(batch)
-        subset = objective.subset(batch, self.choose(counts, generator))
+        subset = objective.subset(batch, self.choose(self.orders(objective, batch), generator))
         deltas = None
         if self.derivative == "autodiff":
             diagonals: Sequence[Tensor] = objective.diagonals(subset)

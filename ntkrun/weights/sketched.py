@@ -12,7 +12,7 @@ from torch import Tensor
 from ntkrun.common.types import Positive
 from ntkrun.geometry import mix_seed
 from ntkrun.ntk.finite_differences import Difference
-from ntkrun.ntk.sketch import Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
+from ntkrun.ntk.sketch import OF_POINTS, Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, WeightUpdate
@@ -42,7 +42,7 @@ class Sketched(NTKWeighting):
     sketch_size: Positive[int] = 64
     side: Side = "residual"
     derivative: Derivative = "autodiff"
-    distribution: Distribution = "coordinate"
+    distribution: Distribution = "systematic"
     difference: Difference = "forward"
     delta: Positive[float] | Literal["auto"] = "auto"
     estimator: Estimator = "plain"
@@ -63,12 +63,16 @@ class Sketched(NTKWeighting):
         )
 
     def start(self, objective: Objective, seed: int) -> None:
-        if self.distribution == "coordinate" and not objective.pointwise:
-            raise ValueError("distribution=coordinate needs residuals that depend on their own point alone")
+        if self.distribution in OF_POINTS and not objective.pointwise:
+            raise ValueError(
+                f"distribution={self.distribution} needs residuals that depend on their own point alone; "
+                "gaussian and rademacher do not"
+            )
         super().start(objective, seed)
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
         self.previous: dict[str, Tensor] = {}
         self.exact = {"weights": self.weights, "known": self.known}  # as exact traces would have them
+        self._ordered: tuple[Batch, tuple[Tensor, ...]] | None = None
 
     def columns(self) -> tuple[str, ...]:
         columns = ["trace", "standard_error"]
@@ -82,7 +86,9 @@ class Sketched(NTKWeighting):
         start = objective.clock()
         if self._in_pass(objective):
             self._counts = objective.point_counts(batch)
-            chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._counts, self.generator))
+            if self._ordered is None or self._ordered[0] is not batch:  # points mostly stay the same for many steps
+                self._ordered = batch, self.sketch.orders(objective, batch)
+            chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._ordered[1], self.generator))
             state = self.rule_state(self.rows(objective, batch))
             return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.update_every)
         points = self.kernel_batch(batch)
@@ -116,7 +122,7 @@ class Sketched(NTKWeighting):
 
     def _in_pass(self, objective: Objective) -> bool:
         """Whether the gradient's own pass gives what the estimates are made from."""
-        plain = self.distribution == "coordinate" and self.derivative == "autodiff" and self.corrector == "fresh"
+        plain = self.distribution in OF_POINTS and self.derivative == "autodiff" and self.corrector == "fresh"
         return plain and self.points == "training" and not self.compare_exact and objective.samples_in_pass
 
     def _estimate(self, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -26,7 +26,7 @@ FAMILY = [
     (side, derivative, distribution, difference)
     for side, distributions in (
         ("parameter", ("gaussian", "rademacher")),
-        ("residual", ("gaussian", "rademacher", "coordinate")),
+        ("residual", ("gaussian", "rademacher", "coordinate", "systematic")),
     )
     for distribution in distributions
     for derivative, difference in (
@@ -110,8 +110,9 @@ def test_variance_laws(setting: Setting, side: str, distribution: str) -> None:
         assert abs(variance[i].item() - expected) < 5 * error[i].item(), setting.objective.names[i]
 
 
-def test_all_points_give_the_exact_trace(setting: Setting) -> None:
-    estimate = make(50, "residual", "autodiff", "coordinate", "forward").estimate(
+@pytest.mark.parametrize("distribution", ["coordinate", "systematic"])
+def test_all_points_give_the_exact_trace(setting: Setting, distribution: str) -> None:
+    estimate = make(50, "residual", "autodiff", distribution, "forward").estimate(
         setting.objective, setting.batch, torch.Generator()
     )
     assert torch.allclose(estimate.traces, setting.traces, rtol=1e-12)

@@ -9,6 +9,8 @@ import torch
 
 from ntkrun.geometry import mix_seed
 from ntkrun.network import MLP
+from ntkrun.ntk.sketch import Distribution
+from ntkrun.ntk.systematic import hilbert_order, systematic_sample
 from ntkrun.objective import Objective
 from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.pde import PDE, Cavity, Poisson, Wave
@@ -129,10 +131,14 @@ def test_samples_of_a_sketch_are_rows_of_the_dense_jacobian(pde: PDE, size: int 
         n = len(points[name])
         diagonal = dense.square().sum(1).view(-1, n).sum(0)
         diagonal = diagonal * factors[name][:, 0] if weighted else diagonal
-        sample = n * diagonal[torch.randperm(n, generator=chosen)[:5]]
+        if n > 5:
+            chosen_points = hilbert_order(points[name])[systematic_sample(n, 5, chosen)]
+            sample = n * torch.stack([diagonal[chosen_points[:2]].mean(), diagonal[chosen_points[2:]].mean()])
+            errors.append(math.sqrt(1 - 5 / n) * sample.std() / math.sqrt(2))
+        else:
+            sample = n * diagonal[torch.randperm(n, generator=chosen)]
+            errors.append(torch.zeros((), dtype=torch.float64))
         traces.append(sample.mean())
-        spread = sample.std() / math.sqrt(len(sample)) if len(sample) < n else torch.zeros(())
-        errors.append(math.sqrt(1 - len(sample) / n) * spread)
     assert update is not None
     assert relative(update.columns["trace"], torch.stack(traces)) < 1e-11
     assert relative(update.columns["standard_error"], torch.stack(errors)) < 1e-9
@@ -250,11 +256,12 @@ def test_exact_values_beside_the_sketched() -> None:
     assert set(update.columns) == set(weighting.columns())
 
 
-def test_coordinate_sketches_need_rows_of_their_own_points() -> None:
+@pytest.mark.parametrize("distribution", ["systematic", "coordinate"])
+def test_chosen_points_need_rows_of_their_own_points(distribution: Distribution) -> None:
     pde = Poisson()
     objective = Objective(pde, CoupledJets(pde.domain).double())
-    with pytest.raises(ValueError, match="distribution=coordinate needs residuals that depend on their own point"):
-        Sketched().start(objective, seed=0)
+    with pytest.raises(ValueError, match=f"distribution={distribution} needs residuals that depend on their own"):
+        Sketched(distribution=distribution).start(objective, seed=0)
 
 
 def test_exact_weights_beside_sketched_ones_are_smoothed_alike() -> None:

@@ -1,0 +1,118 @@
+"""Systematic samples of points: the curve, the chance of every point, and the errors of the traces that follow."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ntkrun.geometry import Method, Sampler, mix_seed
+from ntkrun.ntk.sketch import Sketch
+from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
+from ntkrun.objective import Objective
+from ntkrun.pde import PDE, Burgers, Cavity, Wave
+from tests.problems import mlp
+
+
+@pytest.mark.parametrize(("dimensions", "side"), [(2, 16), (3, 8), (4, 4)])
+def test_the_curve_goes_from_cell_to_neighbouring_cell(dimensions: int, side: int) -> None:
+    axis = torch.arange(side).double()
+    grid = torch.cartesian_prod(*[axis] * dimensions)[torch.randperm(side**dimensions)]
+    # Corners of a finer grid, so that every point lies in a cell of its own at any number of levels.
+    steps = grid[hilbert_order(grid)].diff(dim=0).abs().sum(1)
+    assert torch.equal(steps, torch.ones_like(steps))
+
+
+def test_a_line_in_space_is_followed() -> None:
+    x = torch.rand(50).double()
+    points = torch.stack([torch.full_like(x, 3.0), x], dim=1)
+    assert torch.equal(hilbert_order(points), x.argsort())
+    assert torch.equal(hilbert_order(torch.ones(4, 2)), torch.arange(4))
+    assert torch.equal(hilbert_order(torch.ones(1, 2)), torch.arange(1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16, 33, 64])
+def test_replicates_share_the_points_out(size: int) -> None:
+    sizes = replicate_sizes(size)
+    assert sum(sizes) == size
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("count", "size"), [(37, 8), (65, 64), (100, 33), (5, 3)])
+def test_every_point_is_chosen_as_often(count: int, size: int) -> None:
+    generator, repetitions = torch.Generator().manual_seed(0), 3000
+    times = torch.zeros(count)
+    for _ in range(repetitions):
+        chosen = systematic_sample(count, size, generator)
+        assert len(chosen) == size
+        if len(set(replicate_sizes(size))) == 1:  # then replicates do not meet
+            assert len(chosen.unique()) == size
+        times += torch.bincount(chosen, minlength=count)
+    chance = size / count
+    standard_error = math.sqrt(chance * (1 - chance) / repetitions)
+    assert (times / repetitions - chance).abs().max() < 5 * standard_error
+
+
+PROBLEMS: dict[str, tuple[PDE, dict[str, int]]] = {
+    "wave": (Wave(), {"residual": 300, "boundary": 200, "initial": 100, "initial_velocity": 100}),
+    "burgers": (Burgers(), {"residual": 1000, "boundary": 100, "initial": 100}),
+    "cavity": (Cavity(), {"residual": 1000, "lid": 100, "walls": 300, "pressure": 1}),
+}
+
+
+class Population:
+    """A problem, its points and the exact diagonals there."""
+
+    def __init__(self, problem: str, method: Method) -> None:
+        pde, counts = PROBLEMS[problem]
+        torch.manual_seed(0)
+        self.objective = Objective(pde, mlp(pde.domain, len(pde.fields)).double())
+        points = {
+            term.name: Sampler(term.region, counts[term.name], method, mix_seed(0, i)).draw()
+            for i, term in enumerate(self.objective.terms)
+        }
+        self.batch = self.objective.batch(points)
+        self.counts = self.objective.point_counts(self.batch)
+        self.diagonals = self.objective.diagonals(self.batch)
+
+    def estimates(self, sketch: Sketch, repetitions: int) -> tuple[Tensor, Tensor]:
+        """Traces and their standard errors, ``[repetitions, n]`` each."""
+        generator, orders = torch.Generator().manual_seed(1), sketch.orders(self.objective, self.batch)
+        traces, errors = [], []
+        for _ in range(repetitions):
+            chosen = sketch.choose(orders, generator)
+            samples = [diagonal[k] for diagonal, k in zip(self.diagonals, chosen, strict=True)]
+            estimate = sketch.from_diagonals(self.counts, samples)
+            traces.append(estimate.traces)
+            errors.append(estimate.standard_errors)
+        return torch.stack(traces), torch.stack(errors)
+
+
+@pytest.mark.parametrize(
+    ("problem", "method"),
+    [("wave", "uniform"), ("burgers", "sobol"), ("burgers", "equispaced"), ("cavity", "sobol")],
+)
+@pytest.mark.parametrize("size", [16, 64])
+def test_traces_are_unbiased_and_their_standard_errors_right(problem: str, size: int, method: Method) -> None:
+    """Over 400 choices: means within 5 standard errors, logged against true standard errors within 0.8 to 1.25."""
+    population = Population(problem, method)
+    traces, errors = population.estimates(Sketch(size, "residual", "autodiff", "systematic"), 400)
+    exact = torch.stack([d.sum() for d in population.diagonals])
+    deviation = (traces - exact).square().mean(0).sqrt()
+    assert ((traces.mean(0) - exact).abs() <= 5 * deviation / math.sqrt(len(traces)) + 1e-12 * exact).all()
+    sampled = deviation > 1e-12 * exact  # a single pressure point is exact
+    ratio = errors.square().mean(0).sqrt()[sampled] / deviation[sampled]
+    assert (ratio > 0.8).all(), ratio
+    assert (ratio < 1.25).all(), ratio
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_spread_out_points_err_less_than_random_ones(problem: str) -> None:
+    population = Population(problem, "sobol")
+    error = {}
+    for distribution in ("systematic", "coordinate"):
+        traces, _ = population.estimates(Sketch(64, "residual", "autodiff", distribution), 300)  # type: ignore[arg-type]
+        exact = torch.stack([d.sum() for d in population.diagonals])
+        error[distribution] = ((traces - exact) / exact).square().mean(0).sqrt()
+    large = torch.tensor([n > 64 for n in population.counts])
+    assert (error["systematic"][large] < 0.7 * error["coordinate"][large]).all(), error
