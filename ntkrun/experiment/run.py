@@ -246,7 +246,8 @@ def _interrupted(stop: StopRequest, step: int) -> Outcome:
 
 def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
     settings = parts.settings
-    choice = choose(settings.trainer.compile, settings.iterations, parts.objective, parts.points.counts)
+    steps = parts.optimizer.gradient_steps(settings.iterations)
+    choice = choose(settings.trainer.compile, steps, parts.objective, parts.points.counts)
     kind = Trainer if present().leads else Follower
     return kind(
         objective=parts.objective,
@@ -282,6 +283,7 @@ def _records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
         objective.names,
         parts.weighting.columns(),
         parts.point_weights.columns(),
+        parts.optimizer.columns(),
         parts.logger,
         digits,
         keep_below,

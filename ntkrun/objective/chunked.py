@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ntkrun.jacobian import Jacobian, RowBlock, ScaledJacobian
+from ntkrun.jacobian import Jacobian, RowBlock
 from ntkrun.jacobian.chunked import PiecewiseJacobian
-from ntkrun.jacobian.per_point import dense_jacobian
 from ntkrun.jets import LinearUse
 from ntkrun.network import JetNetwork
 from ntkrun.objective.batch import Batch, Group
-from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock
+from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock, scaled
 from ntkrun.objective.residuals import PROBE_POINTS
 from ntkrun.objective.sharding import ALONE, Sharding
 from ntkrun.pde import PDE
@@ -152,9 +151,9 @@ class ChunkedObjective(Objective):
         start = self.clock()
         trace = self._diagonal(group, blocks).sum()
         self._seconds = (self._seconds or 0.0) + self.clock() - start
-        own = self._scaled(group, rows)
+        own = scaled(group, rows)
         parts = {name: own.new_zeros(shape) for name, shape in self.layout.shapes.items()}
-        for block, column in zip(blocks, self._scaled(group, 2 * own).unbind(1), strict=True):
+        for block, column in zip(blocks, scaled(group, 2 * own).unbind(1), strict=True):
             for name, part in block.pullback(column).items():
                 parts[name] = parts[name] + part
         return torch.cat([own.square().sum()[None], trace[None], self.layout.flatten(parts)])
@@ -163,7 +162,7 @@ class ChunkedObjective(Objective):
         def diagonal(group: Group) -> Tensor:
             if self.route == "structured":
                 return self._diagonal(group, self._rows(group)[1])[:, None]
-            return self._jacobian(group).diagonal().view(-1, len(group.x)).sum(0)[:, None]
+            return self.term_jacobian(group).diagonal().view(-1, len(group.x)).sum(0)[:, None]
 
         tables = self._gather(batch, diagonal, (1,) * len(self.terms))
         return tuple(tables[i][:, 0] for i in range(len(self.terms)))
@@ -175,7 +174,7 @@ class ChunkedObjective(Objective):
         """J_i of every term; products evaluate the points again each time, a few at a time."""
 
         def parts(i: int) -> Callable[[], Iterator[tuple[slice, Jacobian]]]:
-            return lambda: ((p.rows, self._jacobian(p.group)) for p in self._pieces(batch) if p.term == i)
+            return lambda: ((p.rows, self.term_jacobian(p.group)) for p in self._pieces(batch) if p.term == i)
 
         counts = self.point_counts(batch)
         return tuple(
@@ -189,7 +188,7 @@ class ChunkedObjective(Objective):
         def function(group: Group) -> TermFunction:
             def rows(parameters: Mapping[str, Tensor]) -> Tensor:
                 with torch.no_grad():
-                    return self._scaled(group, self.group_residuals(group, parameters)[0]).T.flatten()
+                    return scaled(group, self.group_residuals(group, parameters)[0]).T.flatten()
 
             return rows
 
@@ -249,30 +248,13 @@ class ChunkedObjective(Objective):
 
     def _rows_of(self, group: Group) -> Tensor:
         """The rows of a group of one term with its point weights, ``[n, m]``."""
-        return self._scaled(group, super().group_residuals(group)[0])
-
-    @staticmethod
-    def _scaled(group: Group, rows: Tensor) -> Tensor:
-        return rows if group.scales is None else rows * group.scales[0]
+        return scaled(group, super().group_residuals(group)[0])
 
     @staticmethod
     def _diagonal(group: Group, blocks: Sequence[RowBlock]) -> Tensor:
         """diag(K) of a group of one term, ``[n]``."""
         components = torch.stack([block.diagonal(group.x) for block in blocks], dim=1)
         return (components if group.scales is None else components * group.scales[0].square()).sum(1)
-
-    def _jacobian(self, group: Group) -> Jacobian:
-        """J of a group of one term."""
-        (i,) = group.members
-        if self.route == "dense":
-            function = self.term_function(group, i)
-            return dense_jacobian(
-                lambda p: self._scaled(group, function(p, group.x)).T.flatten(), self.detached(), self.layout
-            )
-        (jacobian,) = self._group_jacobians(group)
-        if group.scales is None:
-            return jacobian
-        return ScaledJacobian(jacobian, group.scales[0].expand(-1, self.components[i]).T.flatten())
 
 
 def points_at_a_time(objective: Objective, memory: int = MEMORY) -> int:

@@ -233,6 +233,19 @@ class Objective(Residuals):
             function = self.term_function(group, i)
             yield PerPointJacobian(function, self.detached(), self.layout, group.x[rows], self.memory)
 
+    def term_jacobian(self, group: Group) -> Jacobian:
+        """J of a group of one term."""
+        (i,) = group.members
+        if self.route == "dense":
+            function = self.term_function(group, i)
+            return dense_jacobian(
+                lambda p: scaled(group, function(p, group.x)).T.flatten(), self.detached(), self.layout
+            )
+        (jacobian,) = self._group_jacobians(group)
+        if group.scales is None:
+            return jacobian
+        return ScaledJacobian(jacobian, group.scales[0].expand(-1, self.components[i]).T.flatten())
+
     def jacobian(self, batch: Batch) -> Jacobian:
         """J of all terms, the rows of the first on top."""
         return StackedJacobian(self.jacobians(batch))
@@ -319,6 +332,11 @@ class Objective(Residuals):
             for i, rows, scale in zip(group.members, group.slices, group.scales, strict=True):
                 diagonals[i] = (table[rows, : self.components[i]] * scale.square()).sum(1)
         return tuple(diagonals[i] for i in range(len(self.terms)))
+
+
+def scaled(group: Group, rows: Tensor) -> Tensor:
+    """Rows of a group of one term, ``[n, m]``, with its point weights."""
+    return rows if group.scales is None else rows * group.scales[0]
 
 
 def _choose(group: Group, blocks: Sequence[RowBlock], chosen: Sequence[Tensor]) -> tuple[Group, list[RowBlock]]:

@@ -302,13 +302,14 @@ class Residuals:
     def at(self, vector: Tensor) -> Iterator[None]:
         """Put the trainable parameters at ``vector``, ``[P]``, while inside."""
         here = self.parameter_vector()
-        self._set_parameters(vector)
+        self.move_to(vector)
         try:
             yield
         finally:
-            self._set_parameters(here)
+            self.move_to(here)
 
-    def _set_parameters(self, vector: Tensor) -> None:
+    def move_to(self, vector: Tensor) -> None:
+        """Put the trainable parameters at ``vector``, ``[P]`` of any dtype."""
         values = self.layout.unflatten(vector)
         with torch.no_grad():
             for name, parameter in self.trainable.items():

@@ -1,7 +1,8 @@
 """Optimisers and learning rate schedules."""
 
-from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, TorchOptimizer
+from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, ResidualSystem, TorchOptimizer
 from ntkrun.optimizer.first_order import SOAP, Adam, AdamW, GradientDescent
+from ntkrun.optimizer.gauss_newton import GaussNewton
 from ntkrun.optimizer.lbfgs import LBFGS, AdamLBFGS
 from ntkrun.optimizer.schedule import Constant, Cosine, Exponential, Schedule
 
@@ -14,10 +15,12 @@ __all__ = [
     "Constant",
     "Cosine",
     "Exponential",
+    "GaussNewton",
     "GradientDescent",
     "GraphUpdate",
     "Optimizer",
     "Reevaluate",
+    "ResidualSystem",
     "Schedule",
     "TorchOptimizer",
 ]

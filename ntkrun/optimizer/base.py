@@ -11,10 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.common.types import Positive
+from ntkrun.jacobian.rows import JacobianRows
 from ntkrun.objective import Evaluation
 
 Reevaluate = Callable[[], Evaluation]
 """Evaluates the loss of the present step again, with the same weights and points, at the present parameters."""
+
+
+class ResidualSystem(Protocol):
+    """The weighted residual rows of one step, whose squares add up to the loss, as a function of the parameters.
+
+    Attributes:
+        parameters: the present ones, ``[P]``.
+        residual: R = D r at these, ``[N]``.
+        rows: J~ = D J at these, ``[N, P]``.
+
+    All in float64.
+    """
+
+    parameters: Tensor
+    residual: Tensor
+    rows: JacobianRows
+
+    def at(self, parameters: Tensor) -> Tensor:
+        """R at other ``parameters``, ``[N]``, which the network keeps."""
 
 
 class GraphUpdate(Protocol):
@@ -42,15 +62,8 @@ class GraphUpdate(Protocol):
         """
 
 
-@dataclass(kw_only=True, eq=False)
 class Optimizer(ABC):
-    """Moves the trainable parameters of a network.
-
-    Args:
-        learning_rate: the rate that the schedule multiplies.
-    """
-
-    learning_rate: Positive[float] = 1e-3
+    """Moves the trainable parameters of a network, by gradients or by residual rows and their Jacobian."""
 
     @abstractmethod
     def start(self, network: nn.Module) -> None:
@@ -64,9 +77,38 @@ class Optimizer(ABC):
         """Steps that the learning rate schedule spans, of a run of ``iterations`` steps."""
         return iterations
 
-    def rate(self, factor: float) -> float:
-        """The learning rate in use under the schedule's ``factor``."""
-        return self.learning_rate * factor
+    def gradient_steps(self, iterations: int) -> int:
+        """How many steps of a run of ``iterations`` are made from gradients, at the most."""
+        return iterations
+
+    @abstractmethod
+    def rate(self, factor: float) -> float | None:
+        """The learning rate in use under the schedule's ``factor``, where there is one."""
+
+    @property
+    def wants_rows(self) -> bool:
+        """Whether the coming step is made by ``step_on_rows``."""
+        return False
+
+    def step_on_rows(self, system: ResidualSystem) -> None:
+        """Update the parameters from residual rows and their Jacobian.
+
+        Args:
+            system: the rows at the present parameters.
+        """
+        raise NotImplementedError
+
+    def ended(self) -> str:
+        """Why there is nothing left to gain; empty as long as there may be."""
+        return ""
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table of steps, where the optimiser has one."""
+        return ()
+
+    def report(self) -> Mapping[str, float | int | None]:
+        """The row of the last step in the table of steps; empty where it has none."""
+        return {}
 
     def graph_update(self) -> GraphUpdate | None:
         """The update of the coming step in a form that can be compiled, where there is one."""
@@ -76,9 +118,8 @@ class Optimizer(ABC):
         """Take note of a step that its ``graph_update`` has made in a compiled graph."""
         raise NotImplementedError
 
-    @abstractmethod
     def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:
-        """Update the parameters.
+        """Update the parameters from their gradient.
 
         Args:
             evaluation: loss and gradient at the present parameters.
@@ -87,6 +128,7 @@ class Optimizer(ABC):
             changed: whether weights or points are others than at the step before, so that losses and
                 gradients of earlier steps are those of another function.
         """
+        raise NotImplementedError
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -97,8 +139,18 @@ class Optimizer(ABC):
         """Restore what ``state_dict`` gave."""
 
 
+@dataclass(kw_only=True, eq=False)
 class TorchOptimizer(Optimizer):
-    """One optimiser of torch's interface."""
+    """One optimiser of torch's interface.
+
+    Args:
+        learning_rate: the rate that the schedule multiplies.
+    """
+
+    learning_rate: Positive[float] = 1e-3
+
+    def rate(self, factor: float) -> float:
+        return self.learning_rate * factor
 
     def start(self, network: nn.Module) -> None:
         dtype = next(network.parameters()).dtype

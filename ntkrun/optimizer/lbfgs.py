@@ -102,6 +102,7 @@ class AdamLBFGS(Optimizer):
         history, max_iterations: see ``LBFGS``.
     """
 
+    learning_rate: Positive[float] = 1e-3
     switch_at: Positive[int] = 10000
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999

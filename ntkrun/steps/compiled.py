@@ -102,6 +102,8 @@ class CompiledStepper(Stepper):
         self._numbers = Numbers(objective.like)
 
     def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
+        if self.optimizer.wants_rows:
+            return super().step(request, batch, factors, changed)
         update = self.optimizer.graph_update()
         program = None if request.evaluation is not None else self._program(request, batch, update)
         if program is None or update is None:

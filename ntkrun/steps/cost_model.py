@@ -69,10 +69,12 @@ def choose(
 
     Args:
         setting: of the configuration.
-        steps: length of the run, or of this time window.
+        steps: of the run, or of this time window, that are made from gradients; others are not compiled.
         objective: the problem and the network.
         counts: number of points by term.
     """
+    if not steps:
+        return CompileChoice(0, 0.0, False)
     choice = CompileChoice(steps, estimate_step(objective, counts), setting)
     graphs = len(objective.terms) if isinstance(objective, ChunkedObjective) else 1  # one for the pieces of each
     if setting == "auto":

@@ -9,6 +9,7 @@ from torch import Tensor
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.optimizer import Optimizer
+from ntkrun.steps.rows import step_on_rows
 from ntkrun.weights import Request
 
 
@@ -36,6 +37,8 @@ class Stepper:
         Returns:
             The evaluation at the parameters before the move.
         """
+        if self.optimizer.wants_rows:
+            return step_on_rows(self.objective, self.optimizer, request, batch)
         evaluation = request.evaluate(self.objective, batch)
         self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
         return evaluation

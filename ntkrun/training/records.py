@@ -1,4 +1,4 @@
-"""The tables of a run: metrics.csv and weights.csv."""
+"""The tables of a run: metrics.csv, weights.csv, and steps.csv where the optimiser has something to tell of each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -85,14 +86,15 @@ class Table:
 
 
 class Records:
-    """Both tables of a run.
+    """The tables of a run.
 
     Args:
         directory: the run directory.
         terms: names of the loss terms.
         columns: further per-term columns of weights.csv (``trace``, ``standard_error``).
         weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
-        logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update.
+        steps: columns of steps.csv; without any there is no such table.
+        logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update and step.
         digits: see ``Table``.
         keep_below: see ``Table``.
     """
@@ -103,6 +105,7 @@ class Records:
         terms: Sequence[str],
         columns: Sequence[str],
         weighted_points: Sequence[str],
+        steps: Sequence[str],
         logger: Logger,
         digits: int,
         keep_below: int | None = None,
@@ -111,6 +114,7 @@ class Records:
         self._further = tuple(columns)
         self._logger = logger
         self._last_update: dict[str, Value] = {}
+        self._last_step: dict[str, Value] = {}
         metrics = [
             "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr",
             *(f"{LEAST}/{term}" for term in weighted_points),
@@ -118,11 +122,15 @@ class Records:
         weights = ["step", "seconds", "update_seconds", *self._names("weight")]
         for column in columns:
             weights += self._names(column)
-        self._metrics = Table(directory / "metrics.csv", metrics, digits, keep_below)
+        tables = {"metrics": metrics, "weights": weights}
+        if steps:
+            tables["steps"] = ["step", "seconds", *steps]
+        self._tables: dict[str, Table] = {}
         try:
-            self._weights = Table(directory / "weights.csv", weights, digits, keep_below)
+            for name, own in tables.items():
+                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below)
         except BaseException:
-            self._metrics.close()
+            self.close()
             raise
 
     def metrics(
@@ -132,7 +140,7 @@ class Records:
         losses: Sequence[float],
         weights: Sequence[float],
         error: float | None,
-        learning_rate: float,
+        learning_rate: float | None,
         least_point_weights: Mapping[str, float],
     ) -> None:
         """Append a row of metrics.csv; ``loss`` is the weighted sum of the ``losses``."""
@@ -141,8 +149,8 @@ class Records:
         row |= self._values("loss", losses) | self._values("weight", weights)
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
         row |= {"error/rel_l2": error, "lr": learning_rate}
-        self._metrics.add(row)
-        copied = {**self._last_update, **row}
+        self._tables["metrics"].add(row)
+        copied = {**self._last_update, **self._last_step, **row}
         finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}
         self._logger.log(step, {name: value for name, value in finite.items() if name != "step"})
 
@@ -160,21 +168,31 @@ class Records:
             [step, round(seconds, 6), own if own is None else round(own, 6), *chain.from_iterable(of_one)]
             for (step, seconds, own), of_one in zip(times, values, strict=True)
         ]
-        self._weights.add_all(rows)
-        self._last_update = dict(zip(self._weights.columns, rows[-1], strict=True))
+        self._tables["weights"].add_all(rows)
+        self._last_update = dict(zip(self._tables["weights"].columns, rows[-1], strict=True))
+
+    def step(self, step: int, seconds: float, values: Mapping[str, Value]) -> None:
+        """Append a row of steps.csv.
+
+        Args:
+            step: optimiser steps before it.
+            seconds: of the run until it was done.
+            values: by column.
+        """
+        self._tables["steps"].add({"step": step, "seconds": round(seconds, 6), **values})
+        self._last_step = {f"step/{name}": value for name, value in values.items()}
 
     def flush(self) -> None:
         """Put all rows on the disk, before a checkpoint that counts on them."""
-        self._metrics.flush()
-        self._weights.flush()
+        for table in self._tables.values():
+            table.flush()
         self._logger.flush()
 
     def close(self) -> None:
-        """Flush and close both files."""
-        try:
-            self._metrics.close()
-        finally:
-            self._weights.close()
+        """Flush and close all files."""
+        with ExitStack() as stack:
+            for table in self._tables.values():
+                stack.callback(table.close)
 
     def _names(self, kind: str) -> list[str]:
         return [f"{kind}/{term}" for term in self._terms]

@@ -43,12 +43,12 @@ class Row:
 
     Attributes:
         error: relative L2 error, if a solution is known.
-        rate: learning rate.
+        rate: learning rate, where there is one.
         before: the state that the step changes, where it may have to be taken back.
     """
 
     error: float | None
-    rate: float
+    rate: float | None
     before: Mapping[str, Any] | None
 
 
@@ -113,11 +113,15 @@ class Trainer:
         ended: str | None = None
         with self._bar() as bar:
             self._stepper = self._make_stepper(bar)
-            while ended is None and not (progress.step < self.iterations and self.should_stop()):
-                ended = self._close(bar) if progress.step >= self.iterations else self._step(bar)
+            while ended is None and not (not self._at_end() and self.should_stop()):
+                ended = self._close(bar) if self._at_end() else self._step(bar)
             if progress.step or not progress.window:  # else the end of the window before is saved, with its row
                 self.save()
         return ended
+
+    def _at_end(self) -> bool:
+        """Whether the last step is done, or there is nothing left to gain by more."""
+        return self.progress.step >= self.iterations or bool(self.optimizer.ended())
 
     def _step(self, bar: tqdm[Any]) -> str | None:
         """One optimiser step; returns the target that was reached before it, if one was."""
@@ -156,6 +160,8 @@ class Trainer:
                 self._take_back(row)
                 progress.updates -= update is not None
                 return target
+        if report := self.optimizer.report():
+            self.records.step(progress.total_steps, progress.elapsed, report)
         progress.step += 1
         bar.update()
         if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
@@ -176,7 +182,7 @@ class Trainer:
             self._log(row, losses.tolist(), self.weighting.weights.tolist(), bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
-        return ""
+        return self.optimizer.ended() if progress.step < self.iterations else ""
 
     def _start_step(self) -> None:
         """Tell the network which step it is, for what it draws anew in each."""
@@ -287,11 +293,11 @@ class Trainer:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
         progress = self.progress
         self._finish_steps()
-        due = progress.step % self.evaluate_every < self.log_every or progress.step == self.iterations
+        due = progress.step % self.evaluate_every < self.log_every or self._at_end()
         error = self._evaluate() if due or self.targets else None
         # A run that ends here may be resumed with other targets, and then takes this step anew.
         before = None
-        if self.targets and progress.step < self.iterations:
+        if self.targets and not self._at_end():
             moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             before = copy.deepcopy({**moving, **self._weights_state()})
         return Row(error, self.optimizer.rate(self._factor()), before)
@@ -329,11 +335,13 @@ class Trainer:
         least = self.point_weights.least()
         self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, error, row.rate, least)
         tenth = max(1, self.iterations // 10)
-        told = progress.step % tenth < self.log_every or progress.step == self.iterations
+        told = progress.step % tenth < self.log_every or self._at_end()
         if told or not bar.disable:
             shown = {"loss": f"{total:.2e}"}
             if progress.error is not None:  # the latest
                 shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (error is None)
+            if "damping" in (report := self.optimizer.report()):
+                shown["damping"] = f"{report['damping']:.1e}"
             shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
             bar.set_postfix(shown, refresh=False)
             if told:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ntkrun.training.records import Records
+from ntkrun.training.records import Records, Value
 from ntkrun.training.trainer import Trainer
 
 
@@ -37,7 +37,7 @@ class NoRecords(Records):
         losses: Sequence[float],
         weights: Sequence[float],
         error: float | None,
-        learning_rate: float,
+        learning_rate: float | None,
         least_point_weights: Mapping[str, float],
     ) -> None:
         pass
@@ -45,6 +45,9 @@ class NoRecords(Records):
     def weight_updates(
         self, times: Sequence[tuple[int, float, float | None]], columns: Mapping[str, Sequence[Sequence[float]]]
     ) -> None:
+        pass
+
+    def step(self, step: int, seconds: float, values: Mapping[str, Value]) -> None:
         pass
 
     def flush(self) -> None:

@@ -1,0 +1,146 @@
+"""Gauss-Newton steps on residual rows, damped (Levenberg, Marquardt) and with geodesic acceleration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ntkrun.common.types import Fraction, NonNegative, Positive
+from ntkrun.optimizer.base import Optimizer, ResidualSystem
+from ntkrun.optimizer.damping import DampingPolicy, Trial
+from ntkrun.optimizer.least_squares import DampedLeastSquares, Solution, Solver
+
+DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Sethna)
+STALLS = 3  # steps in a row that find no lower loss, after which the run ends
+
+
+@dataclass(kw_only=True, eq=False)
+class GaussNewton(Optimizer):
+    """Gauss-Newton with Levenberg-Marquardt damping and geodesic acceleration.
+
+    With the weighted rows R = D r and J~ = D J, D = diag(sqrt(lambda_i / N_i)), a step is
+    d = -(J~'J~ + mu)^-1 J~'R, which is -J~'(K~ + mu)^-1 R with the kernel K~ = J~J~'. The acceleration
+    a = -(1/2) (J~'J~ + mu)^-1 J~' D r''[d, d] removes the second-order change of R as far as it can
+    (Transtrum, Sethna, arXiv 1201.5885). All of it in float64, whatever the network computes in.
+
+    Args:
+        damping: mu of the first step, relative to |J~|_F^2.
+        damping_factor: by which damping changes between the trials of a step.
+        gain_target: damping is lowered as long as the loss falls by more than this part of what its linear model says.
+        acceleration: the most that 2|a| / |d| may be; steps that bend more are damped more. 0 leaves a out.
+        solver: see ``DampedLeastSquares``.
+        patience: steps after which a run ends that has gained too little in them; see ``least_gain``.
+        least_gain: the part of its loss that a run must lose within ``patience`` steps.
+    """
+
+    damping: Positive[float] = 1e-6
+    damping_factor: Annotated[float, Field(gt=1)] = 4.0
+    gain_target: Fraction = 0.1
+    acceleration: NonNegative[float] = 0.75
+    solver: Solver = "auto"
+    patience: Positive[int] = 50
+    least_gain: Fraction = 0.05
+
+    def start(self, network: nn.Module) -> None:
+        self._policy = DampingPolicy(self.gain_target, self.damping_factor)
+        self._damping = self.damping
+        self._stalls = 0
+        self._gains: list[float] = []  # logarithms of the loss before over that after, of the last steps
+        self._ended = ""
+        self._report: dict[str, float | int | None] = {}
+
+    @property
+    def wants_rows(self) -> bool:
+        return True
+
+    def gradient_steps(self, iterations: int) -> int:
+        return 0
+
+    def rate(self, factor: float) -> float | None:
+        return None
+
+    def ended(self) -> str:
+        return self._ended
+
+    def columns(self) -> tuple[str, ...]:
+        return COLUMNS
+
+    def report(self) -> Mapping[str, float | int | None]:
+        return self._report
+
+    def step_on_rows(self, system: ResidualSystem) -> None:
+        residual, start = system.residual, system.parameters
+        loss = float(residual.square().sum())
+        squares = DampedLeastSquares(system.rows, residual, self.solver)
+
+        def attempt(damping: float) -> Trial | None:
+            solution = squares.at(damping * squares.scale)
+            if solution is None:
+                return None
+            step = self._accelerated(system, solution)
+            if step is None:
+                return None
+            position = start + step
+            after = float(system.at(position).square().sum())
+            predicted = squares.predicted(solution)
+            ratio = (loss - after) / predicted if predicted > 0 and math.isfinite(after) else -math.inf
+            return Trial(damping, ratio, after, position, float(torch.linalg.vector_norm(step)))
+
+        search = self._policy.search(self._damping, attempt)
+        best = search.best
+        system.at(start if best is None else best.position)
+        if best is not None:
+            self._damping = search.damping
+        self._take_note(loss, best)
+        self._report = {
+            "loss": loss,
+            "damping": search.damping,
+            "trials": search.trials,
+            "gain_ratio": None if best is None else best.ratio,
+            "step_length": 0.0 if best is None else best.length,
+        }
+
+    def _accelerated(self, system: ResidualSystem, solution: Solution) -> Tensor | None:
+        """The step d + a, or nothing where the path bends too much."""
+        d = solution.step
+        if not self.acceleration:
+            return d
+        ahead = system.at(system.parameters + DIFFERENCE * d)
+        curvature = (2 / DIFFERENCE) * ((ahead - system.residual) / DIFFERENCE - system.rows.matvec(d))
+        if not bool(torch.isfinite(curvature).all()):
+            return None
+        a = 0.5 * solution.solve(curvature)
+        return d + a if 2 * a.norm() <= self.acceleration * d.norm() else None
+
+    def _take_note(self, loss: float, best: Trial | None) -> None:
+        """Find out whether there is anything left to gain."""
+        if best is None:
+            self._stalls += 1
+            if self._stalls >= STALLS:
+                self._ended = f"no step lowers the loss below {loss:.3e}, however much it is damped"
+            return
+        self._stalls = 0
+        if best.loss == 0:
+            self._ended = "the loss is 0"
+            return
+        self._gains = [*self._gains, math.log(loss / best.loss)][-self.patience :]
+        if len(self._gains) == self.patience and sum(self._gains) < -math.log1p(-self.least_gain):
+            part = 100 * -math.expm1(-sum(self._gains))
+            self._ended = f"the loss fell by {part:.2g} % in {self.patience} steps, to {best.loss:.3e}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"damping": self._damping, "stalls": self._stalls, "gains": list(self._gains), "ended": self._ended}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._damping, self._stalls, self._ended = state["damping"], state["stalls"], state["ended"]
+        self._gains = list(state["gains"])
+
+
+COLUMNS = ("loss", "damping", "trials", "gain_ratio", "step_length")
+"""Of the table of steps."""

@@ -1,0 +1,173 @@
+"""Gauss-Newton on small systems whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ntkrun.jacobian.rows import JacobianRows
+from ntkrun.optimizer import GaussNewton
+from ntkrun.optimizer.damping import DampingPolicy, Trial
+from tests.optimizer.test_optimizers import through_a_file
+
+Residual = Callable[[Tensor], Tensor]
+
+
+class Toy:
+    """A residual function of a few parameters, ``[P]`` to ``[N]``, with its Jacobian by reverse mode."""
+
+    def __init__(self, function: Residual, at: Tensor) -> None:
+        self._function = function
+        self.evaluations = 0
+        self.move(at)
+
+    def move(self, at: Tensor) -> None:
+        self.parameters = at
+        self.residual = self._function(at)
+        jacobian = torch.func.jacrev(self._function)(at)
+        self.rows = JacobianRows(*jacobian.shape, lambda: iter([(slice(None), jacobian)]), 2**30)
+
+    def at(self, parameters: Tensor) -> Tensor:
+        self.evaluations += 1
+        self.last = parameters
+        return self._function(parameters)
+
+
+def started(**options: float) -> GaussNewton:
+    optimizer = GaussNewton(**options)  # type: ignore[arg-type]
+    optimizer.start(nn.Linear(1, 1))
+    return optimizer
+
+
+def rosenbrock(p: Tensor) -> Tensor:
+    return torch.stack([1 - p[0], 10 * (p[1] - p[0] ** 2)])
+
+
+def exponentials(p: Tensor) -> Tensor:
+    t = torch.linspace(0, 3, 12, dtype=torch.float64)
+    return p[0] * torch.exp(-p[1] * t) - 2 * torch.exp(-0.7 * t)
+
+
+@pytest.mark.parametrize("acceleration", [0.0, 0.75])
+@pytest.mark.parametrize(
+    ("function", "start", "end"),
+    [(rosenbrock, [-1.2, 1.0], [1.0, 1.0]), (exponentials, [1.0, 3.0], [2.0, 0.7])],
+    ids=["rosenbrock", "exponentials"],
+)
+def test_reaches_the_solution(function: Residual, start: list[float], end: list[float], acceleration: float) -> None:
+    toy, optimizer = Toy(function, torch.tensor(start, dtype=torch.float64)), started(acceleration=acceleration)
+    for _ in range(60):
+        if optimizer.ended():
+            break
+        optimizer.step_on_rows(toy)
+        toy.move(toy.last)
+    assert torch.allclose(toy.parameters, torch.tensor(end, dtype=torch.float64), atol=1e-9)
+
+
+def test_a_step_is_that_of_the_formulas() -> None:
+    """d and a by dense algebra, with the second derivative from nested forward mode."""
+    at = torch.tensor([1.3, 0.9], dtype=torch.float64)
+    toy, optimizer = Toy(exponentials, at), started(damping=1e-2, gain_target=0.0)
+    optimizer.step_on_rows(toy)
+    jacobian, residual = toy.rows.matrix(), toy.residual
+    mu = optimizer.report()["damping"] * float(jacobian.square().sum())  # type: ignore[operator]
+    inverse = torch.linalg.inv(jacobian.T @ jacobian + mu * torch.eye(2, dtype=torch.float64))
+    d = -inverse @ jacobian.T @ residual
+
+    def slope(p: Tensor) -> Tensor:
+        return torch.func.jvp(exponentials, (p,), (d,))[1]
+
+    curvature = torch.func.jvp(slope, (at,), (d,))[1]
+    a = -0.5 * inverse @ jacobian.T @ curvature
+    # the second derivative is a difference at a tenth of the step, off by a thirtieth of the third
+    assert (toy.last - at - d - a).norm() < 0.1 * a.norm()
+    assert optimizer.report()["step_length"] == pytest.approx(float((toy.last - at).norm()))
+
+
+def test_a_step_that_does_not_lower_the_loss_is_not_taken() -> None:
+    """|p| has its minimum at a kink of the residual 1 + |p|, where no step helps."""
+
+    def kink(p: Tensor) -> Tensor:
+        return 1 + p.abs()
+
+    at = torch.tensor([0.0], dtype=torch.float64)
+    toy, optimizer = Toy(kink, at), started()
+    jacobian = torch.ones(1, 1, dtype=torch.float64)
+    toy.rows = JacobianRows(1, 1, lambda: iter([(slice(None), jacobian)]), 2**30)
+    for k in range(3):
+        assert optimizer.ended() == ""
+        optimizer.step_on_rows(toy)
+        assert torch.equal(toy.last, at)
+        assert optimizer.report()["step_length"] == 0
+        assert optimizer.report()["gain_ratio"] is None
+        assert k < 2 or "no step lowers the loss" in optimizer.ended()
+
+
+def test_ends_where_the_loss_hardly_falls() -> None:
+    """A constant residual that cannot be lowered below 1 beside one that can."""
+
+    def crawl(p: Tensor) -> Tensor:
+        return torch.stack([torch.ones_like(p[0]), torch.exp(-p[0])])
+
+    toy, optimizer = Toy(crawl, torch.zeros(1, dtype=torch.float64)), started(patience=5, least_gain=0.01)
+    steps = 0
+    while not optimizer.ended():
+        optimizer.step_on_rows(toy)
+        toy.move(toy.last)
+        steps += 1
+    assert "in 5 steps" in optimizer.ended()
+    assert 5 <= steps < 40
+
+
+def test_state_goes_through_a_file() -> None:
+    start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+    toy, optimizer = Toy(rosenbrock, start), started()
+    for _ in range(4):
+        optimizer.step_on_rows(toy)
+        toy.move(toy.last)
+    other, copy = Toy(rosenbrock, toy.parameters), started()
+    copy.load_state_dict(through_a_file(optimizer.state_dict()))
+    for _ in range(4):
+        optimizer.step_on_rows(toy)
+        copy.step_on_rows(other)
+        assert torch.equal(toy.last, other.last)
+        toy.move(toy.last)
+        other.move(other.last)
+
+
+def attempt(least: float, below: float = 0.0) -> Callable[[float], Trial | None]:
+    """Trials that are good from a damping on."""
+
+    def of(damping: float) -> Trial | None:
+        if damping < below:
+            return None
+        return Trial(damping, 0.5 if damping >= least else -1.0, 1.0, torch.zeros(1), 1.0)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("start", "least", "damping", "trials"),
+    [(1e-4, 1e-4, 1e-4, 2), (1e-4, 2e-6, 1e-4 / 16, 4), (1e-4, 0.0, 1e-4 / 64, 4), (1e-6, 1e-5, 1.6e-5, 3)],
+)
+def test_least_damping_whose_gain_ratio_suffices(start: float, least: float, damping: float, trials: int) -> None:
+    search = DampingPolicy(target=0.1).search(start, attempt(least))
+    assert search.best is not None
+    assert search.best.damping == search.damping == pytest.approx(damping)
+    assert search.trials == trials
+
+
+def test_nothing_helps() -> None:
+    search = DampingPolicy(target=0.1).search(1e-3, attempt(math.inf))
+    assert search.best is None
+    assert 1 <= search.damping < 4
+
+
+def test_dampings_that_cannot_be_resolved_are_not_taken() -> None:
+    search = DampingPolicy(target=0.1).search(1e-3, attempt(0.0, below=1e-4))
+    assert search.best is not None
+    assert search.damping == pytest.approx(2.5e-4)
