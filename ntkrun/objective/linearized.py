@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ntkrun.jacobian.rows import JacobianRows, Places
+from ntkrun.objective.jacobian_rows import JacobianRows, Places
 from ntkrun.objective.batch import Batch
 from ntkrun.objective.chunked import ChunkedObjective, cut
 from ntkrun.objective.objective import Objective

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.common.types import Positive
-from ntkrun.jacobian.rows import JacobianRows
+from ntkrun.objective.jacobian_rows import JacobianRows
 from ntkrun.objective import Evaluation
 
 Reevaluate = Callable[[], Evaluation]

@@ -44,8 +44,8 @@ class GaussNewton(Optimizer):
     gain_target: Fraction = 0.1
     acceleration: NonNegative[float] = 0.75
     solver: Solver = "auto"
-    patience: Positive[int] = 50
-    least_gain: Fraction = 0.05
+    patience: Positive[int] = 100
+    least_gain: Fraction = 0.02
 
     def start(self, network: nn.Module) -> None:
         self._policy = DampingPolicy(self.gain_target, self.damping_factor)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ntkrun.jacobian.rows import JacobianRows
+from ntkrun.objective.jacobian_rows import JacobianRows
 
 Solver = Literal["auto", "cholesky", "qr"]
 

@@ -39,7 +39,8 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw all figures of a run into ``directory/plots``, as PNG and PDF.
 
     Args:
-        directory: a run directory with ``metrics.csv``, ``weights.csv``, ``solution.npz`` and perhaps ``spectrum.npz``.
+        directory: a run directory with ``metrics.csv``, ``weights.csv``, ``solution.npz`` and perhaps ``steps.csv``
+            and ``spectrum.npz``.
 
     Returns:
         The files written.
@@ -99,6 +100,21 @@ def plot_error(metrics: pd.DataFrame) -> Figure:
     axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black")
     _logarithmic(axes, evaluated["error/rel_l2"].to_numpy())
     axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
+    return figure
+
+
+def plot_damping(steps: pd.DataFrame) -> Figure:
+    """Damping, step length and gain ratio of Gauss-Newton steps."""
+    figure = Figure(figsize=(6.4, 6.4))
+    panels = figure.subplots(3, 1, sharex=True)
+    labels = {"damping": "damping", "step_length": "step length", "gain_ratio": "gain ratio"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        axes.plot(steps["step"], steps[column], marker=".", markersize=3, linewidth=0.8, color="black")
+        axes.set(ylabel=label)
+        if column != "gain_ratio":
+            _logarithmic(axes, steps[column].to_numpy())
+    panels[0].set(title="Gauss-Newton steps")
+    panels[-1].set(xlabel="step")
     return figure
 
 

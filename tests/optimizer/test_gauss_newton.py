@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntkrun.jacobian.rows import JacobianRows
+from ntkrun.objective.jacobian_rows import JacobianRows
 from ntkrun.optimizer import GaussNewton
 from ntkrun.optimizer.damping import DampingPolicy, Trial
 from tests.optimizer.test_optimizers import through_a_file

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.jacobian.rows import JacobianRows, Places
+from ntkrun.objective.jacobian_rows import JacobianRows, Places
 from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, DampedLeastSquares, Solver, add_gram
 
 SHAPES = {"N<P": (30, 70), "N=P": (50, 50), "N>P": (200, 40)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ntkrun.runtime.distributed import ALONE, Ranks
+from ntkrun.objective.sharding import ALONE, Sharding
 
 Places = slice | Tensor
 """Which rows a block holds: a slice, or their indices."""
@@ -34,7 +34,7 @@ class JacobianRows:
         held: whether the blocks are kept.
     """
 
-    def __init__(self, count: int, columns: int, make: Blocks, memory: int, ranks: Ranks = ALONE) -> None:
+    def __init__(self, count: int, columns: int, make: Blocks, memory: int, ranks: Sharding = ALONE) -> None:
         self.count = count
         self.columns = columns
         self.ranks = ranks
