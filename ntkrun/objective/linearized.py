@@ -8,9 +8,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ntkrun.objective.jacobian_rows import JacobianRows, Places
 from ntkrun.objective.batch import Batch
 from ntkrun.objective.chunked import ChunkedObjective, cut
+from ntkrun.objective.jacobian_rows import JacobianRows, Places
 from ntkrun.objective.objective import Objective
 
 INTERMEDIATES = 4  # times the size of a block that forming it may take

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.common.types import Positive
-from ntkrun.objective.jacobian_rows import JacobianRows
 from ntkrun.objective import Evaluation
+from ntkrun.objective.jacobian_rows import JacobianRows
 
 Reevaluate = Callable[[], Evaluation]
 """Evaluates the loss of the present step again, with the same weights and points, at the present parameters."""
