@@ -19,10 +19,12 @@ import torch
 
 from ntkrun import __version__
 from ntkrun.config.schema import CHANGEABLE, Settings
-from ntkrun.storage.atomic import write_atomically, write_text_atomically
+from ntkrun.pde import PDE
+from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
 from ntkrun.storage.reader import UnreadableError, read_json, read_text
 from ntkrun.training.collocation import PointSource
-from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.evaluation import Evaluator, Interrupted
+from ntkrun.training.nodes import Grid
 from ntkrun.training.trainer import Trainer
 
 SUMMARY = "summary.json"
@@ -50,16 +52,32 @@ def write_points(points: PointSource, directory: Path) -> None:
     write_atomically(directory / "points.npz", lambda file: np.savez(file, **arrays))
 
 
-def write_solution(evaluator: Evaluator, fields: tuple[str, ...], directory: Path) -> None:
-    """Write ``solution.npz``: axes, field names, prediction, and exact solution and error where known."""
-    solution = evaluator.solution()
-    arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in solution.axes.items()}
-    arrays["fields"] = np.array(fields)
+def write_solution(evaluator: Evaluator, pde: PDE, directory: Path, interrupted: Interrupted) -> None:
+    """Write ``solution.npz``: axes or points, field names, prediction, and exact solution and error where known.
+
+    On a grid there is an array ``axis_x`` for every coordinate x, and values are ``[*grid, fields]``. Scattered nodes
+    are ``points``, ``[N, d]``, with their ``coordinates``, and values ``[N, fields]``.
+
+    Raises:
+        EvaluationStopped: it was interrupted; nothing is written.
+    """
+    solution = evaluator.solution(interrupted)
+    if isinstance(solution.nodes, Grid):
+        arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in solution.nodes.axes.items()}
+    else:
+        arrays = {"points": solution.nodes.all.numpy(), "coordinates": np.array(pde.coordinates)}
+    arrays["fields"] = np.array(pde.fields)
     arrays["prediction"] = solution.prediction
     if solution.exact is not None:
         arrays["exact"] = solution.exact
         arrays["error"] = solution.prediction - solution.exact
     write_atomically(directory / "solution.npz", lambda file: np.savez_compressed(file, **arrays))
+
+
+def remove_solution(directory: Path) -> None:
+    """Remove ``solution.npz``, where there is one."""
+    with writing(directory / "solution.npz"):
+        (directory / "solution.npz").unlink(missing_ok=True)
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:

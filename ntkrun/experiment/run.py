@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
@@ -14,7 +15,15 @@ import torch
 
 from ntkrun.config.assembly import Parts, assemble
 from ntkrun.config.schema import ConfigError
-from ntkrun.experiment.results import Outcome, fingerprint, read_summary, write_points, write_solution, write_summary
+from ntkrun.experiment.results import (
+    Outcome,
+    fingerprint,
+    read_summary,
+    remove_solution,
+    write_points,
+    write_solution,
+    write_summary,
+)
 from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
@@ -34,7 +43,7 @@ from ntkrun.storage.checkpoint import (
 )
 from ntkrun.storage.lock import BusyError, locked
 from ntkrun.storage.log_files import logging_to
-from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.evaluation import EvaluationStopped, Evaluator, Interrupted
 from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Records, TableError
@@ -43,6 +52,8 @@ from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 
 log = logging.getLogger(__name__)
+
+GRACE = 10.0  # seconds that an interrupted run may still take for its solution
 
 REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 """What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
@@ -137,16 +148,16 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
             log.exception("the run failed at step %d", progress.total_steps)
             raise
     finally:
-        outcome = _leave(parts, trainer, outcome, configuration)
+        outcome = _leave(parts, trainer, outcome, configuration, stop)
         logger.finish(directory, outcome.status)
     return outcome
 
 
-def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str) -> Outcome:
+def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str, stop: StopRequest) -> Outcome:
     """Write what a run leaves behind, as far as it can be written; a run that cannot write everything has failed."""
     try:
         trainer.records.close()
-        _finish(parts, trainer, outcome, configuration)
+        outcome = _finish(parts, trainer, outcome, configuration, stop)
     except WriteError as error:
         if outcome.status != "failed":
             outcome = Outcome("failed", 1, str(error))
@@ -238,10 +249,11 @@ def _completed(ended: str) -> Outcome:
 
 
 def _interrupted(stop: StopRequest, step: int) -> Outcome:
-    assert stop.signal is not None
-    message = f"{stop.signal.name} at step {step}; the run can be resumed"
+    number = stop.signal or stop.heard()
+    assert number is not None
+    message = f"{number.name} at step {step}; the run can be resumed"
     log.warning(message)
-    return Outcome("interrupted", 128 + stop.signal, message)
+    return Outcome("interrupted", 128 + number, message)
 
 
 def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
@@ -312,28 +324,55 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("satisfied by construction: %s", ", ".join(objective.built_in))
     if parts.pde.constrains and not parts.pde.built_in:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
+    if parts.evaluator.about:
+        log.info("%s", parts.evaluator.about)
     if trainer.progress.total_steps:
         end = trainer.progress.first_step + settings.iterations
         log.info("resuming at step %d of %d", trainer.progress.total_steps, end)
 
 
-def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str) -> None:
-    """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone."""
+def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str, stop: StopRequest) -> Outcome:
+    """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone.
+
+    A signal that comes before the solution is written makes a completed run an interrupted one.
+    """
     directory = trainer.directory
     write_points(parts.points, directory)
     parts.diagnostics.finish(directory)
-    evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
-    with trainer.progress.phase("saving"):
-        write_solution(evaluator, parts.pde.fields, directory)
-    if evaluator is not parts.evaluator:  # errors so far were those of single windows
-        with trainer.progress.phase("evaluation"):
-            trainer.progress.error, trainer.progress.error_step = evaluator.error(), trainer.progress.total_steps
-            trainer.progress.best_error = trainer.progress.best_step = None
+    try:
+        _evaluate_end(parts, trainer, _patience(stop))
+    except EvaluationStopped:
+        log.warning("solution.npz is left out: a signal came before it was done")
+        remove_solution(directory)  # that of an earlier part of the run
+        if outcome.status == "completed":
+            outcome = _interrupted(stop, trainer.progress.total_steps)
     write_summary(parts.settings, trainer, outcome, directory, configuration)
     if parts.settings.plots:
         from ntkrun.plots.run import plot_run
 
         plot_run(directory)
+    return outcome
+
+
+def _evaluate_end(parts: Parts, trainer: Trainer, interrupted: Interrupted) -> None:
+    """Write ``solution.npz``; with time windows, also take the error on all of time."""
+    progress = trainer.progress
+    evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
+    with progress.phase("saving"):
+        write_solution(evaluator, parts.pde, trainer.directory, interrupted)
+    if evaluator is not parts.evaluator:  # errors so far were those of single windows
+        with progress.phase("evaluation"):
+            errors = evaluator.error(interrupted)
+        progress.error, progress.error_step = None if errors is None else errors.total, progress.total_steps
+        progress.best_error = progress.best_step = None
+
+
+def _patience(stop: StopRequest) -> Interrupted:
+    """Leaves an evaluation once a signal comes, or some time after the one that has come before."""
+    if not stop.heard():
+        return stop.heard
+    end = time.monotonic() + GRACE
+    return lambda: time.monotonic() > end
 
 
 def _whole_evaluator(parts: Parts) -> Evaluator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
+CELLS = 512  # the most along an axis of a heat map, which has fewer dots
+VALUES = {"prediction", "exact", "error"}
+
 log = logging.getLogger(__name__)
 
 
@@ -53,8 +57,9 @@ def plot_run(directory: Path) -> list[Path]:
             figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
         if metrics["error/rel_l2"].notna().any():
             figures["error"] = plot_error(metrics)
-        with np.load(directory / "solution.npz") as solution:
-            figures["solution"] = plot_solution(dict(solution))
+        if (directory / "solution.npz").exists():
+            with np.load(directory / "solution.npz") as solution:
+                figures["solution"] = plot_scattered(solution) if "points" in solution else plot_solution(solution)
         if (directory / "spectrum.npz").exists():
             try:
                 figures |= plot_spectrum(read_arrays(directory / "spectrum.npz"))
@@ -118,25 +123,56 @@ def plot_damping(steps: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_solution(solution: dict[str, NDArray[np.float64]]) -> Figure:
+def plot_solution(solution: Mapping[str, NDArray[Any]]) -> Figure:
     """Prediction, solution and error on the grid: curves in one dimension, heat maps in two.
 
     Of more dimensions, the first two are shown, at the end of time and in the middle of the others.
+
+    Args:
+        solution: the arrays of ``solution.npz``; of those with values at all nodes one is read at a time.
     """
     coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
     if len(coordinates) == 1:
-        return _solution_1d(solution, coordinates[0])
-    shown = dict(solution)
-    places = []
-    for coordinate in coordinates[2:]:
-        axis = solution[f"axis_{coordinate}"]
-        k = len(axis) - 1 if coordinate == "t" else len(axis) // 2
-        places.append(f"${coordinate} = {axis[k]:.3g}$")
-        for name in {"prediction", "exact", "error"} & shown.keys():
-            shown[name] = np.take(shown[name], k, axis=2)
+        return _solution_1d(dict(solution), coordinates[0])
+    axes = {c: solution[f"axis_{c}"] for c in coordinates}
+    steps = [-(-len(axes[c]) // CELLS) for c in coordinates[:2]]
+    cut = {c: len(axes[c]) - 1 if c == "t" else len(axes[c]) // 2 for c in coordinates[2:]}
+    place: tuple[Any, ...] = (*(slice(None, None, step) for step in steps), *cut.values())
+    shown = {f"axis_{c}": axes[c][::step] for c, step in zip(coordinates[:2], steps, strict=True)}
+    shown["fields"] = solution["fields"]
+    for name in VALUES & solution.keys():
+        shown[name] = solution[name][place].copy()  # or the whole of it would stay
     figure = _solution_2d(shown, coordinates[0], coordinates[1])
-    if places:
-        figure.suptitle("at " + ", ".join(places))
+    if cut:
+        figure.suptitle("at " + ", ".join(f"${c} = {axes[c][k]:.3g}$" for c, k in cut.items()))
+    return figure
+
+
+def plot_scattered(solution: Mapping[str, NDArray[Any]]) -> Figure:
+    """Of every field at scattered points: prediction against solution, and how many points have how small an error.
+
+    Where no solution is known, the prediction over the first two coordinates.
+    """
+    fields, known = [str(field) for field in solution["fields"]], "exact" in solution
+    figure = Figure(figsize=(6.4 * (1 + known), 4 * len(fields)))
+    panels = figure.subplots(len(fields), 1 + known, squeeze=False)
+    prediction, points = solution["prediction"], solution["points"]
+    for i, field in enumerate(fields):
+        if known:
+            exact, error = solution["exact"][:, i], np.sort(np.abs(solution["error"][:, i]))
+            left, right = panels[i]
+            left.plot(exact, prediction[:, i], ".", markersize=1, rasterized=True)
+            left.axline((exact[0], exact[0]), slope=1, color="0.6", linewidth=1)
+            left.set(xlabel=f"solution ${field}$", ylabel="prediction", title=f"Prediction ${field}$")
+            right.plot(error, np.arange(1, len(error) + 1) / len(error), color="C3")
+            right.set(xlabel="absolute error", ylabel="share of points below", title=f"Absolute error ${field}$")
+            if (error > 0).any():
+                right.set_xscale("log")
+            continue
+        first, second = (str(c) for c in solution["coordinates"][:2])
+        image = panels[i][0].scatter(*points[:, :2].T, c=prediction[:, i], s=1, cmap="RdBu_r", rasterized=True)
+        panels[i][0].set(xlabel=f"${first}$", ylabel=f"${second}$", title=f"Prediction ${field}$")
+        figure.colorbar(image, ax=panels[i][0])
     return figure
 
 

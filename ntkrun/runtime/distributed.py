@@ -126,6 +126,9 @@ class StopTogether(StopRequest):
         self._steps = self._left = 1
         self._asked = time.perf_counter()
 
+    def heard(self) -> signal.Signals | None:
+        return self._own.heard()
+
     def __call__(self) -> bool:
         self._left -= 1
         if self._left:

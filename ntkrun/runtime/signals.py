@@ -9,12 +9,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeAlias
 
 from ntkrun.common.torchrun import several_processes
 
 # Schedulers announce the end of a job's time with SIGUSR1 or SIGUSR2.
 WARNINGS = tuple(signal.Signals[name] for name in ("SIGUSR1", "SIGUSR2") if name in signal.Signals.__members__)
 STOPPING = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
+
+
+Signal: TypeAlias = signal.Signals
 
 
 class StopRequest:
@@ -24,6 +28,10 @@ class StopRequest:
 
     def __call__(self) -> bool:
         return self.signal is not None
+
+    def heard(self) -> Signal | None:
+        """The signal to this very process, which may have come before all processes of a run have agreed to stop."""
+        return self.signal
 
 
 class StopWorker(StopRequest):
@@ -36,6 +44,10 @@ class StopWorker(StopRequest):
         if self.signal is None and self.alone():
             self.signal = signal.SIGTERM
         return self.signal is not None
+
+    def heard(self) -> Signal | None:
+        self()
+        return self.signal
 
     def alone(self) -> bool:
         """Whether the process that this one works for has ended."""

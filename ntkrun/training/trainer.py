@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from ntkrun.objective import Objective
 from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.point_weights import PointWeights
+from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import Stepper
 from ntkrun.storage.checkpoint import save_best, save_checkpoint
 from ntkrun.training.collocation import PointSource
-from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.evaluation import EvaluationStopped, Evaluator
 from ntkrun.training.finite_checks import DivergenceError, all_finite, check_evaluation
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.progress_bar import bar_class
@@ -69,7 +70,7 @@ class Trainer:
         checkpoint_every: steps between checkpoints; one is always written at the end.
         keep_best: keep the network of the smallest error as best.pt.
         show_bar: show a progress bar where standard error is a terminal.
-        should_stop: asked before every step.
+        should_stop: asked before every step, and while errors are computed.
         choice: which steps are compiled.
         earlier: states of the networks of earlier time windows, part of the checkpoint.
     """
@@ -92,7 +93,7 @@ class Trainer:
     checkpoint_every: int
     keep_best: bool
     show_bar: bool
-    should_stop: Callable[[], bool]
+    should_stop: StopRequest
     choice: CompileChoice
     progress: Progress = field(default_factory=Progress)
     earlier: tuple[Mapping[str, Any], ...] = ()
@@ -113,8 +114,12 @@ class Trainer:
         ended: str | None = None
         with self._bar() as bar:
             self._stepper = self._make_stepper(bar)
-            while ended is None and not (not self._at_end() and self.should_stop()):
-                ended = self._close(bar) if self._at_end() else self._step(bar)
+            try:
+                while ended is None and not (not self._at_end() and self.should_stop()):
+                    ended = self._close(bar) if self._at_end() else self._step(bar)
+            except EvaluationStopped:  # before the step of its row
+                while not self.should_stop():  # until all processes of the run have agreed
+                    pass
             if progress.step or not progress.window:  # else the end of the window before is saved, with its row
                 self.save()
         return ended
@@ -129,10 +134,10 @@ class Trainer:
         with progress.phase("training"):
             self._start_step()
             plain = self.points.at(step)
-        with progress.phase("diagnostics"):
-            self.diagnostics.observe(step, self.objective, plain)
         logged = step % self.log_every == 0 and (step or not progress.window)  # the last window's end has its row
         row = self._start_row() if logged else None
+        with progress.phase("diagnostics"):
+            self.diagnostics.observe(step, self.objective, plain)
         start, elsewhere = time.perf_counter(), progress.elapsed
         self.point_weights.update(self.objective, plain)
         batch = self.point_weights.apply(self.objective, plain)
@@ -308,7 +313,8 @@ class Trainer:
         with progress.phase("logging"):
             self._check()
         with progress.phase("evaluation"):
-            error = self.evaluator.error()
+            errors = self.evaluator.error(self.should_stop.heard)
+            error = None if errors is None else errors.total
             if error is not None and progress.saw_error(error) and self.keep_best:
                 network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
                 self._best = {"step": progress.total_steps, "error": error, "network": network}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntkrun.plots.run import plot_solution
+from ntkrun.plots.run import plot_scattered, plot_solution
 
 
 def solution(coordinates: str, fields: tuple[str, ...], known: bool = True) -> dict[str, Any]:
@@ -61,3 +61,35 @@ def test_curves_in_one_dimension() -> None:
     exact, prediction = figure.axes[0].lines
     assert np.array_equal(exact.get_ydata(), arrays["exact"][:, 0])
     assert np.array_equal(prediction.get_ydata(), arrays["prediction"][:, 0])
+
+
+def test_heat_maps_have_no_more_cells_than_can_be_seen() -> None:
+    arrays: dict[str, Any] = {"axis_x": np.linspace(0, 1, 1200), "axis_y": np.linspace(0, 1, 5)}
+    arrays |= {"fields": np.array(["u"]), "prediction": np.arange(6000.0).reshape(1200, 5, 1)}
+    shown = image(plot_solution(arrays).axes[0])
+    assert np.array_equal(shown, arrays["prediction"][::3, :, 0].T)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_scattered_points(known: bool) -> None:
+    exact = np.random.default_rng(0).standard_normal((50, 2))
+    error = np.geomspace(1e-3, 1, 50)[::-1, None] * np.ones(2)
+    arrays: dict[str, Any] = {
+        "points": np.random.default_rng(1).random((50, 5)),
+        "coordinates": np.array(list("abcde")),
+    }
+    arrays |= {"fields": np.array(["u", "v"]), "prediction": exact + error}
+    if known:
+        arrays |= {"exact": exact, "error": error}
+    panels = plot_scattered(arrays).axes
+    if not known:
+        assert (panels[0].get_xlabel(), panels[0].get_ylabel()) == ("$a$", "$b$")
+        assert np.array_equal(panels[0].collections[0].get_array(), arrays["prediction"][:, 0])
+        return
+    points = panels[2].lines[0]  # of v
+    assert np.array_equal(points.get_xdata(), exact[:, 1])
+    assert np.array_equal(points.get_ydata(), arrays["prediction"][:, 1])
+    share = panels[3].lines[0]
+    assert np.allclose(share.get_xdata(), np.geomspace(1e-3, 1, 50))
+    assert share.get_ydata()[[0, -1]].tolist() == [1 / 50, 1]
+    assert panels[3].get_xscale() == "log"
