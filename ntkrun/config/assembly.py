@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ntkrun.common.state_schema import read_state, schema_of
 from ntkrun.common.torchrun import local_count, local_rank, several_processes
 from ntkrun.config.classes import is_own
 from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_settings, read_setup
@@ -169,6 +170,7 @@ def _networks(
     network = _network(values["network"], settings, pde)
     networks: list[nn.Module] = []
     for k, state in enumerate(earlier, start=1):
+        state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
         network.load_state_dict(state)
         networks.append(frozen(network))
         pde = TimeWindow(whole, k, settings.time_windows, network)

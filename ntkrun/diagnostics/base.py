@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ntkrun.common.state_schema import schema_of
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 
@@ -42,7 +43,11 @@ class Diagnostics(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave, read by ``state_schema``."""
+
+    def state_schema(self) -> Any:
+        """What a saved state must look like, see ``ntkrun.common.state_schema``; asked after ``start``."""
+        return schema_of(self.state_dict())
 
 
 class NoDiagnostics(Diagnostics):
@@ -59,3 +64,6 @@ class NoDiagnostics(Diagnostics):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
+
+    def state_schema(self) -> Any:
+        return {}

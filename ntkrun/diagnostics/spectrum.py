@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.common.state_schema import LARGEST, EmptyOr, Schema, Shaped, StateError, Unread, read_state
 from ntkrun.common.types import NonNegative, Positive
 from ntkrun.diagnostics.base import Diagnostics
 from ntkrun.network import convert
@@ -98,6 +100,9 @@ class Spectrum(Diagnostics):
         self._first_parameters = None if first is None else first.to(device)
         self._first_kernels = {}
 
+    def state_schema(self) -> Any:
+        return Observations(self._double, self.points)
+
     def _tell(self, step: int, name: str, condition: Tensor) -> None:
         """Say once of every kernel that it is singular or has no eigenvalues, which is no harm to the run."""
         number = condition.item()
@@ -130,3 +135,42 @@ class Spectrum(Diagnostics):
         whole = kernel(self._double, batch)
         blocks = diagonal_blocks(whole, self._double.row_counts(batch))
         return {"": whole, **{f"/{name}": block for name, block in zip(self._double.names, blocks, strict=True)}}
+
+
+@dataclass(frozen=True)
+class Observations(Schema):
+    """The state of ``Spectrum``, where all shapes follow from the number of points of every term.
+
+    Attributes:
+        objective: in float64.
+        points: the most per term.
+    """
+
+    objective: Objective
+    points: int | None
+
+    def read(self, value: Any, place: str) -> Any:
+        given = read_state(dict.fromkeys(("observed", "points", "first_parameters"), Unread()), value, place)
+        coordinates = len(self.objective.pde.coordinates)
+        shape = Shaped((None, coordinates), self.objective.like, self.points or LARGEST, finite=True)
+        points = EmptyOr(dict.fromkeys(self.objective.names, shape)).read(given["points"], f"{place}.points")
+        steps = given["observed"] if points and isinstance(given["observed"], dict) else {}
+        if not all(type(step) is int and step >= 0 for step in steps):
+            raise StateError(f"{place}.observed: steps are expected")
+        values = self._values(points) if points else {}
+        schema = {
+            "observed": dict.fromkeys(sorted(steps), values),
+            "first_parameters": Shaped((self.objective.layout.size,), self.objective.like) if points else None,
+        }
+        return {**read_state(schema, {k: v for k, v in given.items() if k != "points"}, place), "points": points}
+
+    def _values(self, points: Mapping[str, Tensor]) -> dict[str, Shaped]:
+        """What is observed at a step."""
+        rows = self.objective.row_counts(self.objective.batch(points))
+        number = torch.zeros((), dtype=torch.float64)
+        schema = {"parameter_drift": Shaped((), number)}
+        for name, size in zip(("", *(f"/{name}" for name in self.objective.names)), (sum(rows), *rows), strict=True):
+            schema[f"eigenvalues{name}"] = Shaped((size,), number)
+            for kind in ("kernel_drift", "effective_rank", "condition_number"):
+                schema[f"{kind}{name}"] = Shaped((), number)
+        return schema

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ntkrun.common.state_schema import StateError
 from ntkrun.config.assembly import Parts, assemble
 from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.results import (
@@ -205,9 +206,13 @@ def standing(values: Mapping[str, Any], directory: Path) -> Standing:
 
 def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Parts:
     """The parts of the time window that a checkpoint was written in."""
+    windows, earlier = values.get("time_windows", 1), state.get("earlier")
+    window = state["progress"].get("window", 0) if isinstance(state.get("progress"), dict) else None
+    if not isinstance(earlier, list) or len(earlier) != window or not window < windows:
+        raise misfit(StateError(f"earlier: the networks of the time windows before one of {windows} are expected"))
     try:
-        return assemble(values, state["earlier"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        return assemble(values, earlier)
+    except (StateError, RuntimeError) as error:
         raise misfit(error) from None
 
 
@@ -232,8 +237,8 @@ def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
             parts.diagnostics,
             state,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise misfit(error) from None
+    except Exception as error:  # those of users' own classes too
+        raise misfit(error) from error
 
 
 def misfit(error: Exception) -> CheckpointError:

@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ntkrun.common.state_schema import Anything, EmptyOr, Like, Schema, StateError, Whole, read_state, schema_of
 from ntkrun.common.types import Positive
 from ntkrun.objective import Evaluation
 from ntkrun.objective.jacobian_rows import JacobianRows
+
+RATE = "lr"  # torch's name of the option that the schedule moves
 
 Reevaluate = Callable[[], Evaluation]
 """Evaluates the loss of the present step again, with the same weights and points, at the present parameters."""
@@ -136,7 +139,11 @@ class Optimizer(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave, read by ``state_schema``."""
+
+    def state_schema(self) -> Any:
+        """What a saved state must look like, see ``ntkrun.common.state_schema``; asked after ``start``."""
+        return schema_of(self.state_dict())
 
 
 @dataclass(kw_only=True, eq=False)
@@ -177,3 +184,59 @@ class TorchOptimizer(Optimizer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._torch.load_state_dict(dict(state))
+
+    def state_schema(self) -> Any:
+        """As before the first step, or as after one step of copies of the parameters.
+
+        Of the options of torch's optimiser only those that steps change are taken from a saved state.
+        """
+        own = self._torch.state_dict()
+        try:
+            stepped = self._stepped()
+        except Exception:  # of torch's interface, but not content with a gradient
+            return {"state": Anything(), "param_groups": Anything()}
+        pairs = zip(own["param_groups"], stepped["param_groups"], strict=True)
+        moving = [{k: v for k, v in after.items() if k == RATE or before.get(k) != v} for before, after in pairs]
+        return {"state": EmptyOr(_in_any_order(stepped["state"])), "param_groups": Options(own["param_groups"], moving)}
+
+    def _stepped(self) -> dict[str, Any]:
+        """The state of such an optimiser after one step."""
+        copies = [nn.Parameter(p.detach().clone()) for p in self._parameters.values()]
+        optimizer = self.build(copies)
+        for copy in copies:
+            copy.grad = torch.zeros_like(copy)
+        optimizer.step()
+        return optimizer.state_dict()
+
+
+@dataclass(frozen=True)
+class Options(Schema):
+    """The options of a torch optimiser: the run's own, for they follow from its configuration.
+
+    Attributes:
+        own: by group.
+        moving: those that steps change, by group.
+    """
+
+    own: Sequence[Mapping[str, Any]]
+    moving: Sequence[Mapping[str, Any]] = ()
+
+    def read(self, value: Any, place: str) -> list[dict[str, Any]]:
+        groups = read_state([Anything()] * len(self.own), value, place)
+        read = [dict(group) for group in self.own]
+        for k, (group, schemas) in enumerate(zip(groups, self.moving, strict=False)):
+            if not isinstance(group, dict):
+                raise StateError(f"{place}.{k}: options by name are expected")
+            for key in schemas.keys() & group.keys():
+                schema = Whole() if type(schemas[key]) is int else schemas[key]
+                read[k][key] = read_state(schema, group[key], f"{place}.{k}.{key}")
+        return read
+
+
+def _in_any_order(state: Any) -> Any:
+    """The schema of a state whose tensors are results of matrix products, however these lie in memory."""
+    if isinstance(state, Tensor):
+        return Like(state, any_order=True)
+    if isinstance(state, dict):
+        return {key: _in_any_order(value) for key, value in state.items()}
+    return [_in_any_order(value) for value in state] if isinstance(state, list) else state

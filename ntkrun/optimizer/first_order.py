@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ntkrun.common.state_schema import Count, EmptyOr, Own, Real
 from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.objective import Evaluation
-from ntkrun.optimizer.base import GraphUpdate, Reevaluate, TorchOptimizer
+from ntkrun.optimizer.base import RATE, GraphUpdate, Options, Reevaluate, TorchOptimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names of the moments of Adam
 
@@ -125,6 +126,11 @@ class Adam(FirstOrder):
         super().load_state_dict(state)
         self._uncounted = 0
 
+    def state_schema(self) -> Any:
+        own = self.state_dict()
+        state = {k: {**each, "step": Count(each["step"])} for k, each in own["state"].items()}
+        return {"state": state, "param_groups": Options(own["param_groups"], [{RATE: Real(least=0)}])}
+
     @property
     def decay(self) -> float:
         """Weight decay per step and learning rate."""
@@ -193,3 +199,10 @@ class SOAP(FirstOrder):
             precondition_frequency=self.precondition_every,
         )
         return optimizer
+
+    def state_schema(self) -> Any:
+        schema = super().state_schema()
+        options = {"precondition_frequency": Own(self.precondition_every), "shampoo_beta": Own(self.beta2)}
+        stepped = schema["state"].schema
+        state = {k: {key: options.get(key, value) for key, value in each.items()} for k, each in stepped.items()}
+        return {**schema, "state": EmptyOr(state)}

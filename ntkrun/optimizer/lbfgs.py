@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ntkrun.common.state_schema import EmptyOr, ListOf, NoneOr, OneOf, Real, Shaped, StateError, Whole
 from ntkrun.common.types import Fraction, Positive
 from ntkrun.objective import Evaluation
-from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, TorchOptimizer
+from ntkrun.optimizer.base import GraphUpdate, Optimizer, Options, Reevaluate, TorchOptimizer
 from ntkrun.optimizer.first_order import Adam
 
 log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LINE_SEARCH = 25  # evaluations that one line search may take
 SCALE = 1e4  # of the loss after the history was cleared
+HISTORY = ("old_dirs", "old_stps", "ro")  # torch's names of differences of gradients, of parameters, and 1 / (y s)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -85,8 +88,33 @@ class LBFGS(TorchOptimizer):
         return {"scale": self._scale, "torch": super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for each in state["torch"]["state"].values():
+            if len({len(each[name]) for name in HISTORY if name in each}) > 1:
+                raise StateError("the lists of its history differ in length")
         self._scale = state["scale"]
         super().load_state_dict(state["torch"])
+
+    def state_schema(self) -> Any:
+        like = next(iter(self._parameters.values()))
+        flat = Shaped((sum(p.numel() for p in self._parameters.values()),), like)
+        number = OneOf((Shaped((), like), Real()))
+        state = {
+            "func_evals": Whole(),
+            "n_iter": Whole(1),
+            "d": flat,
+            "t": number,
+            "old_dirs": ListOf(flat, self.history),
+            "old_stps": ListOf(flat, self.history),
+            "ro": ListOf(Shaped((), like), self.history),
+            "H_diag": number,
+            "prev_flat_grad": flat,
+            "prev_loss": Real(),
+        }
+        buffer = [NoneOr(Shaped((), like))] * self.history
+        unmoved = {"func_evals": Whole(), "n_iter": Whole(0, 0)}  # where the first gradient vanished
+        known = OneOf(({0: unmoved}, {0: state}, {0: {**state, "al": buffer}}))
+        options = Options(self._torch.state_dict()["param_groups"])
+        return {"scale": Real(least=sys.float_info.min), "torch": {"state": EmptyOr(known), "param_groups": options}}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -147,3 +175,6 @@ class AdamLBFGS(Optimizer):
         self._steps = state["steps"]
         self._adam.load_state_dict(state["adam"])
         self._lbfgs.load_state_dict(state["lbfgs"])
+
+    def state_schema(self) -> Any:
+        return {"steps": Whole(), "adam": self._adam.state_schema(), "lbfgs": self._lbfgs.state_schema()}

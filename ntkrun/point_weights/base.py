@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ntkrun.common.state_schema import schema_of
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 
@@ -56,7 +57,15 @@ class PointWeights(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027, most hold no state
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave, read by ``state_schema``."""
+
+    def state_schema(self, counts: Mapping[str, int]) -> Any:
+        """What a saved state must look like, see ``ntkrun.common.state_schema``; asked after ``start``.
+
+        Args:
+            counts: number of points by term.
+        """
+        return schema_of(self.state_dict())
 
 
 class Uniform(PointWeights):
@@ -66,6 +75,9 @@ class Uniform(PointWeights):
 
     def apply(self, objective: Objective, batch: Batch) -> Batch:
         return batch
+
+    def state_schema(self, counts: Mapping[str, int]) -> Any:
+        return {}
 
 
 def select_terms(objective: Objective, terms: list[str] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntkrun.common.state_schema import EmptyOr, Shaped
 from ntkrun.common.types import Fraction, Positive
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
@@ -39,6 +40,7 @@ class ResidualAttention(PointWeights):
             raise ValueError("residual attention keeps a weight for every point and needs points that stay the same")
         self._names = select_terms(objective, self.terms)
         self._like = objective.like.detach()
+        self._components = dict(zip(objective.names, objective.components, strict=True))
         self.attention: dict[str, Tensor] = {}
 
     def update(self, objective: Objective, batch: Batch) -> None:
@@ -64,3 +66,7 @@ class ResidualAttention(PointWeights):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.attention = {name: attention.to(self._like) for name, attention in state["attention"].items()}
+
+    def state_schema(self, counts: Mapping[str, int]) -> Any:
+        shapes = {name: (counts[name], self._components[name]) for name in self._names}
+        return {"attention": EmptyOr({name: Shaped(shape, self._like) for name, shape in shapes.items()})}

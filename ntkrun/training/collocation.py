@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
 from ntkrun.geometry import Method, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
@@ -107,12 +108,21 @@ class PointSource:
         return {"drawn_at": self.drawn_at, "points": points, "drawn": self._drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave, read by ``state_schema``."""
+        if bool(state["points"]) != bool(state["drawn"]):
+            raise StateError("the points in use do not fit the number of draws")
         self.drawn_at, self._drawn = state["drawn_at"], state["drawn"]
         for sampler in self._samplers.values():
             sampler.skip_to(self._drawn)
         if state["points"]:
             self._use({name: state["points"][name].cpu()[None] for name in self._samplers})
+
+    def state_schema(self, step: int) -> Any:
+        """What a state saved at a step must look like, see ``ntkrun.common.state_schema``."""
+        like = torch.zeros((), dtype=torch.float64)
+        width = len(self._objective.pde.coordinates)
+        points = {name: Shaped((count, width), like, finite=True) for name, count in self.counts.items()}
+        return {"drawn_at": NoneOr(Whole(0, step)), "points": EmptyOr(points), "drawn": Whole(0, step + 1)}
 
 
 def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> None:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+
+from ntkrun.common.state_schema import Added, NoneOr, Real, Whole, schema_of
 
 PHASES = ("compilation", "training", "weight_updates", "diagnostics", "evaluation", "logging", "saving")
 
@@ -57,6 +60,15 @@ class Progress:
     error_step: int | None = None
     best_error: float | None = None
     best_step: int | None = None
+
+    @classmethod
+    def state_schema(cls) -> Any:
+        """What saved attributes must look like; those that earlier versions lack have their defaults."""
+        schema: dict[str, Any] = {name: Whole() for name in ("step", "window", "first_step", "updates")}
+        schema |= {name: NoneOr(Whole()) for name in ("error_step", "best_step")}
+        schema |= {name: NoneOr(Real()) for name in ("error", "best_error")}
+        schema["seconds"] = {phase: Added(Real(least=0), 0.0) for phase in PHASES}
+        return {name: Added(schema.get(name, schema_of(value)), value) for name, value in vars(cls()).items()}
 
     @property
     def elapsed(self) -> float:

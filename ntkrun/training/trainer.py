@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ntkrun.common.state_schema import Generator, read_state, schema_of
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
@@ -366,13 +367,27 @@ def restore(
     diagnostics: Diagnostics,
     state: Mapping[str, Any],
 ) -> Progress:
-    """Put what ``Trainer.state_dict`` gave into the parts of a run; returns how far that run had come."""
-    progress = Progress(**state["progress"])
-    objective.network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    weighting.load_state_dict(state["weighting"])
-    point_weights.load_state_dict(state["point_weights"])
-    points.load_state_dict(state["points"])
-    diagnostics.load_state_dict(state["diagnostics"])
-    torch.set_rng_state(state["random"])
+    """Put what ``Trainer.state_dict`` gave into the parts of a run; returns how far that run had come.
+
+    Raises:
+        StateError: the state is not one of such parts; nothing of it is loaded.
+    """
+    progress = Progress(**read_state(Progress.state_schema(), state.get("progress"), "progress"))
+    schema = {
+        "network": schema_of(objective.network.state_dict()),
+        "optimizer": optimizer.state_schema(),
+        "weighting": weighting.state_schema(),
+        "point_weights": point_weights.state_schema(points.counts),
+        "points": points.state_schema(progress.step),
+        "diagnostics": diagnostics.state_schema(),
+        "random": Generator(),
+    }
+    read = {name: read_state(each, state.get(name), name) for name, each in schema.items()}
+    objective.network.load_state_dict(read["network"])
+    optimizer.load_state_dict(read["optimizer"])
+    weighting.load_state_dict(read["weighting"])
+    point_weights.load_state_dict(read["point_weights"])
+    points.load_state_dict(read["points"])
+    diagnostics.load_state_dict(read["diagnostics"])
+    torch.set_rng_state(read["random"])
     return progress

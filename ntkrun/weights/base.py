@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ntkrun.common.state_schema import schema_of
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
 
@@ -132,8 +133,12 @@ class Weighting(ABC):
         return {"weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore what ``state_dict`` gave, read by ``state_schema``."""
         self.weights = state["weights"].to(self.weights)
+
+    def state_schema(self) -> Any:
+        """What a saved state must look like, see ``ntkrun.common.state_schema``; asked after ``start``."""
+        return schema_of(self.state_dict())
 
 
 class Unweighted(Weighting):

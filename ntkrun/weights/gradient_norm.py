@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ntkrun.common.state_schema import Added, Whole
 from ntkrun.common.types import Fraction, Positive
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
@@ -114,3 +115,6 @@ class GradientNorm(Weighting):
         self.updates = state["updates"]
         known = state.get("known")  # version 0.1.0 did not keep it
         self.known = self.known | (self.updates > 0) if known is None else known.to(self.known)
+
+    def state_schema(self) -> Any:
+        return {**super().state_schema(), "updates": Whole(), "known": Added(self.known)}

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ntkrun.common.state_schema import Added, Whole
 from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.geometry import Sampler, mix_seed
 from ntkrun.objective import Evaluation, Objective
@@ -162,6 +163,9 @@ class NTKWeighting(Weighting):
         self.updates = state["updates"]
         known = state.get("known")  # version 0.1.0 did not keep it
         self.known = self.known | (self.updates > 0) if known is None else known.to(self.known)
+
+    def state_schema(self) -> Any:
+        return {**super().state_schema(), "updates": Whole(), "known": Added(self.known)}
 
 
 def usable_traces(traces: Tensor) -> Tensor:

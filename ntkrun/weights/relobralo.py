@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ntkrun.common.state_schema import Generator
 from ntkrun.common.types import Positive
 from ntkrun.geometry import mix_seed
 from ntkrun.objective import Evaluation, Objective
@@ -96,3 +97,6 @@ class ReLoBRaLo(Weighting):
         self.generator.set_state(state["generator"])
         self.first = state["first"].to(self.weights)
         self.previous = state["previous"].to(self.weights)
+
+    def state_schema(self) -> Any:
+        return {**super().state_schema(), "generator": Generator()}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ntkrun.common.state_schema import Added, EmptyOr, Generator, Shaped, StateError
 from ntkrun.common.types import Positive
 from ntkrun.geometry import mix_seed
 from ntkrun.ntk.finite_differences import Difference
@@ -73,6 +74,7 @@ class Sketched(NTKWeighting):
         self.previous: dict[str, Tensor] = {}
         self.exact = {"weights": self.weights, "known": self.known}  # as exact traces would have them
         self._ordered: tuple[Batch, tuple[Tensor, ...]] | None = None
+        self._parameters = objective.layout.size
 
     def columns(self) -> tuple[str, ...]:
         columns = ["trace", "standard_error"]
@@ -165,9 +167,18 @@ class Sketched(NTKWeighting):
         return {**super().state_dict(), **state, **({"exact": self.exact} if self.compare_exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self.corrector == "recursive" and bool(state["previous"]) != bool(state["updates"]):
+            raise StateError("its last estimate does not fit its number of updates")
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.previous = {name: value.to(self.weights) for name, value in state["previous"].items()}
         # Version 0.1.0 did not keep these: they start from the sketched ones.
         exact = state.get("exact", {"weights": self.weights, "known": self.known})
         self.exact = {"weights": exact["weights"].to(self.weights), "known": exact["known"].to(self.known)}
+
+    def state_schema(self) -> Any:
+        traces = self.weights
+        previous = {"parameters": Shaped((self._parameters,), traces), "traces": traces, "errors": traces}
+        kept: Any = EmptyOr(previous) if self.corrector == "recursive" else {}
+        schema = {**super().state_schema(), "generator": Generator(), "previous": kept}
+        return {**schema, **({"exact": Added(self.exact)} if self.compare_exact else {})}
