@@ -23,11 +23,12 @@ from ntkrun.cli.hydra_errors import explain
 from ntkrun.cli.preflight import own_values
 from ntkrun.cli.resume import read_resume
 from ntkrun.common.errors import ConfigError
+from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.torchrun import several_processes
 from ntkrun.config.assembly import assemble, build_networks
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.schema import read_settings
-from ntkrun.experiment.run import execute, misfit
+from ntkrun.experiment.run import execute, misfit, states_before
 from ntkrun.experiment.trained import TrainedRun
 from ntkrun.runtime.process_state import process_state_kept
 from ntkrun.runtime.threads import set_threads
@@ -118,9 +119,10 @@ def _open(directory: Path, values: Mapping[str, Any], state: Mapping[str, Any]) 
     """The run of a directory with the networks of a state."""
     with process_state_kept():
         try:
-            pde, networks = build_networks(values, state.get("earlier", ()))
-            networks[-1].load_state_dict(state["network"])
-        except (KeyError, TypeError, RuntimeError) as error:
+            pde, networks = build_networks(values, states_before(values, state))
+            schema = schema_of(networks[-1].state_dict())
+            networks[-1].load_state_dict(read_state(schema, state.get("network"), "network"))
+        except (StateError, RuntimeError) as error:
             raise misfit(error) from None
     return TrainedRun(directory, values, pde, networks)
 

@@ -206,14 +206,24 @@ def standing(values: Mapping[str, Any], directory: Path) -> Standing:
 
 def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Parts:
     """The parts of the time window that a checkpoint was written in."""
-    windows, earlier = values.get("time_windows", 1), state.get("earlier")
-    window = state["progress"].get("window", 0) if isinstance(state.get("progress"), dict) else None
-    if not isinstance(earlier, list) or len(earlier) != window or not window < windows:
-        raise misfit(StateError(f"earlier: the networks of the time windows before one of {windows} are expected"))
+    earlier = states_before(values, state)
     try:
         return assemble(values, earlier)
     except (StateError, RuntimeError) as error:
         raise misfit(error) from None
+
+
+def states_before(values: Mapping[str, Any], state: Mapping[str, Any]) -> list[Any]:
+    """The states of the networks of earlier time windows in a checkpoint, one for each.
+
+    Raises:
+        CheckpointError: there are more or fewer of them.
+    """
+    windows, earlier, progress = values.get("time_windows", 1), state.get("earlier", []), state.get("progress", {})
+    window = progress.get("window", 0) if isinstance(progress, dict) else None
+    if not isinstance(earlier, list) or len(earlier) != window or not window < windows:
+        raise misfit(StateError(f"earlier: the networks of the windows before one of {windows} are expected"))
+    return earlier
 
 
 def _next_window(values: Mapping[str, Any], trainer: Trainer) -> Parts:

@@ -349,6 +349,14 @@ class Harmful:
         return os.mkdir, ("harm",)
 
 
+def expand_moments(path: Path) -> None:
+    """Moments of the right shape with one element in memory, which an update in place would write beyond."""
+    state = torch.load(path, weights_only=True)
+    for each in state["optimizer"]["state"].values():
+        each["exp_avg"] = torch.zeros(1, 1)[0, 0].expand(each["exp_avg"].shape)
+    torch.save(state, path)
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
@@ -361,6 +369,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "tensor": lambda path: torch.save(torch.ones(3), path),
     "other-format": lambda path: torch.save({**torch.load(path, weights_only=True), "format": 0}, path),
     "no-state": lambda path: torch.save({"format": 1}, path),
+    "expanded-moments": expand_moments,
     "other-network": lambda path: torch.save({**torch.load(path, weights_only=True), "network": {}}, path),
 }
 
@@ -373,7 +382,9 @@ def test_a_bad_checkpoint_is_refused(damage: Callable[[Path], object], stopped: 
     assert not (stopped.parent / "harm").exists()
 
 
-@pytest.mark.parametrize("damage", ["harmful-save", "tensor", "other-format", "no-state", "other-network"])
+@pytest.mark.parametrize(
+    "damage", ["harmful-save", "tensor", "other-format", "no-state", "expanded-moments", "other-network"]
+)
 def test_a_whole_file_that_is_no_checkpoint_is_refused_in_spite_of_an_older_one(damage: str, stopped: Path) -> None:
     DAMAGE[damage](stopped / "checkpoint.pt")
     assert_resume_refused(stopped, [], "checkpoint.pt")
