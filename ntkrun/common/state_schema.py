@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 LARGEST = 2**53  # of whole numbers; beyond it, floats do not count one by one
 DEPTH = 20  # of what has no schema
+LEFT_OUT = object()
 
 
 class StateError(ValueError):
@@ -248,7 +249,7 @@ class Added(Schema):
     """
 
     schema: Any
-    default: Any = MISSING
+    default: Any = LEFT_OUT
 
     def read(self, value: Any, place: str) -> Any:
         return read_state(self.schema, value, place)
@@ -302,7 +303,7 @@ def _read_mapping(schema: Mapping[Any, Any], value: Any, place: str) -> dict[Any
             read[key] = read_state(each, value[key], f"{place}.{key}")
         elif not isinstance(each, Added):
             raise StateError(f"{place}.{key} is missing")
-        elif each.default is not MISSING:
+        elif each.default is not LEFT_OUT:
             read[key] = each.default
     return read
 

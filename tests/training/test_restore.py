@@ -21,6 +21,7 @@ from ntkrun.storage.checkpoint import CheckpointError, load_checkpoint
 
 SMALL = [
     *("network=mlp", "network.width=3", "network.depth=2", "pde.grid=4", "plots=false", "progress=false"),
+    "optimizer=adam",
     *("pde.points.residual=6", "iterations=4", "trainer.compile=false"),
 ]
 WAVE = ["pde=wave", "pde.points.boundary=4", "pde.points.initial=5"]
