@@ -25,7 +25,6 @@ from ntkrun.experiment.results import (
     write_solution,
     write_summary,
 )
-from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
 from ntkrun.runtime.memory import shortage
@@ -332,11 +331,11 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         "" if objective.like.device.type == "cuda" else f", threads: {torch.get_num_threads()}",
     )
     log.info("kernel route: %s", objective.route)
-    if isinstance(objective, ChunkedObjective):
+    if objective.size is not None:
         shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""
         log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)
     if objective.built_in:
-        log.info("satisfied by construction: %s", ", ".join(objective.built_in))
+        log.info("hard constraints: %s", ", ".join(objective.built_in))
     if parts.pde.constrains and not parts.pde.built_in:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
     if parts.evaluator.about:

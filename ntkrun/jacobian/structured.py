@@ -15,19 +15,15 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ntkrun.backend.matmul import sum_of_outer_products
+from ntkrun.backend.tracing import tracing
 from ntkrun.jacobian.operators import Jacobian, ParameterLayout
 from ntkrun.jets import GainUse, LinearUse, MatrixUse
-
-FOR_COMPILER: ContextVar[bool] = ContextVar("FOR_COMPILER", default=False)
-"""Set where operations are traced for a compiler: it makes one loop of products and their sums, which otherwise
-take memory for all products, and cannot do so with batched products of tiny matrices."""
 
 THIN = 3  # inputs or outputs of a map whose rows are formed, whatever the streams: rows of all terms meet in kernels
 
@@ -83,7 +79,7 @@ class RowBlock:
             # Scale the narrower factor by the cotangent.
             if f.inputs.shape[-1] < f.gradients.shape[-1]:
                 out[name] = f.gradients.flatten(0, 1).T @ (f.inputs * c).flatten(0, 1)
-            elif FOR_COMPILER.get():
+            elif tracing():
                 out[name] = sum_of_outer_products(f.gradients * c, f.inputs)
             else:
                 out[name] = (f.gradients * c).flatten(0, 1).T @ f.inputs.flatten(0, 1)
@@ -150,7 +146,7 @@ def _squared_norms(f: OuterRows) -> Tensor:
         gradients = torch.linalg.vecdot(f.gradients[0], f.gradients[0])
         inputs = torch.linalg.vecdot(f.inputs[0], f.inputs[0])
         return gradients * inputs if f.bias is None else torch.addcmul(gradients, gradients, inputs)
-    if FOR_COMPILER.get():
+    if tracing():
         weight = torch.zeros_like(f.gradients[0, :, 0])
         for s, t in itertools.combinations_with_replacement(range(len(f.gradients)), 2):
             product = (f.gradients[s] * f.gradients[t]).sum(-1) * (f.inputs[s] * f.inputs[t]).sum(-1)
@@ -241,7 +237,7 @@ def _squared_sums(gradients: Tensor) -> Tensor:
 
 def _weighted_sum(weights: Tensor, gradients: Tensor) -> Tensor:
     """sum_n weights[n] gradients[n], of ``[n, *shape]``."""
-    if not FOR_COMPILER.get():
+    if not tracing():
         return (weights @ gradients.flatten(1)).view(gradients.shape[1:])
     if _is_tall(gradients):
         return _weighted_sum(weights, gradients.mT).mT
@@ -255,7 +251,7 @@ def _is_tall(gradients: Tensor) -> bool:
 
 def _rows(a: Tensor, g: Tensor) -> Tensor:
     """sum_s g_s (x) a_s, ``[n, out, in]``, of input streams and output gradients."""
-    if FOR_COMPILER.get():
+    if tracing():
         if a.shape[-1] < g.shape[-1]:  # loops run along the longer side
             return _rows(g, a).mT
         parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]

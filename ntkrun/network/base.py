@@ -22,11 +22,9 @@ class JetNetwork(nn.Module):
 
     Attributes:
         periodic: whether the outputs are periodic by construction wherever the problem is.
-        traced: set while a pass is traced to be compiled for all steps.
     """
 
     periodic: bool = False
-    traced: bool = False
 
     @abstractmethod
     def forward(self, jet: Jet) -> Jet:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ntkrun.backend.tracing import tracing
 from ntkrun.common.types import Few, Positive
 from ntkrun.geometry import Box, mix_seed
 from ntkrun.jets import ACTIVATIONS, Jet
@@ -94,7 +95,7 @@ class ECRN(JetNetwork):
         jet = self.features(self.inputs(jet))
         factors = self.factors if self.training else [1.0] * len(self.factors)
         for k, (layer, alpha, factor) in enumerate(zip(self.layers, self.alphas, factors, strict=True)):
-            if self.traced and self.training and self.survival[-1] < 1:
+            if tracing() and self.training and self.survival[-1] < 1:
                 branch = layer(jet).map(self.activation).gain(alpha)
                 jet = jet + replace(branch, streams=branch.streams * self.drawn[k])
             elif factor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -79,8 +80,8 @@ class ChunkedObjective(Objective):
     """
 
     samples_in_pass = False  # at a few points of very many, a pass of their own costs next to nothing
-    compiled: Callable[[Piece, bool], Tensor | None] | None = None  # gives the sums of a piece, where it can
-    _checked = False  # whether the definition is; the checks take few points and know nothing of its residuals yet
+    _seconds: float | None = 0.0  # spent on traces in the present pass; None where they are part of a graph
+    _compiled: Callable[[Piece, bool], Tensor | None] | None = None  # gives the sums of a piece, where it can
 
     def __init__(
         self,
@@ -92,10 +93,15 @@ class ChunkedObjective(Objective):
         ranks: Sharding = ALONE,
         clock: Clock = no_clock,
     ) -> None:
-        self.size = size
+        self.size: int = size
         super().__init__(pde, network, route, memory, clock)
-        self._checked = True
         self.ranks = ranks
+
+    def evaluated_by(self, compiled: Callable[[Piece, bool], Tensor | None]) -> ChunkedObjective:
+        """The same objective with the sums of pieces, as ``piece_sums``, from elsewhere where that has them."""
+        other = copy.copy(self)
+        other._compiled = compiled
+        return other
 
     def losses(self, batch: Batch) -> Tensor:
         losses = self.like.new_zeros(len(self.terms))
@@ -128,7 +134,7 @@ class ChunkedObjective(Objective):
         """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights."""
         if self.route != "structured":
             return super().fused(batch, weigh)
-        self._seconds: float | None = 0.0
+        self._seconds = 0.0
         totals = self._term_sums(batch, traced=True)
         start = self.clock()
         weights = weigh(totals[:, 1])
@@ -203,7 +209,7 @@ class ChunkedObjective(Objective):
     ) -> list[Tensor]:
         """As ``Residuals.group_residuals``; without a graph, a few points at a time."""
         evaluate = super().group_residuals
-        if not self._checked or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             return evaluate(group, parameters, uses)
         tables = self._gather((group,), lambda own: evaluate(own, parameters)[0], self.components)
         return [tables[i] for i in group.members]
@@ -237,7 +243,7 @@ class ChunkedObjective(Objective):
         """Every piece with its share of loss, trace and gradient of the loss of its term, ``[2 + P]``."""
         counts = self.row_counts(batch)
         for piece in self._pieces(batch):
-            sums = None if self.compiled is None else self.compiled(piece, traced)
+            sums = None if self._compiled is None else self._compiled(piece, traced)
             if sums is None:
                 sums = self.piece_sums(piece.group, traced)
             else:

@@ -92,6 +92,7 @@ class Objective(Residuals):
         route: the route in use.
         pointwise: whether residuals at a point depend on that point alone.
         ranks: the processes that share the points out.
+        size: the most points that are evaluated at a time, ``None`` for all.
 
     Raises:
         ProblemError: the problem's definition does not fit itself or the network.
@@ -99,6 +100,7 @@ class Objective(Residuals):
     """
 
     ranks: Sharding = ALONE
+    size: int | None = None
 
     @property
     def samples_in_pass(self) -> bool:

@@ -40,16 +40,13 @@ class ChunkedStepper(Stepper):
     ) -> None:
         super().__init__(objective, optimizer)
         self._choice = choice
-        self._chunks = objective
         self.pieces = CompiledPieces(objective, compiler)
+        self._compiled = Stepper(objective.evaluated_by(self.pieces), optimizer)
 
     def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
-        if self._choice.pays(request.every, len(self._chunks.terms)):
-            self._chunks.compiled = self.pieces
-        try:
-            return super().step(request, batch, factors, changed)
-        finally:
-            self._chunks.compiled = None
+        if self._choice.pays(request.every, len(self.objective.terms)):
+            return self._compiled.step(request, batch, factors, changed)
+        return super().step(request, batch, factors, changed)
 
 
 class CompiledPieces:

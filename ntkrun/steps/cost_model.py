@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ntkrun.objective import Objective
-from ntkrun.objective.chunked import ChunkedObjective
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def choose(
     if not steps:
         return CompileChoice(0, 0.0, False)
     choice = CompileChoice(steps, estimate_step(objective, counts), setting)
-    graphs = len(objective.terms) if isinstance(objective, ChunkedObjective) else 1  # one for the pieces of each
+    graphs = 1 if objective.size is None else len(objective.terms)  # one for the chunks of each
     if setting == "auto":
         seconds = choice.step_seconds * steps
         about = f"{math.ceil(seconds)} s" if seconds < 600 else f"{math.ceil(seconds / 60)} min"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import linecache
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from torch.fx import graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ntkrun.backend.matmul import faster_product
-from ntkrun.jacobian.structured import FOR_COMPILER
+from ntkrun.backend.tracing import traced
 from ntkrun.network import JetNetwork
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,11 @@ class Graph:
                 torch._dynamo.mark_static_address(tensor)
         first = trial(0)
         with torch.no_grad():
-            with _tracing(network):
+            _check_traceable(network)
+            with traced():
                 faster = {} if self._replayed else {torch.ops.aten.mm.default: faster_product}
-                traced = make_fx(function, faster, tracing_mode="real")(*_copies(first))
-            self._compiled = compile_trace(traced, first, like)
+                trace = make_fx(function, faster, tracing_mode="real")(*_copies(first))
+            self._compiled = compile_trace(trace, first, like)
             self._compare(function, trial(1))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -142,9 +143,8 @@ def forget_graphs() -> None:
     gc.collect()
 
 
-@contextmanager
-def _tracing(network: nn.Module) -> Iterator[None]:
-    """Tell a network that it is traced.
+def _check_traceable(network: nn.Module) -> None:
+    """Turn down a network of which one trace does not serve all steps.
 
     Raises:
         CompileError: what it draws for a step would be the same in all.
@@ -152,15 +152,6 @@ def _tracing(network: nn.Module) -> Iterator[None]:
     networks = [each for each in network.modules() if isinstance(each, JetNetwork)]
     if networks and not networks[0].traceable():
         raise CompileError(f"what {type(networks[0]).__name__} draws in start_step is not read from buffers")
-    for each in networks:
-        each.traced = True
-    before = FOR_COMPILER.set(True)
-    try:
-        yield
-    finally:
-        FOR_COMPILER.reset(before)
-        for each in networks:
-            each.traced = False
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from ntkrun.common.state_schema import Generator, read_state, schema_of
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
-from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.optimizer import Optimizer, Schedule
 from ntkrun.point_weights import PointWeights
 from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import Stepper
+from ntkrun.steps.factory import make_stepper
 from ntkrun.storage.checkpoint import save_best, save_checkpoint
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import EvaluationStopped, Evaluator
@@ -201,19 +202,13 @@ class Trainer:
         return self.schedule.factor(min(self.progress.step + ahead, horizon), horizon)
 
     def _make_stepper(self, bar: tqdm[Any]) -> Stepper:
-        if not self.choice.pays():
-            return Stepper(self.objective, self.optimizer)
-        from ntkrun.steps.compiled import CompiledStepper  # loads much of torch
-        from ntkrun.steps.compiled_chunks import ChunkedStepper
-        from ntkrun.steps.graph import Compiler
-
         def announce(starts: bool) -> None:
             bar.set_description("compiling" if starts else self._window_name())
 
-        compiler = Compiler(lambda: self.progress.phase("compilation"), announce)
-        if isinstance(self.objective, ChunkedObjective):
-            return ChunkedStepper(self.objective, self.optimizer, compiler, self.choice)
-        return CompiledStepper(self.objective, self.optimizer, compiler, self.choice)
+        def measured() -> AbstractContextManager[None]:
+            return self.progress.phase("compilation")
+
+        return make_stepper(self.objective, self.optimizer, self.choice, measured, announce)
 
     def save(self) -> None:
         """Flush the tables, write the best network if there is a new one, and a checkpoint.
