@@ -26,10 +26,10 @@ from ntkrun.common.errors import closest
 from ntkrun.common.types import Few, Positive
 from ntkrun.common.user_frames import cause, where
 from ntkrun.config.classes import find_class, is_own
-from ntkrun.geometry import Method
 from ntkrun.objective import Route
 from ntkrun.pde import PDE
 from ntkrun.pde.check import check_problem
+from ntkrun.training.collocation import Sampling
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Setup(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     points: dict[str, Positive[int]]
-    sampling: Method
+    sampling: Sampling
     resample_every: Positive[int] | None
     grid: Annotated[int, Field(ge=2)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,9 +19,18 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 1000  # points of a term; among very many, a few coincide in any interval
 COINCIDING = 0.01  # share of them that rounding may bring together without a word
 
+Sampling = Method | Literal["adaptive"]
+
+CANDIDATES = 8  # per point of a term that is adapted to its residuals
+OFFSET = 0.5  # of the density, against that of the residuals, whose mean is 1
+
 
 class PointSource:
     """Points of every term, drawn once or afresh every so many steps.
+
+    Adaptive points start as a Sobol sequence. Every later draw chooses those of terms on the whole domain among eight
+    times as many, without repeats, with a probability proportional to |r| / mean |r| + 1/2, r being the residual at the
+    time of the draw (residual-based adaptive distribution of Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289).
 
     Args:
         objective: names the terms and their regions; its network gives dtype and device.
@@ -35,11 +44,11 @@ class PointSource:
 
     Raises:
         ValueError: counts do not fit the terms, or equispaced points are to be resampled, or a term has fewer points
-            than boxes and these stay.
+            than boxes and these stay, or adaptive points are to stay.
     """
 
     def __init__(
-        self, objective: Objective, counts: Mapping[str, int], method: Method, resample_every: int | None, seed: int
+        self, objective: Objective, counts: Mapping[str, int], method: Sampling, resample_every: int | None, seed: int
     ) -> None:
         if set(counts) - set(objective.built_in) != set(objective.names):
             raise ValueError(
@@ -53,13 +62,20 @@ class PointSource:
                     f"{term.name}: {counts[term.name]} points for {len(term.region)} boxes, of which some would never "
                     f"have any; give at least {len(term.region)}, or set resample_every, and they take turns"
                 )
+        if method == "adaptive" and resample_every is None:
+            raise ValueError("adaptive points follow the residuals at every draw; give resample_every, say 10 steps")
         self.counts = {name: counts[name] for name in objective.names}
         self._objective = objective
         self._every = resample_every
+        basis: Method = "sobol" if method == "adaptive" else method
         self._samplers = {
-            term.name: Sampler(term.region, counts[term.name], method, mix_seed(seed, 2, i), term.shares)
+            term.name: Sampler(term.region, counts[term.name], basis, mix_seed(seed, 2, i), term.shares)
             for i, term in enumerate(objective.terms)
         }
+        self._adapted = [
+            term.name for term in objective.terms if method == "adaptive" and term.region == (objective.pde.domain,)
+        ]
+        self._seed = mix_seed(seed, 4)
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
         self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d], and their batches
@@ -87,14 +103,34 @@ class PointSource:
     def _draw(self) -> None:
         """Use the next draw; those that follow are made and prepared with it, which costs little more than one."""
         first = self._drawn == 0
+        if self._adapted and self._batches:
+            self._adapt()
+            return
         self._drawn += 1
         self._position += 1
         if self._position >= len(self._batches):
             samplers = self._samplers
-            number = 1 if self._every is None else min(sampler.left for sampler in samplers.values())
+            number = 1 if self._every is None or self._adapted else min(sampler.left for sampler in samplers.values())
             self._use({name: sampler.draws(number) for name, sampler in samplers.items()})
         if first:
             _warn_of_rounding(self.points, self._objective)
+
+    def _adapt(self) -> None:
+        """Use new points, chosen among candidates by their residuals."""
+        draws = {n: torch.stack([s.draw() for _ in range(CANDIDATES)]) for n, s in self._samplers.items()}
+        like, names = self._objective.like, self._objective.names
+        batches = self._objective.batches({name: x.to(like) for name, x in draws.items()})
+        with torch.no_grad():
+            residuals = [self._objective.residuals(batch) for batch in batches]
+        chosen = {name: x[:1] for name, x in draws.items()}
+        generator = torch.Generator().manual_seed(mix_seed(self._seed, self._drawn))
+        for name in self._adapted:
+            i, count = names.index(name), self.counts[name]
+            size = torch.cat([rows[i].view(-1, count).square().sum(0).sqrt() for rows in residuals])
+            picked = _choose(size.double().cpu(), count, generator)
+            chosen[name] = draws[name].flatten(0, 1)[picked][None]
+        self._drawn += CANDIDATES
+        self._use(chosen)
 
     def _use(self, block: dict[str, Tensor]) -> None:
         """Use the first of several draws, ``[K, N_i, d]`` by term."""
@@ -140,3 +176,16 @@ def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> Non
                     *(drawn, coordinate, name, left, str(dtype).removeprefix("torch.")),
                 )
                 break
+
+
+def _choose(size: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices of ``count`` different entries of ``size``, ``[N]``, in ascending order.
+
+    One after the other they are drawn with probabilities proportional to size / mean(size) + ``OFFSET``, which the
+    largest of log(density) + Gumbel noise are.
+    """
+    mean = size.mean()
+    density = size / mean + OFFSET if bool(torch.isfinite(mean)) and mean > 0 else torch.ones_like(size)
+    uniform = torch.rand(len(size), generator=generator, dtype=torch.float64).clamp_min(1e-300)
+    keys = density.log() - (-uniform.log()).log()
+    return keys.topk(count).indices.sort().values

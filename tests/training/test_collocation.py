@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from ntkrun.geometry import Box, Method, Sampler, mix_seed
+from ntkrun.jets import plan_streams
+from ntkrun.network import output_streams
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Advection, Poisson, Term, Wave
-from ntkrun.training.collocation import PointSource
+from ntkrun.training.collocation import CANDIDATES, PointSource, Sampling, _choose
 from ntkrun.weights import Exact
 from tests.oracle import draw_batch, draw_points
 from tests.problems import mlp
@@ -26,7 +28,7 @@ def wave(dtype: torch.dtype = torch.float32) -> Objective:
     return Objective(pde, mlp(pde.domain).to(dtype))
 
 
-def source(objective: Objective, method: Method = "uniform", every: int | None = 1) -> PointSource:
+def source(objective: Objective, method: Sampling = "uniform", every: int | None = 1) -> PointSource:
     return PointSource(objective, COUNTS, method, every, SEED)
 
 
@@ -166,3 +168,80 @@ def test_fewer_points_than_boxes_take_turns_or_are_refused() -> None:
     assert (drawn[:, 0] == 0).float().mean() == pytest.approx(0.5, abs=0.01)
     (fixed,) = PointSource(objective, {"boundary": 10}, "sobol", None, 0).at(0)
     assert (fixed.x[:, 0] == 0).sum() == 5
+
+
+# Adaptive points
+
+
+def test_adaptive_points_are_candidates_with_large_residuals() -> None:
+    objective = wave(torch.float64)
+    points = source(objective, "adaptive", every=5)
+    samplers = {
+        term.name: Sampler(term.region, COUNTS[term.name], "sobol", mix_seed(SEED, 2, i))
+        for i, term in enumerate(objective.terms)
+    }
+    points.at(0)
+    for name, sampler in samplers.items():
+        assert torch.equal(points.points[name], sampler.draw())
+    for step in (5, 10):
+        points.at(step)
+        draws = {name: torch.stack([s.draw() for _ in range(CANDIDATES)]) for name, s in samplers.items()}
+        for name in ("boundary", "initial", "initial_velocity"):
+            assert torch.equal(points.points[name], draws[name][0])
+        candidates = draws["residual"].flatten(0, 1)
+        order = candidates[:, 0].argsort()
+        where = order[
+            torch.searchsorted(candidates[order, 0].contiguous(), points.points["residual"][:, 0].contiguous())
+        ]
+        assert torch.equal(candidates[where], points.points["residual"])
+        assert len(where.unique()) == COUNTS["residual"]
+        size = residual_of_wave(objective, candidates)
+        density = (size / size.mean() + 0.5) / 1.5
+        # A standard error is below 1 %; that no point is chosen twice lowers the mean by about as much.
+        assert float(size[where].mean()) == pytest.approx(float((density * size).mean()), rel=0.04)
+
+
+def residual_of_wave(objective: Objective, x: torch.Tensor) -> torch.Tensor:
+    """|u_tt - 4 u_xx| by nested automatic differentiation."""
+
+    def u(x: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = output_streams(objective.network, x[None], plan_streams([()], ("x", "t")))
+        return values[0, 0, 0]
+
+    hessians = torch.func.vmap(torch.func.hessian(u))(x)
+    return (hessians[:, 1, 1] - 4 * hessians[:, 0, 0]).abs().detach()
+
+
+def test_the_chance_of_a_point_is_its_density() -> None:
+    """Frequencies over 20,000 seeds within 5 standard errors of the probabilities."""
+    size = torch.tensor([0.0, 1.0, 2.0, 5.0], dtype=torch.float64)
+    density = size / 2 + 0.5
+    probability = density / density.sum()
+    draws = 20_000
+    generator = torch.Generator().manual_seed(1)
+    picked = torch.cat([_choose(size, 1, generator) for _ in range(draws)])
+    frequency = picked.bincount(minlength=4) / draws
+    error = (probability * (1 - probability) / draws).sqrt()
+    assert ((frequency - probability).abs() < 5 * error).all()
+
+
+def test_residuals_of_zero_and_without_a_number_leave_the_choice_open() -> None:
+    for size in (torch.zeros(50), torch.full((50,), torch.nan), torch.full((50,), torch.inf)):
+        assert len(_choose(size.double(), 20, torch.Generator().manual_seed(0)).unique()) == 20
+
+
+def test_adaptive_points_go_on_from_a_saved_state() -> None:
+    objective = wave()
+    whole = source(objective, "adaptive", every=2)
+    for step in range(5):
+        whole.at(step)
+    resumed = source(objective, "adaptive", every=2)
+    resumed.load_state_dict(whole.state_dict())
+    for step in range(5, 10):
+        for ours, expected in zip(resumed.at(step), whole.at(step), strict=True):
+            assert torch.equal(ours.x, expected.x)
+
+
+def test_adaptive_points_that_stay_are_refused() -> None:
+    with pytest.raises(ValueError, match="resample_every"):
+        source(wave(), "adaptive", every=None)
