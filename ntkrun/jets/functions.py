@@ -57,6 +57,29 @@ def exp(z: Tensor, order: int) -> list[Tensor]:
     return [torch.exp(z)] * (order + 1)
 
 
+def reciprocal(z: Tensor, order: int) -> list[Tensor]:
+    """1 / z."""
+    y = 1 / z
+    return [(-1) ** k * math.factorial(k) * y ** (k + 1) for k in range(order + 1)]
+
+
+def sqrt(z: Tensor, order: int) -> list[Tensor]:
+    """Square root."""
+    root, factor = torch.sqrt(z), 1.0
+    derivatives = [root]
+    for k in range(1, order + 1):
+        factor *= 1.5 - k
+        derivatives.append(factor * root / z**k)
+    return derivatives
+
+
+def atan(z: Tensor, order: int) -> list[Tensor]:
+    """Inverse tangent."""
+    q = 1 / (1 + z * z)
+    higher = [q, -2 * z * q**2, (6 * z * z - 2) * q**3, 24 * z * (1 - z * z) * q**4]
+    return [torch.atan(z), *higher[:order]]
+
+
 def power(exponent: int) -> Activation:
     """The function ``z ** exponent`` for a whole exponent of 0 or more.
 

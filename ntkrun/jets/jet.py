@@ -156,6 +156,18 @@ class Jet:
         """Elementwise hyperbolic tangent."""
         return self.map(functions.tanh)
 
+    def reciprocal(self) -> Jet:
+        """Elementwise 1 / z."""
+        return self.map(functions.reciprocal)
+
+    def sqrt(self) -> Jet:
+        """Elementwise square root."""
+        return self.map(functions.sqrt)
+
+    def atan(self) -> Jet:
+        """Elementwise inverse tangent."""
+        return self.map(functions.atan)
+
     def __pow__(self, exponent: int) -> Jet:
         return self.map(functions.power(exponent))
 

@@ -128,8 +128,8 @@ class PDE(ABC):
         """The fields made from coordinates and the network's outputs: a hard constraint, or any output transform.
 
         Derivatives, kernels, errors and predictions are those of the result. Coordinates and outputs are columns
-        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, whole powers and the methods ``sin``, ``cos``, ``exp``
-        and ``tanh``.
+        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, whole powers and the methods ``sin``, ``cos``, ``exp``,
+        ``tanh``, ``atan``, ``sqrt`` and ``reciprocal``.
 
         Args:
             x: coordinates by letter.

@@ -36,6 +36,9 @@ FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "sin": lambda x, h: h.sin(),
     "cos": lambda x, h: h.cos(),
     "exp": lambda x, h: h.exp(),
+    "reciprocal": lambda x, h: (h.exp() + 1).reciprocal(),
+    "sqrt": lambda x, h: (h.exp() + x**2).sqrt(),
+    "atan": lambda x, h: (3 * h).atan(),
     "tanh": lambda x, h: h.tanh(),
     "nested": lambda x, h: (1 - x) * (h.exp() * x).sin() - x**3 * h.cos(),
 }

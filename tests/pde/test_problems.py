@@ -63,6 +63,7 @@ ALL = {
     "burgers": Burgers(),
     "allen_cahn": AllenCahn(),
     "cavity": Cavity(),
+    "cavity-corner_flow": Cavity(corner_flow=True),
     **{f"{name}-hard": pde for name, pde in HARD.items()},
 }
 
@@ -176,3 +177,28 @@ def test_the_cavity_decays_like_a_vortex_array() -> None:
     residual = objective.terms[0].residual(pde.columns(x), term_columns(vortices, x, objective, 0))
     expected = torch.cat([2 * k**2 / 7 * vortices(x)[:, :2], torch.zeros(50, 1)], dim=1)
     assert relative(residual, expected) < 1e-12
+
+
+def test_the_corner_flow_is_a_stokes_flow_below_a_moving_lid() -> None:
+    """It meets Stokes' equations and both walls of its corner; u, v and p are differentiated by nested autograd."""
+    pde = Cavity(reynolds=7.0, corner_flow=True)
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.rand(50, 2, generator=generator, dtype=torch.float64)
+
+    def flow(point: torch.Tensor) -> torch.Tensor:
+        return torch.stack(pde._corner(point[0], 1 - point[1]))
+
+    gradients = torch.func.vmap(torch.func.jacrev(flow))(inside)
+    hessians = torch.func.vmap(torch.func.hessian(flow))(inside)
+    laplacians = hessians[:, :, 0, 0] + hessians[:, :, 1, 1]
+    assert (gradients[:, 0, 0] + gradients[:, 1, 1]).abs().max() < 1e-9
+    for i in (0, 1):
+        size = gradients[:, 2, i].abs() + 1
+        assert ((gradients[:, 2, i] - laplacians[:, i] / 7.0).abs() / size).max() < 1e-9
+    s = torch.linspace(0.01, 1, 20, dtype=torch.float64)
+    on_lid = torch.func.vmap(flow)(torch.stack([s, torch.ones_like(s)], 1))
+    on_wall = torch.func.vmap(flow)(torch.stack([torch.zeros_like(s), 1 - s], 1))
+    assert (on_lid[:, 0] - 1).abs().max() < 1e-14
+    assert on_lid[:, 1].abs().max() < 1e-14
+    assert on_wall[:, :2].abs().max() < 1e-14
+    assert torch.isfinite(flow(torch.tensor([0.0, 1.0], dtype=torch.float64))).all()
