@@ -12,10 +12,11 @@ The names below are loaded when they are first used, so that the command line an
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+# Not from typing: with ``python -m ntkrun`` a file of that name in the working directory would be imported here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ntkrun.api import RunError, load, train
     from ntkrun.common.errors import ConfigError

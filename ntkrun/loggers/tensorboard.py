@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ntkrun.common.matplotlib_settings import import_matplotlib
 from ntkrun.loggers.base import Logger, flatten
 
 FOLDER = "tensorboard"
@@ -42,6 +43,7 @@ class TensorBoard(Logger):
         self._writer.flush()
 
     def finish(self, directory: Path, status: str) -> None:
+        import_matplotlib()
         from matplotlib import image
 
         for path in sorted((directory / "plots").glob("*.png")):

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+class ReportError(ValueError):
+    """There is nothing to report on, or no place for it."""
+
+
 def write_report(directories: Sequence[Path], output: Path) -> Path:
     """Gather runs into tables, figures and one self-contained page.
 
@@ -23,6 +27,9 @@ def write_report(directories: Sequence[Path], output: Path) -> Path:
         ReportError: there are no run directories.
         WriteError: the report cannot be written.
     """
+    from ntkrun.common.matplotlib_settings import import_matplotlib
+
+    import_matplotlib()  # before anything imports it by itself
     from ntkrun.report.write import write
 
     return write(directories, output)

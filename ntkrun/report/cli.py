@@ -48,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if output.exists() and not output.is_dir():
         refuse(f"--output {output}: not a directory")
 
-    from ntkrun.report import write_report
-    from ntkrun.report.write import ReportError
+    from ntkrun.report import ReportError, write_report
     from ntkrun.storage.atomic import WriteError
 
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ntkrun.report import ReportError
 from ntkrun.report.aggregate import Sweep, groups_table, runs_table, sweeps, swept_keys
 from ntkrun.report.figures import draw
 from ntkrun.report.gather import gather
@@ -21,10 +22,6 @@ LONGEST = 100
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What begins a formula in spreadsheets."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf", re.ASCII)
-
-
-class ReportError(ValueError):
-    """There is nothing to report on, or no place for it."""
 
 
 def write(directories: Sequence[Path], output: Path) -> Path:

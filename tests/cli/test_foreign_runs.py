@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,3 +185,30 @@ def test_hydras_rerun_of_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.pickle").write_bytes(pickle.dumps(Harmful(tmp_path / "harm")))
     assert_refused(ntkrun("--experimental-rerun", "config.pickle", cwd=tmp_path), "unknown option")
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("command", ["resume", "report"])
+def test_programs_started_in_a_received_run_obey_nothing_there(command: str, received: Path) -> None:
+    """Neither modules, with ``python -m``, nor settings of matplotlib, here a pipe that nobody writes to."""
+    for name in ("typing", "json", "yaml", "torch", "numpy", "pandas", "hydra", "omegaconf", "jinja2", "matplotlib"):
+        (received / f"{name}.py").write_text("from pathlib import Path\nPath('harm').touch()\n", encoding="utf-8")
+    os.mkfifo(received / "matplotlibrc")
+    line = ["-c", "from ntkrun.report.cli import main; main(['.'])"]
+    if command == "resume":
+        rewrite(received, lambda values: values.update(plots=True))
+        (received / "matplotlibrc").unlink()
+        (received / "matplotlibrc").write_text("backend: module://evil\ntext.usetex: true\n", encoding="utf-8")
+        line = ["-m", "ntkrun", "resume=.", "iterations=4"]
+    elsewhere = {"PYTHONSAFEPATH": "1"} if command == "report" else {}
+    done = subprocess.run(
+        [sys.executable, *line],
+        cwd=received,
+        env=os.environ | elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (received / ("plots/losses.png" if command == "resume" else "report/index.html")).exists()
+    assert not (received / "harm").exists()

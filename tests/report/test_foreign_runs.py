@@ -14,11 +14,10 @@ import pytest
 import yaml
 from matplotlib.text import Text
 
-from ntkrun.report import write_report
+from ntkrun.report import ReportError, write_report
 from ntkrun.report.aggregate import sweeps, swept_keys
 from ntkrun.report.figures import draw
 from ntkrun.report.gather import gather
-from ntkrun.report.write import ReportError
 from tests.report.folder import METRICS, make_run, write_csv
 
 

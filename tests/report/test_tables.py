@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ntkrun.report import write_report
+from ntkrun.report import ReportError, write_report
 from ntkrun.report.aggregate import ABSENT, groups_table, levels, runs_table, sweeps, swept_keys, values_by_run
 from ntkrun.report.gather import find_runs, gather
-from ntkrun.report.write import ReportError
 from tests.report.folder import METRICS, make_run, write_csv
 
 
