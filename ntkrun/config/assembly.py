@@ -27,6 +27,7 @@ from ntkrun.runtime.distributed import present
 from ntkrun.runtime.memory import check_fits, limit_memory, shortage
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, SharedEvaluator
+from ntkrun.training.parts import TrainingParts
 from ntkrun.training.time_marching import TimeWindow, frozen
 from ntkrun.weights import Sketched, Weighting
 
@@ -34,28 +35,19 @@ COPIES = 4  # of the parameters: themselves, their gradient, and the two moments
 DRAWN = 3  # numbers of 8 bytes per coordinate of a point: as drawn, as computed with, and in between
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a configuration describes, built and checked; of one time window where there are several.
+@dataclass(frozen=True, kw_only=True)
+class Parts(TrainingParts):
+    """What a configuration describes, built and checked.
 
     Attributes:
-        pde: the problem on all of time.
-        earlier: the networks of earlier time windows.
+        settings: the top-level values of the configuration.
+        grid: points per coordinate of an equispaced grid for the error.
+        logger: where the numbers go besides the run's own tables.
     """
 
     settings: Settings
-    pde: PDE
     grid: int
-    objective: Objective
-    weighting: Weighting
-    point_weights: PointWeights
-    optimizer: Optimizer
-    schedule: Schedule
-    points: PointSource
-    evaluator: Evaluator
-    diagnostics: Diagnostics
     logger: Logger
-    earlier: tuple[nn.Module, ...] = ()
 
 
 def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:

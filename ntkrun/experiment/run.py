@@ -45,6 +45,7 @@ from ntkrun.storage.lock import BusyError, locked
 from ntkrun.storage.log_files import logging_to
 from ntkrun.training.evaluation import EvaluationStopped, Evaluator, Interrupted
 from ntkrun.training.finite_checks import DivergenceError
+from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Records, TableError
 from ntkrun.training.time_marching import TIME, Piecewise, time_edges
@@ -91,8 +92,8 @@ def execute(
             elif checkpoint.trouble:
                 log.warning(checkpoint.trouble)
                 drop_damaged(directory)
-            records = _records(parts, directory, progress.total_steps if state else None)
-            trainer = _trainer(parts, records, directory, stop, progress)
+            records = make_records(parts, directory, progress.total_steps if state else None)
+            trainer = make_trainer(parts, records, directory, stop, progress)
             return _carry_out(values, parts, trainer, stop)
 
 
@@ -102,10 +103,10 @@ def _follow(values: Mapping[str, Any]) -> Outcome:
     parts, progress = _set_up(values, state)
     with silence(), stop_on_signals() as own, suppress(DivergenceError):
         stop = agreed(own)
-        trainer = _trainer(parts, NoRecords(), Path(), stop, progress)
+        trainer = make_trainer(parts, NoRecords(), Path(), stop, progress)
         while trainer.fit() is not None and progress.window + 1 < parts.settings.time_windows:
             parts = _next_window(values, trainer)
-            trainer = _trainer(parts, NoRecords(), Path(), stop, progress)
+            trainer = make_trainer(parts, NoRecords(), Path(), stop, progress)
         part()
     return Outcome("completed")
 
@@ -132,7 +133,7 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
         ended = trainer.fit()
         while ended is not None and progress.window + 1 < parts.settings.time_windows:
             parts = _next_window(values, trainer)
-            trainer = _trainer(parts, trainer.records, directory, stop, progress)
+            trainer = make_trainer(parts, trainer.records, directory, stop, progress)
             ended = trainer.fit()
         part()
         outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
@@ -228,7 +229,7 @@ def states_before(values: Mapping[str, Any], state: Mapping[str, Any]) -> list[A
 def _next_window(values: Mapping[str, Any], trainer: Trainer) -> Parts:
     """The parts of the time window after the one that is done."""
     progress = trainer.progress
-    log.info("time window %d of %d is done", progress.window + 1, trainer.windows)
+    log.info("time window %d of %d is done", progress.window + 1, trainer.loop.windows)
     earlier = [*trainer.earlier, trainer.objective.network.state_dict()]
     progress.first_step, progress.step, progress.window = progress.total_steps, 0, progress.window + 1
     return assemble(values, earlier)
@@ -237,15 +238,7 @@ def _next_window(values: Mapping[str, Any], trainer: Trainer) -> Parts:
 def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
     """Put a checkpoint's state into the parts of a run."""
     try:
-        return restore(
-            parts.objective,
-            parts.weighting,
-            parts.point_weights,
-            parts.optimizer,
-            parts.points,
-            parts.diagnostics,
-            state,
-        )
+        return restore(parts, state)
     except Exception as error:  # those of users' own classes too
         raise misfit(error) from error
 
@@ -270,38 +263,27 @@ def _interrupted(stop: StopRequest, step: int) -> Outcome:
     return Outcome("interrupted", 128 + number, message)
 
 
-def _trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
+def make_trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
+    """What trains these parts; of the processes that do not lead, one that writes nothing."""
     settings = parts.settings
     steps = parts.optimizer.gradient_steps(settings.iterations)
     choice = choose(settings.trainer.compile, steps, parts.objective, parts.points.counts)
     kind = Trainer if present().leads else Follower
-    return kind(
-        objective=parts.objective,
-        weighting=parts.weighting,
-        point_weights=parts.point_weights,
-        optimizer=parts.optimizer,
-        schedule=parts.schedule,
-        points=parts.points,
-        evaluator=parts.evaluator,
-        diagnostics=parts.diagnostics,
-        records=records,
-        directory=directory,
-        iterations=parts.settings.iterations,
-        windows=parts.settings.time_windows,
-        targets=Targets(parts.settings.stop.error, parts.settings.stop.loss),
-        log_every=parts.settings.log_every,
-        evaluate_every=parts.settings.evaluate_every,
-        checkpoint_every=parts.settings.checkpoint_every,
-        keep_best=parts.settings.keep_best and parts.settings.time_windows == 1,
-        show_bar=parts.settings.progress,
-        should_stop=stop,
-        choice=choice,
-        progress=progress,
-        earlier=tuple(network.state_dict() for network in parts.earlier),
+    loop = LoopSettings(
+        iterations=settings.iterations,
+        windows=settings.time_windows,
+        targets=Targets(settings.stop.error, settings.stop.loss),
+        log_every=settings.log_every,
+        evaluate_every=settings.evaluate_every,
+        checkpoint_every=settings.checkpoint_every,
+        keep_best=settings.keep_best and settings.time_windows == 1,
+        show_bar=settings.progress,
     )
+    return kind(parts, loop, records, directory, stop, choice, progress)
 
 
-def _records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
+def make_records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
+    """The tables of a run, opened; rows of an earlier part from the step ``keep_below`` on are dropped."""
     digits = 17 if parts.settings.dtype == "float64" else 9
     objective = parts.objective
     return Records(

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,19 @@ import torch
 from tqdm import tqdm
 
 from ntkrun.common.state_schema import Generator, read_state, schema_of
-from ntkrun.diagnostics import Diagnostics
 from ntkrun.network import JetNetwork
-from ntkrun.objective import Objective
-from ntkrun.optimizer import Optimizer, Schedule
-from ntkrun.point_weights import PointWeights
 from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import Stepper
 from ntkrun.steps.factory import make_stepper
 from ntkrun.storage.checkpoint import save_best, save_checkpoint
-from ntkrun.training.collocation import PointSource
-from ntkrun.training.evaluation import EvaluationStopped, Evaluator
+from ntkrun.training.evaluation import EvaluationStopped
 from ntkrun.training.finite_checks import DivergenceError, all_finite, check_evaluation
-from ntkrun.training.progress import Progress, Targets
+from ntkrun.training.parts import LoopSettings, TrainingParts
+from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Records
 from ntkrun.training.weight_log import WeightLog
-from ntkrun.weights import Weighting
 
 log = logging.getLogger(__name__)
 
@@ -55,50 +50,41 @@ class Row:
     before: Mapping[str, Any] | None
 
 
-@dataclass
 class Trainer:
-    """Everything one run consists of.
+    """The training loop of one run, or of one of its time windows.
 
-    Attributes:
-        objective, weighting, point_weights, optimizer, schedule, points, evaluator, diagnostics: the parts, started.
+    Args:
+        parts: what is trained, how, and what observes it.
+        loop: how long, and what is done how often.
         records: where rows go.
         directory: where checkpoints go.
-        iterations: length of the run, or of this time window, in optimiser steps.
-        windows: number of time windows.
-        targets: what ends it earlier.
-        log_every: steps between rows of metrics.csv, counted from 0; the last step has a row as well.
-        evaluate_every: steps between errors, counted from 0. A row has one if a multiple lies between it and the row
-            before, or it is the last one, or there are targets.
-        checkpoint_every: steps between checkpoints; one is always written at the end.
-        keep_best: keep the network of the smallest error as best.pt.
-        show_bar: show a progress bar where standard error is a terminal.
         should_stop: asked before every step, and while errors are computed.
         choice: which steps are compiled.
-        earlier: states of the networks of earlier time windows, part of the checkpoint.
+        progress: how far the run has come.
     """
 
-    objective: Objective
-    weighting: Weighting
-    point_weights: PointWeights
-    optimizer: Optimizer
-    schedule: Schedule
-    points: PointSource
-    evaluator: Evaluator
-    diagnostics: Diagnostics
-    records: Records
-    directory: Path
-    iterations: int
-    windows: int
-    targets: Targets
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    keep_best: bool
-    show_bar: bool
-    should_stop: StopRequest
-    choice: CompileChoice
-    progress: Progress = field(default_factory=Progress)
-    earlier: tuple[Mapping[str, Any], ...] = ()
+    def __init__(
+        self,
+        parts: TrainingParts,
+        loop: LoopSettings,
+        records: Records,
+        directory: Path,
+        should_stop: StopRequest,
+        choice: CompileChoice,
+        progress: Progress,
+    ) -> None:
+        self.parts = parts
+        self.loop = loop
+        self.records = records
+        self.directory = directory
+        self.should_stop = should_stop
+        self.choice = choice
+        self.progress = progress
+        self.objective = parts.objective
+        self.weighting, self.point_weights = parts.weighting, parts.point_weights
+        self.optimizer, self.schedule = parts.optimizer, parts.schedule
+        self.points, self.evaluator, self.diagnostics = parts.points, parts.evaluator, parts.diagnostics
+        self.earlier = tuple(network.state_dict() for network in parts.earlier)  # part of the checkpoint
 
     def fit(self) -> str | None:
         """Train until the end, until a target is reached, or until asked to stop.
@@ -128,7 +114,7 @@ class Trainer:
 
     def _at_end(self) -> bool:
         """Whether the last step is done, or there is nothing left to gain by more."""
-        return self.progress.step >= self.iterations or bool(self.optimizer.ended())
+        return self.progress.step >= self.loop.iterations or bool(self.optimizer.ended())
 
     def _step(self, bar: tqdm[Any]) -> str | None:
         """One optimiser step; returns the target that was reached before it, if one was."""
@@ -136,7 +122,7 @@ class Trainer:
         with progress.phase("training"):
             self._start_step()
             plain = self.points.at(step)
-        logged = step % self.log_every == 0 and (step or not progress.window)  # the last window's end has its row
+        logged = step % self.loop.log_every == 0 and (step or not progress.window)  # the last window's end has its row
         row = self._start_row() if logged else None
         with progress.phase("diagnostics"):
             self.diagnostics.observe(step, self.objective, plain)
@@ -171,7 +157,7 @@ class Trainer:
             self.records.step(progress.total_steps, progress.elapsed, report)
         progress.step += 1
         bar.update()
-        if progress.step % self.checkpoint_every == 0 and progress.step < self.iterations:
+        if progress.step % self.loop.checkpoint_every == 0 and progress.step < self.loop.iterations:
             self.save()
         return None
 
@@ -189,7 +175,7 @@ class Trainer:
             self._log(row, losses.tolist(), self.weighting.weights.tolist(), bar)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
-        return self.optimizer.ended() if progress.step < self.iterations else ""
+        return self.optimizer.ended() if progress.step < self.loop.iterations else ""
 
     def _start_step(self) -> None:
         """Tell the network which step it is, for what it draws anew in each."""
@@ -198,7 +184,7 @@ class Trainer:
 
     def _factor(self, ahead: int = 0) -> float:
         """The schedule's factor so many steps after the present one."""
-        horizon = self.optimizer.horizon(self.iterations)
+        horizon = self.optimizer.horizon(self.loop.iterations)
         return self.schedule.factor(min(self.progress.step + ahead, horizon), horizon)
 
     def _make_stepper(self, bar: tqdm[Any]) -> Stepper:
@@ -242,14 +228,14 @@ class Trainer:
         return {"weighting": self.weighting.state_dict(), "point_weights": self.point_weights.state_dict()}
 
     def _window_name(self) -> str | None:
-        return f"window {self.progress.window + 1} of {self.windows}" if self.windows > 1 else None
+        return f"window {self.progress.window + 1} of {self.loop.windows}" if self.loop.windows > 1 else None
 
     def _bar(self) -> tqdm[Any]:
         return bar_class()(
             desc=self._window_name(),
-            total=self.iterations,
+            total=self.loop.iterations,
             initial=self.progress.step,
-            disable=None if self.show_bar else True,
+            disable=None if self.loop.show_bar else True,
             unit="it",
             dynamic_ncols=True,
         )
@@ -294,11 +280,11 @@ class Trainer:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""
         progress = self.progress
         self._finish_steps()
-        due = progress.step % self.evaluate_every < self.log_every or self._at_end()
-        error = self._evaluate() if due or self.targets else None
+        due = progress.step % self.loop.evaluate_every < self.loop.log_every or self._at_end()
+        error = self._evaluate() if due or self.loop.targets else None
         # A run that ends here may be resumed with other targets, and then takes this step anew.
         before = None
-        if self.targets and not self._at_end():
+        if self.loop.targets and not self._at_end():
             moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             before = copy.deepcopy({**moving, **self._weights_state()})
         return Row(error, self.optimizer.rate(self._factor()), before)
@@ -311,7 +297,7 @@ class Trainer:
         with progress.phase("evaluation"):
             errors = self.evaluator.error(self.should_stop.heard)
             error = None if errors is None else errors.total
-            if error is not None and progress.saw_error(error) and self.keep_best:
+            if error is not None and progress.saw_error(error) and self.loop.keep_best:
                 network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
                 self._best = {"step": progress.total_steps, "error": error, "network": network}
         return error
@@ -336,8 +322,8 @@ class Trainer:
         total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
         least = self.point_weights.least()
         self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, error, row.rate, least)
-        tenth = max(1, self.iterations // 10)
-        told = progress.step % tenth < self.log_every or self._at_end()
+        tenth = max(1, self.loop.iterations // 10)
+        told = progress.step % tenth < self.loop.log_every or self._at_end()
         if told or not bar.disable:
             shown = {"loss": f"{total:.2e}"}
             if progress.error is not None:  # the latest
@@ -347,21 +333,13 @@ class Trainer:
             shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
             bar.set_postfix(shown, refresh=False)
             if told:
-                end = progress.first_step + self.iterations
+                end = progress.first_step + self.loop.iterations
                 text = ", ".join(f"{k} {v}" for k, v in shown.items())
                 log.info("step %d of %d: %s", progress.total_steps, end, text)
-        return self.targets.reached(error, total)
+        return self.loop.targets.reached(error, total)
 
 
-def restore(
-    objective: Objective,
-    weighting: Weighting,
-    point_weights: PointWeights,
-    optimizer: Optimizer,
-    points: PointSource,
-    diagnostics: Diagnostics,
-    state: Mapping[str, Any],
-) -> Progress:
+def restore(parts: TrainingParts, state: Mapping[str, Any]) -> Progress:
     """Put what ``Trainer.state_dict`` gave into the parts of a run; returns how far that run had come.
 
     Raises:
@@ -369,20 +347,20 @@ def restore(
     """
     progress = Progress(**read_state(Progress.state_schema(), state.get("progress"), "progress"))
     schema = {
-        "network": schema_of(objective.network.state_dict()),
-        "optimizer": optimizer.state_schema(),
-        "weighting": weighting.state_schema(),
-        "point_weights": point_weights.state_schema(points.counts),
-        "points": points.state_schema(progress.step),
-        "diagnostics": diagnostics.state_schema(),
+        "network": schema_of(parts.objective.network.state_dict()),
+        "optimizer": parts.optimizer.state_schema(),
+        "weighting": parts.weighting.state_schema(),
+        "point_weights": parts.point_weights.state_schema(parts.points.counts),
+        "points": parts.points.state_schema(progress.step),
+        "diagnostics": parts.diagnostics.state_schema(),
         "random": Generator(),
     }
     read = {name: read_state(each, state.get(name), name) for name, each in schema.items()}
-    objective.network.load_state_dict(read["network"])
-    optimizer.load_state_dict(read["optimizer"])
-    weighting.load_state_dict(read["weighting"])
-    point_weights.load_state_dict(read["point_weights"])
-    points.load_state_dict(read["points"])
-    diagnostics.load_state_dict(read["diagnostics"])
+    parts.objective.network.load_state_dict(read["network"])
+    parts.optimizer.load_state_dict(read["optimizer"])
+    parts.weighting.load_state_dict(read["weighting"])
+    parts.point_weights.load_state_dict(read["point_weights"])
+    parts.points.load_state_dict(read["points"])
+    parts.diagnostics.load_state_dict(read["diagnostics"])
     torch.set_rng_state(read["random"])
     return progress

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_module
 
 from ntkrun.config.assembly import assemble
 from ntkrun.config.schema import plain
-from ntkrun.experiment.run import _records, _trainer
+from ntkrun.experiment.run import make_records, make_trainer
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.training.progress import Progress
 from training.cases import RATE, Case
@@ -48,8 +48,8 @@ def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callab
         parts.points.load_state_dict({"drawn_at": 0, "points": points, "drawn": 1})
     turns = make_turns(network)
     with tempfile.TemporaryDirectory() as directory:
-        records = _records(parts, Path(directory), None)
+        records = make_records(parts, Path(directory), None)
         stop: Any = lambda: not turns()  # noqa: E731
-        trainer: Any = _trainer(parts, records, Path(directory), stop, Progress())
+        trainer: Any = make_trainer(parts, records, Path(directory), stop, Progress())
         trainer.fit()
         records.close()
