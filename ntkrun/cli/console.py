@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ntkrun.experiment.results import Outcome, read_summary
+
+KINDS = ("final", "best")
 
 
 def print_closing(directory: Path, outcome: Outcome) -> None:
@@ -19,13 +23,14 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
     if summary.get("status") != outcome.status:  # it could not be written
         print(f"status  {status}\n{directory}")
         return
-    error, seconds = summary["rel_l2"], summary["seconds"]
+    seconds = summary["seconds"]
     updates = summary["weight_updates"]
     rows = [
         ("status", status),
         ("steps", f"{summary['step']} of {summary['iterations']}"),
-        ("relative L2 error, final", _error(error["final"], error["final_step"])),
-        *([("relative L2 error, best", _error(error["best"], error["best_step"]))] if error["best"] else []),
+        *_error_rows(summary["rel_l2"], "final"),
+        *(_error_rows(summary["rel_l2"], "best") if summary["rel_l2"]["best"] else []),
+        *_held_out_rows(summary.get("held_out_loss")),
         *([("compilation", f"{seconds['compilation']:.2f} s")] if seconds["compilation"] else []),
         ("training", f"{seconds['training']:.2f} s"),
         ("weight updates", _updates(updates, seconds["weight_updates"])),
@@ -53,6 +58,22 @@ def print_line(number: int, directory: Path, outcome: Outcome) -> None:
 def _updates(count: int, seconds: float) -> str:
     number = f"{count} update{'s' * (count != 1)}"
     return f"{number}, within compiled steps" if count and not seconds else f"{seconds:.2f} s ({number})"
+
+
+def _error_rows(errors: Mapping[str, Any], which: str) -> list[tuple[str, str]]:
+    """The final or best error, and those of single fields where there are several."""
+    each = {field: values[which] for field, values in errors.get("fields", {}).items()}
+    rows = [(f"relative L2 error, {which}", _error(errors[which], errors[f"{which}_step"]))]
+    return rows + [(f"  of {field}", f"{value:.3e}") for field, value in each.items() if value is not None]
+
+
+def _held_out_rows(losses: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Losses at held-out points, where they stand for errors."""
+    return (
+        [(f"held-out loss, {which}", _error(losses[which], losses[f"{which}_step"])) for which in KINDS]
+        if losses
+        else []
+    )
 
 
 def _error(value: float | None, step: int | None) -> str:

@@ -27,6 +27,7 @@ from ntkrun.runtime.distributed import present
 from ntkrun.runtime.memory import check_fits, limit_memory, shortage
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, SharedEvaluator
+from ntkrun.training.held_out import HeldOut
 from ntkrun.training.parts import TrainingParts
 from ntkrun.training.time_marching import TimeWindow, frozen
 from ntkrun.weights import Sketched, Weighting
@@ -124,6 +125,7 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
         evaluator=evaluator,
         diagnostics=diagnostics,
         logger=Guarded(logger),
+        held_out=None if evaluator.knows else HeldOut(objective, points.counts, settings.seed),
         earlier=networks,
     )
 

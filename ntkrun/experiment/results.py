@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from ntkrun.storage.reader import UnreadableError, read_json, read_text
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.nodes import Grid
+from ntkrun.training.progress import Progress
 from ntkrun.training.trainer import Trainer
 
 SUMMARY = "summary.json"
@@ -140,10 +141,12 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "iterations": settings.iterations * settings.time_windows,
         "rel_l2": {
             "final": progress.error,
-            "final_step": progress.error_step,
+            "final_step": None if progress.error is None else progress.error_step,
             "best": progress.best_error,
-            "best_step": progress.best_step,
+            "best_step": None if progress.best_error is None else progress.best_step,
+            **_by_field(objective.pde.fields, progress),
         },
+        **_held_out(progress),
         "seconds": {**progress.seconds, "total": progress.elapsed},
         "weight_updates": progress.updates,
         "parameters": objective.layout.size,
@@ -163,6 +166,22 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "git_commit": _git_commit(),
     }
     write_text_atomically(directory / SUMMARY, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _by_field(fields: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """Final and best errors of every field, where there are several."""
+    if len(fields) < 2:
+        return {}
+    final, best = (dict(zip(fields, errors, strict=False)) for errors in (progress.errors, progress.best_errors))
+    return {"fields": {field: {"final": final.get(field), "best": best.get(field)} for field in fields}}
+
+
+def _held_out(progress: Progress) -> dict[str, Any]:
+    """Weighted losses at held-out points, where they stand for errors."""
+    if progress.held_out is None:
+        return {}
+    final = {"final": progress.held_out, "final_step": progress.error_step}
+    return {"held_out_loss": {**final, "best": progress.best_held_out, "best_step": progress.best_step}}
 
 
 def _finite(value: Any) -> Any:

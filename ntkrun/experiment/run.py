@@ -291,6 +291,8 @@ def make_records(parts: Parts, directory: Path, keep_below: int | None) -> Recor
         objective.names,
         parts.weighting.columns(),
         parts.point_weights.columns(),
+        parts.pde.fields if len(parts.pde.fields) > 1 else (),
+        parts.held_out is not None,
         parts.optimizer.columns(),
         parts.logger,
         digits,
@@ -359,8 +361,9 @@ def _evaluate_end(parts: Parts, trainer: Trainer, interrupted: Interrupted) -> N
     if evaluator is not parts.evaluator:  # errors so far were those of single windows
         with progress.phase("evaluation"):
             errors = evaluator.error(interrupted)
-        progress.error, progress.error_step = None if errors is None else errors.total, progress.total_steps
-        progress.best_error = progress.best_step = None
+        if errors is not None:
+            progress.saw_errors(errors)
+        progress.forget_best()
 
 
 def _patience(stop: StopRequest) -> Interrupted:

@@ -75,6 +75,9 @@ def plot_losses(metrics: pd.DataFrame) -> Figure:
     for column in _columns(metrics, "loss/"):
         axes.plot(metrics["step"], metrics[column], label=column.removeprefix("loss/"))
     axes.plot(metrics["step"], metrics["loss"], color="black", linewidth=1, linestyle="--", label="weighted sum")
+    if "held_out_loss" in metrics:
+        known = metrics.dropna(subset="held_out_loss")
+        axes.plot(known["step"], known["held_out_loss"], ".", color="black", label="weighted sum, held-out")
     _logarithmic(axes, metrics[[*_columns(metrics, "loss/"), "loss"]].to_numpy())
     axes.set(xlabel="step", ylabel="loss", title="Loss terms")
     _legend(axes)
@@ -98,12 +101,17 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
 
 
 def plot_error(metrics: pd.DataFrame) -> Figure:
-    """Relative L2 error against the step."""
+    """Relative L2 error against the step, and those of single fields where there are several."""
     figure = Figure(figsize=(6.4, 4))
     axes = figure.subplots()
     evaluated = metrics.dropna(subset="error/rel_l2")
-    axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black")
-    _logarithmic(axes, evaluated["error/rel_l2"].to_numpy())
+    fields = [c for c in _columns(metrics, "error/") if c != "error/rel_l2" and metrics[c].notna().any()]
+    for column in fields:
+        axes.plot(evaluated["step"], evaluated[column], marker=".", label=f"${column.removeprefix('error/')}$")
+    axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black", label="all fields")
+    _logarithmic(axes, evaluated[[*fields, "error/rel_l2"]].to_numpy())
+    if fields:
+        _legend(axes)
     axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
     return figure
 

@@ -69,6 +69,10 @@ class Group:
         """Of the smallest relative L2 error."""
         return Statistic.of(run.best_error for run in self.runs)
 
+    def field_error(self, name: str) -> Statistic:
+        """Of the final relative L2 error of a field."""
+        return Statistic.of(run.field_errors.get(name) for run in self.runs)
+
     @property
     def unweighted_loss(self) -> Statistic:
         """Of the sum of the unweighted loss terms at the end."""
@@ -227,9 +231,15 @@ def text(value: Value) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
+def field_names(runs: Sequence[Run]) -> list[str]:
+    """The fields that any of the runs has errors of, each by itself."""
+    return list(dict.fromkeys(name for run in runs for name in run.field_errors))
+
+
 def runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> pd.DataFrame:
     """``runs.csv``: one row per run, paths relative to the report; what is not known stays empty."""
     columns = list(dict.fromkeys(["pde", *keys]))
+    fields = field_names(runs)
     rows = []
     for run, values in zip(runs, values_by_run(runs, columns), strict=True):
         rows.append(
@@ -242,6 +252,7 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> pd.Dat
                 "step": run.step,
                 "final_error": run.final_error,
                 "best_error": run.best_error,
+                **{f"final_error/{name}": run.field_errors.get(name) for name in fields},
                 "unweighted_loss": run.unweighted_loss,
                 "seconds": run.seconds,
                 "training_seconds": run.training_seconds,
@@ -254,13 +265,15 @@ def runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> pd.Dat
 def groups_table(found: Sequence[Sweep], keys: Sequence[str]) -> pd.DataFrame:
     """``groups.csv``: one row per combination of swept values, with statistics over seeds."""
     swept = list(dict.fromkeys(["pde", *keys]))
-    header = [f"{name}/{part}" for name in STATISTICS for part in ("mean", "deviation", "count")]
+    fields = field_names([run for sweep in found for run in sweep.runs])
+    names = [*STATISTICS, *(f"final_error/{name}" for name in fields)]
+    header = [f"{name}/{part}" for name in names for part in ("mean", "deviation", "count")]
     rows = []
     for group in (group for sweep in found for group in sweep.groups):
         row = _cells(swept, values_by_run(group.members[:1], swept)[0])
         row |= {"count": len(group.runs), "not_completed": group.not_completed}
-        for name in STATISTICS:
-            statistic: Statistic = getattr(group, name)
+        statistics: list[Statistic] = [getattr(group, name) for name in STATISTICS]
+        for name, statistic in zip(names, [*statistics, *map(group.field_error, fields)], strict=True):
             row |= {f"{name}/{part}": getattr(statistic, part) for part in ("mean", "deviation", "count")}
         rows.append(row)
     return pd.DataFrame(rows, columns=[*swept, "count", "not_completed", *header])

@@ -24,6 +24,8 @@ OUTPUT_KEYS = ("logger", "progress", "plots", "report", "skip_completed")
 """Groups and keys at the top of the configuration that do not concern what is computed."""
 GROUPS = 100
 """Most groups that a run may have chosen from."""
+FIELDS = 100
+"""Most fields whose errors a table has each by itself."""
 LARGEST = 1e100
 """Largest finite number that sums, means and figures still bear."""
 LONGEST = 300
@@ -48,6 +50,7 @@ class Run:
         overridden: keys and groups given on the command line, in order.
         step: the last step.
         final_error, best_error: relative L2 errors, where there is an exact solution.
+        field_errors: final ones by field, where there are several.
         training_seconds, update_seconds: time spent in training and in weight updates.
         metrics: ``metrics.csv`` of a completed run.
         weights: ``weights.csv`` of a completed run.
@@ -62,6 +65,7 @@ class Run:
     step: int | None = None
     final_error: float | None = None
     best_error: float | None = None
+    field_errors: Mapping[str, float | None] = field(default_factory=dict)
     training_seconds: float | None = None
     update_seconds: float | None = None
     metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -223,9 +227,18 @@ def _summarised(run: Run) -> Run:
         step=_count(summary, "step"),
         final_error=_number(summary, "rel_l2", "final"),
         best_error=_number(summary, "rel_l2", "best"),
+        field_errors=_field_errors(summary),
         training_seconds=seconds[0],
         update_seconds=seconds[1],
     )
+
+
+def _field_errors(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    errors = summary.get("rel_l2")
+    fields = errors.get("fields", {}) if isinstance(errors, dict) else {}
+    if not isinstance(fields, dict) or len(fields) > FIELDS or not all(name.isidentifier() for name in fields):
+        raise UnreadableError("summary.json: rel_l2.fields does not hold errors of fields")
+    return {brief(name, LONGEST): _number(summary, "rel_l2", "fields", name, "final") for name in fields}
 
 
 def _as_long_as(configuration: Mapping[str, Any], iterations: int | None) -> Mapping[str, Any]:

@@ -12,7 +12,18 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
-from ntkrun.report.aggregate import ABSENT, STATISTICS, Statistic, Sweep, Value, flattened, levels, text, values_by_run
+from ntkrun.report.aggregate import (
+    ABSENT,
+    STATISTICS,
+    Statistic,
+    Sweep,
+    Value,
+    field_names,
+    flattened,
+    levels,
+    text,
+    values_by_run,
+)
 from ntkrun.report.figures import Drawing
 from ntkrun.report.gather import OUTPUT_KEYS, Run, brief
 
@@ -148,9 +159,12 @@ def _groups_table(sweep: Sweep) -> Table:
     columns["seeds"] = [_count_cell(len(group.runs)) for group in groups]
     if any(group.not_completed for group in groups):
         columns["not completed"] = [_count_cell(group.not_completed) for group in groups]
-    for attribute in STATISTICS:
-        name = attribute.replace("_", " ")
-        found: list[Statistic] = [getattr(group, attribute) for group in groups]
+    statistics: dict[str, list[Statistic]] = {
+        name.replace("_", " "): [getattr(group, name) for group in groups] for name in STATISTICS
+    }
+    fields = field_names(sweep.runs)
+    statistics |= {f"final error of {_short(name)}": [group.field_error(name) for group in groups] for name in fields}
+    for name, found in statistics.items():
         if any(each.count for each in found):
             columns[name] = [_statistic_cell(each) for each in found]
         if any(each.count not in (0, len(group.runs)) for each, group in zip(found, groups, strict=True)):
@@ -168,6 +182,8 @@ def _runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> Table
     columns["status"] = _value_cells([run.status for run in runs])
     columns["final error"] = [_number_cell(run.final_error) for run in runs]
     columns["best error"] = [_number_cell(run.best_error) for run in runs]
+    for name in field_names(runs):
+        columns[f"final error of {_short(name)}"] = [_number_cell(run.field_errors.get(name)) for run in runs]
     columns["unweighted loss"] = [_number_cell(run.unweighted_loss) for run in runs]
     columns["seconds"] = [_number_cell(run.seconds) for run in runs]
     return Table.of("Runs", "All runs, by what distinguishes them; click a heading to sort.", columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,13 @@ class Errors:
     @property
     def worst(self) -> float:
         """The largest of a field; infinite where one is not a number."""
-        known = [error for error in self.fields.values() if error is not None]
-        return max(known) if all(map(math.isfinite, known)) else math.inf
+        return worst(self.fields.values())
+
+
+def worst(errors: Iterable[float | None]) -> float:
+    """The largest of those that are known; infinite where one is not a number, or none is known."""
+    known = [math.inf if math.isnan(error) else error for error in errors if error is not None]
+    return max(known, default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Evaluator:
     Attributes:
         nodes: where the network is evaluated.
         about: a line about them.
+        knows: whether there are errors.
 
     Raises:
         ProblemError: the problem's solution fails, has the wrong shape or is not finite.
@@ -102,6 +108,7 @@ class Evaluator:
         self._exact = None if exact is None else exact.reshape(len(self.nodes), -1).to(like.device, torch.float64)
         self._partly = self._exact is not None and bool(self._exact.isnan().any())
         self._size = None if self._exact is None else self._exact.square().nansum(0)
+        self.knows = self._size is not None and bool(self._size.any())
         self.about = _about(self.nodes, grid, reference is not None, self._size)
 
     def error(self, interrupted: Interrupted = lambda: None) -> Errors | None:
@@ -110,8 +117,10 @@ class Evaluator:
         Raises:
             EvaluationStopped: it was interrupted.
         """
-        if self._exact is None or self._size is None or not self._size.any():
+        if not self.knows:
             return None
+        assert self._exact is not None
+        assert self._size is not None
         known, squares = self._exact, torch.zeros_like(self._size)
 
         def add(rows: slice, prediction: Tensor) -> None:

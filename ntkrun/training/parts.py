@@ -13,6 +13,7 @@ from ntkrun.pde import PDE
 from ntkrun.point_weights import PointWeights
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator
+from ntkrun.training.held_out import HeldOut
 from ntkrun.training.progress import Targets
 from ntkrun.weights import Weighting
 
@@ -23,6 +24,7 @@ class TrainingParts:
 
     Attributes:
         pde: the problem on all of time.
+        held_out: losses at points that are not trained on, where no solution is known.
         earlier: the networks of earlier time windows.
     """
 
@@ -35,6 +37,7 @@ class TrainingParts:
     points: PointSource
     evaluator: Evaluator
     diagnostics: Diagnostics
+    held_out: HeldOut | None = None
     earlier: tuple[nn.Module, ...] = ()
 
 
@@ -47,10 +50,12 @@ class LoopSettings:
         windows: number of time windows.
         targets: what ends it earlier.
         log_every: steps between rows of metrics.csv, counted from 0; the last step has a row as well.
-        evaluate_every: steps between errors, counted from 0. A row has one if a multiple lies between it and the row
-            before, or it is the last one, or there are targets.
+        evaluate_every: steps between errors, counted from 0. A row has them if a multiple lies between it and the row
+            before, or it is the last one, or there are targets. Where no solution is known, the same holds of losses at
+            held-out points.
         checkpoint_every: steps between checkpoints; one is always written at the end.
-        keep_best: keep the network of the smallest error as best.pt.
+        keep_best: keep the best network as best.pt: that of the smallest error of the worst field, or of the smallest
+            loss at held-out points.
         show_bar: show a progress bar where standard error is a terminal.
     """
 

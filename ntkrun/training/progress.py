@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ntkrun.common.state_schema import Added, NoneOr, Real, Whole, schema_of
+from ntkrun.common.state_schema import Added, ListOf, NoneOr, Real, Whole, schema_of
+from ntkrun.training.evaluation import Errors, worst
+
+MOST = 10_000  # fields, and terms
 
 PHASES = ("compilation", "training", "weight_updates", "diagnostics", "evaluation", "logging", "saving")
 
@@ -18,7 +22,7 @@ class Targets:
     """What ends a run before its last step, looked at in every row of metrics.csv.
 
     Attributes:
-        error: relative L2 error to reach.
+        error: relative L2 error to reach, by every field.
         loss: weighted loss to reach.
     """
 
@@ -28,10 +32,11 @@ class Targets:
     def __bool__(self) -> bool:
         return self.error is not None or self.loss is not None
 
-    def reached(self, error: float | None, loss: float) -> str | None:
+    def reached(self, errors: Errors | None, loss: float) -> str | None:
         """Which target is reached, in words."""
-        if self.error is not None and error is not None and error <= self.error:
-            return f"relative L2 error {error:.3e}, target {self.error:g}"
+        if self.error is not None and errors is not None and errors.worst <= self.error:
+            what = "largest relative L2 error of a field" if len(errors.fields) > 1 else "relative L2 error"
+            return f"{what} {errors.worst:.3e}, target {self.error:g}"
         if self.loss is not None and loss <= self.loss:
             return f"loss {loss:.3e}, target {self.loss:g}"
         return None
@@ -47,8 +52,11 @@ class Progress:
         first_step: optimiser steps done in the windows before.
         seconds: by phase.
         updates: weight updates done.
-        error: the latest relative L2 error, at ``error_step``.
-        best_error: the smallest so far, at ``best_step``.
+        error: the latest relative L2 error over all fields, at ``error_step``.
+        errors: those of every field, ``None`` where one is not known.
+        held_out: where no solution is known, the latest loss at held-out points, at ``error_step``.
+        best_error, best_errors, best_held_out: those of the best network so far, at ``best_step``.
+        best_losses: its losses by term at held-out points.
     """
 
     step: int = 0
@@ -58,15 +66,22 @@ class Progress:
     updates: int = 0
     error: float | None = None
     error_step: int | None = None
+    errors: list[float | None] = field(default_factory=list)
+    held_out: float | None = None
     best_error: float | None = None
+    best_errors: list[float | None] = field(default_factory=list)
     best_step: int | None = None
+    best_held_out: float | None = None
+    best_losses: list[float] = field(default_factory=list)
 
     @classmethod
     def state_schema(cls) -> Any:
         """What saved attributes must look like; those that earlier versions lack have their defaults."""
         schema: dict[str, Any] = {name: Whole() for name in ("step", "window", "first_step", "updates")}
         schema |= {name: NoneOr(Whole()) for name in ("error_step", "best_step")}
-        schema |= {name: NoneOr(Real()) for name in ("error", "best_error")}
+        schema |= {name: NoneOr(Real()) for name in ("error", "held_out", "best_error", "best_held_out")}
+        schema |= {name: ListOf(NoneOr(Real()), MOST) for name in ("errors", "best_errors")}
+        schema["best_losses"] = ListOf(Real(), MOST)
         schema["seconds"] = {phase: Added(Real(least=0), 0.0) for phase in PHASES}
         return {name: Added(schema.get(name, schema_of(value)), value) for name, value in vars(cls()).items()}
 
@@ -87,10 +102,40 @@ class Progress:
         """Optimiser steps done in all time windows."""
         return self.first_step + self.step
 
-    def saw_error(self, error: float) -> bool:
-        """Take note of an evaluation at the present step; returns whether it is the best so far."""
-        self.error, self.error_step = error, self.total_steps
-        best = self.best_error is None or error < self.best_error
-        if best:
-            self.best_error, self.best_step = error, self.total_steps
-        return best
+    def saw_errors(self, errors: Errors) -> bool:
+        """Take note of an evaluation at the present step; returns whether it is the best so far, by its worst field."""
+        self.error, self.error_step, self.errors = errors.total, self.total_steps, list(errors.fields.values())
+        # A checkpoint of version 0.1.0 knows the error over all fields alone.
+        best = worst(self.best_errors or [self.best_error])
+        if self.best_step is not None and not errors.worst < best:
+            return False
+        self.best_error, self.best_errors, self.best_step = self.error, self.errors, self.error_step
+        return True
+
+    def saw_losses(self, losses: Sequence[float], weights: Sequence[float]) -> bool:
+        """Take note of losses at held-out points; returns whether they are the best so far.
+
+        Weights change along a run, so that weighted losses of different steps say little. Both networks, this one and
+        the best so far, are compared under the present weights.
+
+        Args:
+            losses: by term.
+            weights: of the terms.
+        """
+        self.held_out, self.error_step = _weighted(losses, weights), self.total_steps
+        known = self.best_step is not None and len(self.best_losses) == len(losses)
+        if known and not self.held_out < _weighted(self.best_losses, weights):
+            return False
+        self.best_losses, self.best_held_out, self.best_step = list(losses), self.held_out, self.error_step
+        return True
+
+    def forget_best(self) -> None:
+        """There is no best network of a run whose networks each serve a part of time."""
+        self.best_error = self.best_step = self.best_held_out = self.held_out = None
+        self.best_errors, self.best_losses = [], []
+
+
+def _weighted(losses: Sequence[float], weights: Sequence[float]) -> float:
+    """The weighted sum, infinite where it is not a number."""
+    total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+    return math.inf if math.isnan(total) else total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import IO
 
 from ntkrun.loggers import Logger
 from ntkrun.storage.atomic import sync, write_text_atomically, writing
+from ntkrun.training.evaluation import Errors
 
 Value = float | int | None
 
 LEAST = "least_point_weight"
+HELD_OUT = "held_out_loss"
 
 
 class TableError(ValueError):
@@ -31,13 +33,21 @@ class Table:
         columns: its columns, ``step`` first.
         digits: significant digits of floats; 9 keep a float32 exactly, 17 a float64.
         keep_below: on going on with an older file, only rows with a smaller step are kept.
+        later: columns that files of earlier versions may lack; they are added, empty in the older rows.
 
     Raises:
         TableError: the older file has other columns.
         WriteError: here and in all methods, the file cannot be written.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], digits: int, keep_below: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        digits: int,
+        keep_below: int | None = None,
+        later: Collection[str] = (),
+    ) -> None:
         self.columns = tuple(columns)
         self._spec = f".{digits}g"
         if keep_below is None or not path.exists():
@@ -51,9 +61,13 @@ class Table:
                 rows = list(csv.reader(lines))
             except csv.Error as error:
                 raise TableError(f"{path} is not a table of this run: {error}") from None
-            if not rows or tuple(rows[0]) != self.columns:
+            older = tuple(rows[0]) if rows else ()
+            if older != tuple(c for c in self.columns if c in older or c not in later):
                 raise TableError(f"{path} has other columns than this run writes")
-            kept = [row for row in rows[1:] if len(row) == len(self.columns) and _step(row) < keep_below]
+            kept = [row for row in rows[1:] if len(row) == len(older) and _step(row) < keep_below]
+            if older != self.columns:
+                by_name = [dict(zip(older, row, strict=True)) for row in kept]
+                kept = [[row.get(column, "") for column in self.columns] for row in by_name]
             write_text_atomically(path, _lines([self.columns, *kept]))
         self._path = path
         with writing(path):
@@ -93,6 +107,8 @@ class Records:
         terms: names of the loss terms.
         columns: further per-term columns of weights.csv (``trace``, ``standard_error``).
         weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
+        fields: names of the fields whose errors metrics.csv has each by itself.
+        held_out: whether it has a loss at held-out points.
         steps: columns of steps.csv; without any there is no such table.
         logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update and step.
         digits: see ``Table``.
@@ -105,6 +121,8 @@ class Records:
         terms: Sequence[str],
         columns: Sequence[str],
         weighted_points: Sequence[str],
+        fields: Sequence[str],
+        held_out: bool,
         steps: Sequence[str],
         logger: Logger,
         digits: int,
@@ -115,8 +133,9 @@ class Records:
         self._logger = logger
         self._last_update: dict[str, Value] = {}
         self._last_step: dict[str, Value] = {}
+        later = [*(f"error/{field}" for field in fields), *([HELD_OUT] if held_out else [])]
         metrics = [
-            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", "lr",
+            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", *later, "lr",
             *(f"{LEAST}/{term}" for term in weighted_points),
         ]  # fmt: skip
         weights = ["step", "seconds", "update_seconds", *self._names("weight")]
@@ -128,7 +147,7 @@ class Records:
         self._tables: dict[str, Table] = {}
         try:
             for name, own in tables.items():
-                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below)
+                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below, later)
         except BaseException:
             self.close()
             raise
@@ -139,16 +158,21 @@ class Records:
         seconds: float,
         losses: Sequence[float],
         weights: Sequence[float],
-        error: float | None,
+        errors: Errors | None,
+        held_out: Sequence[float] | None,
         learning_rate: float | None,
         least_point_weights: Mapping[str, float],
     ) -> None:
-        """Append a row of metrics.csv; ``loss`` is the weighted sum of the ``losses``."""
+        """Append a row of metrics.csv; of ``losses`` and of those at held-out points it has the weighted sums, too."""
         total = sum(w * value for w, value in zip(weights, losses, strict=True))
         row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
         row |= self._values("loss", losses) | self._values("weight", weights)
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
-        row |= {"error/rel_l2": error, "lr": learning_rate}
+        if errors is not None:
+            row |= {f"error/{field}": each for field, each in errors.fields.items()}
+        if held_out is not None:
+            row[HELD_OUT] = sum(w * value for w, value in zip(weights, held_out, strict=True))
+        row |= {"error/rel_l2": None if errors is None else errors.total, "lr": learning_rate}
         self._tables["metrics"].add(row)
         copied = {**self._last_update, **self._last_step, **row}
         finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}

@@ -22,7 +22,7 @@ from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import Stepper
 from ntkrun.steps.factory import make_stepper
 from ntkrun.storage.checkpoint import save_best, save_checkpoint
-from ntkrun.training.evaluation import EvaluationStopped
+from ntkrun.training.evaluation import Errors, EvaluationStopped
 from ntkrun.training.finite_checks import DivergenceError, all_finite, check_evaluation
 from ntkrun.training.parts import LoopSettings, TrainingParts
 from ntkrun.training.progress import Progress
@@ -40,12 +40,14 @@ class Row:
     """What a row of metrics.csv says of the network before its step.
 
     Attributes:
-        error: relative L2 error, if a solution is known.
+        errors: relative L2 errors, if a solution is known and they are due.
+        held_out: else losses at held-out points by term, if they are due.
         rate: learning rate, where there is one.
         before: the state that the step changes, where it may have to be taken back.
     """
 
-    error: float | None
+    errors: Errors | None
+    held_out: Sequence[float] | None
     rate: float | None
     before: Mapping[str, Any] | None
 
@@ -84,6 +86,7 @@ class Trainer:
         self.weighting, self.point_weights = parts.weighting, parts.point_weights
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
         self.points, self.evaluator, self.diagnostics = parts.points, parts.evaluator, parts.diagnostics
+        self.held_out = parts.held_out
         self.earlier = tuple(network.state_dict() for network in parts.earlier)  # part of the checkpoint
 
     def fit(self) -> str | None:
@@ -281,26 +284,39 @@ class Trainer:
         progress = self.progress
         self._finish_steps()
         due = progress.step % self.loop.evaluate_every < self.loop.log_every or self._at_end()
-        error = self._evaluate() if due or self.loop.targets else None
+        errors, held_out = self._evaluate() if due or self.loop.targets else (None, None)
         # A run that ends here may be resumed with other targets, and then takes this step anew.
         before = None
         if self.loop.targets and not self._at_end():
             moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             before = copy.deepcopy({**moving, **self._weights_state()})
-        return Row(error, self.optimizer.rate(self._factor()), before)
+        return Row(errors, held_out, self.optimizer.rate(self._factor()), before)
 
-    def _evaluate(self) -> float | None:
-        """The error of the network as it is, which is kept if it is the best so far."""
+    def _evaluate(self) -> tuple[Errors | None, Sequence[float] | None]:
+        """Errors of the network as it is, or its losses at held-out points; it is kept if it is the best so far."""
         progress = self.progress
         with progress.phase("logging"):
             self._check()
         with progress.phase("evaluation"):
             errors = self.evaluator.error(self.should_stop.heard)
-            error = None if errors is None else errors.total
-            if error is not None and progress.saw_error(error) and self.loop.keep_best:
-                network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
-                self._best = {"step": progress.total_steps, "error": error, "network": network}
-        return error
+            held_out = self.held_out.losses() if self.held_out is not None else None
+            best = False
+            if errors is not None:
+                best = progress.saw_errors(errors)
+            elif held_out is not None:
+                best = progress.saw_losses(held_out, self.weighting.weights.tolist())
+            if best and self.loop.keep_best:
+                self._best = self._as_best(errors, held_out)
+        return errors, held_out
+
+    def _as_best(self, errors: Errors | None, held_out: Sequence[float] | None) -> dict[str, Any]:
+        """What ``best.pt`` holds."""
+        network = {name: value.detach().clone() for name, value in self.objective.network.state_dict().items()}
+        state: dict[str, Any] = {"step": self.progress.total_steps, "network": network}
+        if errors is not None:
+            return {**state, "error": errors.total, "errors": dict(errors.fields)}
+        assert held_out is not None
+        return {**state, "error": None, "held_out_losses": dict(zip(self.objective.names, held_out, strict=True))}
 
     def _finish_steps(self) -> None:
         """Wait for the device, so that its seconds count for training and not for what looks at the results."""
@@ -318,16 +334,17 @@ class Trainer:
 
     def _log(self, row: Row, losses: Sequence[float], weights: Sequence[float], bar: tqdm[Any]) -> str | None:
         """Write a row of metrics.csv; returns the target that is reached, if one is."""
-        progress, error = self.progress, row.error
+        progress = self.progress
         total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
         least = self.point_weights.least()
-        self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, error, row.rate, least)
+        self.records.metrics(
+            progress.total_steps, progress.elapsed, losses, weights, row.errors, row.held_out, row.rate, least
+        )
         tenth = max(1, self.loop.iterations // 10)
         told = progress.step % tenth < self.loop.log_every or self._at_end()
         if told or not bar.disable:
             shown = {"loss": f"{total:.2e}"}
-            if progress.error is not None:  # the latest
-                shown["rel_l2"] = f"{progress.error:.2e}" + f" at step {progress.error_step}" * (error is None)
+            shown |= self._latest(row)
             if "damping" in (report := self.optimizer.report()):
                 shown["damping"] = f"{report['damping']:.1e}"
             shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
@@ -336,7 +353,17 @@ class Trainer:
                 end = progress.first_step + self.loop.iterations
                 text = ", ".join(f"{k} {v}" for k, v in shown.items())
                 log.info("step %d of %d: %s", progress.total_steps, end, text)
-        return self.loop.targets.reached(error, total)
+        return self.loop.targets.reached(row.errors, total)
+
+    def _latest(self, row: Row) -> dict[str, str]:
+        """The latest errors or loss at held-out points in words, with their step where it is not that of the row."""
+        progress = self.progress
+        when = f" at step {progress.error_step}" * (row.errors is None and row.held_out is None)
+        if progress.error is not None:
+            fields = self.objective.pde.fields
+            each = ", ".join(f"{f} {e:.1e}" for f, e in zip(fields, progress.errors, strict=False) if e is not None)
+            return {"rel_l2": f"{progress.error:.2e}{f' ({each})' * (len(fields) > 1)}{when}"}
+        return {"held_out_loss": f"{progress.held_out:.2e}{when}"} if progress.held_out is not None else {}
 
 
 def restore(parts: TrainingParts, state: Mapping[str, Any]) -> Progress:

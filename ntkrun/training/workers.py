@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ntkrun.training.evaluation import Errors
 from ntkrun.training.records import Records, Value
 from ntkrun.training.trainer import Trainer
 
@@ -36,7 +37,8 @@ class NoRecords(Records):
         seconds: float,
         losses: Sequence[float],
         weights: Sequence[float],
-        error: float | None,
+        errors: Errors | None,
+        held_out: Sequence[float] | None,
         learning_rate: float | None,
         least_point_weights: Mapping[str, float],
     ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from ntkrun.plots.run import plot_scattered, plot_solution
+from ntkrun.plots.run import plot_error, plot_losses, plot_scattered, plot_solution
 
 
 def solution(coordinates: str, fields: tuple[str, ...], known: bool = True) -> dict[str, Any]:
@@ -93,3 +94,19 @@ def test_scattered_points(known: bool) -> None:
     assert np.allclose(share.get_xdata(), np.geomspace(1e-3, 1, 50))
     assert share.get_ydata()[[0, -1]].tolist() == [1 / 50, 1]
     assert panels[3].get_xscale() == "log"
+
+
+def test_errors_of_several_fields_and_losses_at_held_out_points() -> None:
+    metrics = pd.DataFrame({"step": [0, 10, 20], "loss": [4.0, 3.0, 2.0], "loss/residual": [2.0, 1.5, 1.0]})
+    metrics["held_out_loss"] = [5.0, np.nan, 3.0]
+    metrics["error/rel_l2"] = [0.5, np.nan, 0.25]
+    metrics["error/p"], metrics["error/v"], metrics["error/w"] = [0.4, np.nan, 0.1], [0.9, np.nan, 0.8], np.nan
+    curves = {line.get_label(): line for line in plot_error(metrics).axes[0].lines}
+    assert list(curves) == ["$p$", "$v$", "all fields"]
+    assert curves["$v$"].get_xydata().tolist() == [[0, 0.9], [20, 0.8]]
+    assert curves["all fields"].get_xydata().tolist() == [[0, 0.5], [20, 0.25]]
+    (held_out,) = [line for line in plot_losses(metrics).axes[0].lines if "held-out" in str(line.get_label())]
+    assert held_out.get_xydata().tolist() == [[0, 5], [20, 3]]
+    alone = plot_error(metrics[["step", "error/rel_l2"]]).axes[0]
+    assert len(alone.lines) == 1
+    assert alone.get_legend() is None

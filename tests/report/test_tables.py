@@ -259,3 +259,37 @@ def test_no_runs(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="no run directories"):
         write_report([tmp_path], tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+def with_fields(directory: Path, *overrides: str, **errors: float | None) -> None:
+    """A run whose summary has errors of several fields."""
+    make_run(directory, overrides)
+    summary = json.loads((directory / "summary.json").read_text())
+    summary["rel_l2"]["fields"] = {name: {"final": error, "best": error} for name, error in errors.items()}
+    (directory / "summary.json").write_text(json.dumps(summary))
+
+
+def test_errors_of_several_fields(tmp_path: Path) -> None:
+    with_fields(tmp_path / "a", "network.width=4", "seed=0", p=0.25, v=1.0)
+    with_fields(tmp_path / "b", "network.width=4", "seed=1", p=0.75, v=None)
+    make_run(tmp_path / "c", ["network.width=8"])  # of an earlier version
+    write_report([tmp_path], tmp_path / "report")
+    runs, groups = (read(tmp_path / "report" / f"{name}.csv") for name in ("runs", "groups"))
+    assert runs["final_error/p"].fillna(-1).tolist() == [0.25, 0.75, -1]
+    assert runs["final_error/v"].fillna(-1).tolist() == [1.0, -1, -1]
+    assert groups["final_error/p/mean"].fillna(-1).tolist() == [0.5, -1]
+    assert groups["final_error/p/deviation"].iloc[0] == pytest.approx(math.sqrt(0.125))
+    assert groups["final_error/v/count"].tolist() == [1, 0]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "final error of p" in page
+    assert "final error of v, count" in page
+
+
+@pytest.mark.parametrize("fields", [[], {"=1+1": {}}, {"u": {"final": "x"}}, {f"u{i}": {} for i in range(101)}])
+def test_errors_of_fields_that_are_none(fields: object, tmp_path: Path) -> None:
+    with_fields(tmp_path / "a")
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    summary["rel_l2"]["fields"] = fields
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summary))
+    (run,) = gather([tmp_path])
+    assert (run.status, run.reason.partition(":")[0]) == ("broken", "summary.json")

@@ -1,0 +1,40 @@
+"""Losses at points that are not trained on: what tells good networks from others where no solution is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ntkrun.geometry import Sampler, mix_seed
+from ntkrun.objective import Objective
+
+MOST = 10_000  # points of a term
+
+
+class HeldOut:
+    """Losses at points of their own, as many as a run trains on, drawn once with a seed of their own.
+
+    Args:
+        objective: names the terms and their regions.
+        counts: number of points by term.
+        seed: of the run.
+    """
+
+    def __init__(self, objective: Objective, counts: Mapping[str, int], seed: int) -> None:
+        self._objective = objective
+        points = {}
+        for i, term in enumerate(objective.terms):
+            count = max(len(term.region), min(MOST, counts[term.name]))  # no box without a point
+            sampler = Sampler(term.region, count, "sobol", mix_seed(seed, 5, i), term.shares)
+            points[term.name] = sampler.draw().to(objective.like)
+        self._batch = objective.batch(points)
+
+    def losses(self) -> list[float]:
+        """The mean squared residual of every term, of the network in evaluation mode and without point weights."""
+        network = self._objective.network
+        training = network.training
+        network.eval()
+        try:
+            losses: list[float] = self._objective.losses(self._batch).tolist()
+        finally:
+            network.train(training)
+        return losses
