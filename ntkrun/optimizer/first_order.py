@@ -173,6 +173,10 @@ class AdamW(Adam):
 class SOAP(FirstOrder):
     """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., arXiv 2409.11321), by ``pytorch-optimizer``.
 
+    As in its authors' code, the first step makes the eigenbasis and moves no parameter. Later eigenbases come from a QR
+    decomposition in single precision, also in runs of double precision: they are orthogonal to 1e-7, which turns the
+    directions of steps by as much and leaves gradients, losses and kernels as they are.
+
     Args:
         beta1: decay of the first moment.
         beta2: decay of the second moment and of the preconditioner.

@@ -93,6 +93,23 @@ def test_soap_is_adam_in_the_eigenbasis_of_its_preconditioner() -> None:
     assert torch.allclose(moved, -0.1 * torch.eye(3, dtype=torch.float64), atol=1e-6)
 
 
+def test_eigenbases_of_soap_are_orthogonal_to_single_precision() -> None:
+    """In double precision too, once they are renewed; what the package changes about that changes our documentation."""
+    torch.manual_seed(0)
+    network, optimizer = nn.Linear(3, 3, bias=False).double(), SOAP(learning_rate=0.1, precondition_every=2)
+    optimizer.start(network)
+
+    def defect() -> float:
+        bases: list[Tensor] = optimizer._torch.state[network.weight]["Q"]
+        return max((q.T @ q - torch.eye(3).double()).abs().max().item() for q in bases)
+
+    optimizer.step(given(torch.randn(3, 3, dtype=torch.float64)), 1.0, never, changed=False)
+    assert defect() < 1e-14
+    for _ in range(4):
+        optimizer.step(given(torch.randn(3, 3, dtype=torch.float64)), 1.0, never, changed=False)
+    assert 1e-9 < defect() < 1e-5
+
+
 class Quartic:
     """A badly scaled convex function of two parameters, with its gradient counted and evaluated in float64."""
 
