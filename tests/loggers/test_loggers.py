@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -126,6 +129,95 @@ def test_mlflow(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
     assert {runs[name].data.params["seed"] for name in runs} == {"0", "1"}
     artifacts = [a.path for a in store.list_artifacts(runs["one"].info.run_id, "plots")]
     assert "plots/losses.png" in artifacts
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_received_run_does_not_write_into_others(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
+    """Not where the name of a run of the store lies in its directory; a copy of a run is one of its own as well."""
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    mine, received = tmp_path / "mine", tmp_path / "received"
+    stop_at(1000)
+    assert start(mine, "logger=mlflow", "plots=false").status == 0
+    stop_at(13)
+    assert start(received, "logger=mlflow", "plots=false").status == 143
+    store = client(tmp_path)
+    name = (mine / "mlflow_run_id").read_text().strip()
+    before = history(store, store.get_run(name)), store.get_run(name).info
+    shutil.copy(mine / "mlflow_run_id", received)
+    stop_at(1000)
+    assert resume(received).status == 0
+    after = history(store, store.get_run(name)), store.get_run(name).info
+    assert after[0] == before[0]
+    assert (after[1].status, after[1].end_time) == (before[1].status, before[1].end_time)
+    assert "names a run of another directory" in (received / "ntkrun.log").read_text()
+    assert store.get_run((received / "mlflow_run_id").read_text().strip()).info.status == "FINISHED"
+
+
+SEND = """
+import sys
+from pathlib import Path
+from ntkrun.loggers import MLflow
+
+directory = Path(sys.argv[1])
+directory.mkdir()
+logger = MLflow()
+print("ready", flush=True)
+sys.stdin.readline()
+logger.start(directory, {"seed": 3}, 0)
+logger.log(0, {"loss": 1.0})
+logger.flush()
+"""
+
+
+def test_runs_that_start_together_without_a_store(tmp_path: Path) -> None:
+    """They make it once, and all of them are in it."""
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    program = [sys.executable, "-W", "ignore", "-c", SEND]
+    started = [
+        subprocess.Popen([*program, str(k)], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for k in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    store = client(tmp_path)
+    (experiment,) = [e for e in store.search_experiments() if e.name == "ntkrun"]
+    runs = store.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["0", "1", "2"]
+    assert [run.data.metrics for run in runs] == [{"loss": 1.0}] * 3
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+
+
+def test_a_store_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    from ntkrun.loggers import MLflow
+
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.db.utils._initialize_tables", _break_off)
+        with pytest.raises(ConnectionError, match="broken off"):
+            MLflow().start(run, {}, 0)
+    assert not (tmp_path / "outputs" / "mlflow.db").exists()
+    MLflow().start(run, {}, 0)
+    assert len(client(tmp_path).search_experiments()) == 2
+
+
+def _break_off(engine: Any) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE experiments (id INTEGER)")
+    raise ConnectionError("broken off")
 
 
 # Faults
