@@ -18,8 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ntkrun.cli import hydra_job as hydra_job  # registers what names run directories
 from ntkrun.cli.hydra_errors import explain
+from ntkrun.cli.hydra_job import describe  # its module registers what names run directories
 from ntkrun.cli.preflight import own_values
 from ntkrun.cli.resume import read_resume
 from ntkrun.common.errors import ConfigError
@@ -32,7 +32,7 @@ from ntkrun.experiment.run import execute, misfit, states_before
 from ntkrun.experiment.trained import TrainedRun
 from ntkrun.runtime.process_state import process_state_kept
 from ntkrun.runtime.threads import set_threads
-from ntkrun.storage.atomic import write_text_atomically, writing
+from ntkrun.storage.atomic import writing
 from ntkrun.storage.checkpoint import load_best, load_checkpoint
 from ntkrun.storage.lock import check_free
 
@@ -72,13 +72,13 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
     with process_state_kept(), _hydra_kept():
         look_for_modules_in(os.getcwd())
         if resumes:
-            directory, values = read_resume(overrides)
+            (directory, values), description = read_resume(overrides), None
         else:
-            directory, values = _prepare(overrides, config_dir)
+            directory, values, description = _prepare(overrides, config_dir)
         directory = directory.absolute()
         set_threads(read_settings(values).threads, None)
         try:
-            outcome = execute(values, directory, resume=resumes, signals=(signal.SIGINT,))
+            outcome = execute(values, directory, resume=resumes, signals=(signal.SIGINT,), description=description)
         finally:
             if "ntkrun.steps.graph" in sys.modules:
                 sys.modules["ntkrun.steps.graph"].forget_graphs()
@@ -139,8 +139,12 @@ def _hydra_kept() -> Iterator[None]:
         hydra.hydra, config.cfg = before
 
 
-def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[Path, dict[str, Any]]:
-    """Compose and check a configuration, make its directory and keep it there, as Hydra does for the command line."""
+def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """Compose and check a configuration and make its directory, as Hydra does for the command line.
+
+    Returns:
+        The directory, the configuration, and what to keep there of it.
+    """
     config = _compose(overrides, config_dir)
     HydraConfig.instance().set_config(config)
     directory = Path(config.hydra.run.dir).absolute()
@@ -150,14 +154,9 @@ def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[P
     values = own_values(config)
     assemble(values)
     check_free(directory)
-    folder = directory / ".hydra"
     with writing(directory):
-        folder.mkdir(parents=True, exist_ok=True)
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    parts = {"config": own, "hydra": OmegaConf.masked_copy(config, ["hydra"]), "overrides": list(overrides)}
-    for name, part in parts.items():
-        write_text_atomically(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
-    return directory, values
+        directory.mkdir(parents=True, exist_ok=True)
+    return directory, values, describe(config)
 
 
 def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.cli.console import print_closing, print_line
 from ntkrun.cli.preflight import own_values
+from ntkrun.cli.sweep_jobs import Job, SharedDirectoryError, claim, note
 from ntkrun.common.torchrun import leads
+from ntkrun.common.user_frames import cause
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.schema import ConfigError, read_settings
-from ntkrun.experiment.results import Outcome, read_summary, take_refusal, write_failure, write_refusal
+from ntkrun.experiment.description import FOLDER, write_description
+from ntkrun.experiment.results import Outcome, achieved, read_summary, write_failure
 from ntkrun.experiment.run import REFUSED, Standing, execute, standing
-from ntkrun.runtime.signals import become_worker, hand_over
+from ntkrun.runtime.signals import become_worker, hand_over, signal_passed_on
 from ntkrun.runtime.threads import set_threads
+from ntkrun.runtime.user_changes import user_changes_undone
 from ntkrun.storage.atomic import WriteError
 from ntkrun.storage.lock import BusyError
 from ntkrun.storage.log_files import logging_to
@@ -43,22 +47,29 @@ def _unique() -> str:
 OmegaConf.register_new_resolver("ntkrun.unique", _unique, use_cache=True, replace=True)
 
 
-def run_job(config: DictConfig) -> None:
+class OtherRunError(ValueError):
+    """A directory holds a run of another configuration, which is not to be overwritten."""
+
+
+def run_job(config: DictConfig) -> float | None:
     """Carry out a configuration in the directory that Hydra has made for it.
 
     A single run leaves with its exit status. A job of a sweep records how it ended in its directory, so that
     the others go on; only a signal ends the sweep. What Slurm starts again goes on from its checkpoint.
+
+    Returns:
+        What a sweeper that searches for the best values should make small; see ``achieved``.
     """
     hydra = HydraConfig.get()
     look_for_modules_in(hydra.runtime.cwd)
     directory = Path(hydra.runtime.output_dir)
     if hydra.mode is RunMode.MULTIRUN:
-        _run_sweep_job(config, hydra, directory)
-        return
+        return _run_sweep_job(config, hydra, directory)
     values = own_values(config)
     set_threads(read_settings(values).threads, None)
     goes_on = _requeued() and leads() and standing(values, directory) is Standing.UNFINISHED
-    outcome = execute(values, directory, resume=goes_on)
+    with user_changes_undone():
+        outcome = execute(values, directory, resume=goes_on, description=describe(config))
     if leads():
         print_closing(directory, outcome)
     if outcome.status == "interrupted":
@@ -66,20 +77,50 @@ def run_job(config: DictConfig) -> None:
     sys.exit(outcome.exit_status)
 
 
-def _run_sweep_job(config: DictConfig, hydra: Any, directory: Path) -> None:
+def describe(config: DictConfig) -> dict[str, str]:
+    """What to keep of a configuration in its run's directory, by file.
+
+    Interpolations are resolved, for they may depend on the day or the environment; Hydra's own part is as Hydra itself
+    would write it.
+    """
+    hydra: Any = HydraConfig.instance().cfg
+    try:
+        own = OmegaConf.to_yaml(OmegaConf.create(own_values(config)))
+    except ConfigError:  # which the run will be refused for
+        own = OmegaConf.to_yaml(config)
+    return {
+        "config.yaml": own,
+        "hydra.yaml": OmegaConf.to_yaml(hydra),
+        "overrides.yaml": OmegaConf.to_yaml(hydra.hydra.overrides.task),
+    }
+
+
+def _run_sweep_job(config: DictConfig, hydra: Any, directory: Path) -> float | None:
+    sweep, number = Path(hydra.sweep.dir).absolute(), int(hydra.job.num)
     worker = become_worker() if _in_joblib_worker(hydra) else None
     if worker and worker():
-        return
-    outcome = _sweep_job(config, directory)
-    with suppress(BrokenPipeError):  # that nobody reads the line must not keep this process from ending
-        print_line(hydra.job.num, directory, outcome)
+        return None
+    outcome = _claimed_job(config, directory, sweep, number)
+    print_line(number, directory, outcome)
     if worker and worker.alone():
         os._exit(outcome.exit_status)  # there is nobody to end this process otherwise
-    if outcome.status != "interrupted" or worker:  # an exit of one worker would make joblib kill the others
-        return
-    if not hand_over(signal.Signals(outcome.exit_status - 128)):
+    stops = outcome.status == "interrupted" and not worker  # an exit of one worker would make joblib kill the others
+    if stops and not hand_over(signal.Signals(outcome.exit_status - 128)):
         _requeue_if_preempted()
         sys.exit(outcome.exit_status)
+    return achieved(directory) if outcome.status == "completed" else math.inf
+
+
+def _claimed_job(config: DictConfig, directory: Path, sweep: Path, number: int) -> Outcome:
+    """Carry out a job, and write down for the end of the sweep that it has started and how it ended."""
+    try:
+        claim(sweep, number, directory)
+        with user_changes_undone():
+            outcome = _sweep_job(config, directory)
+    except SharedDirectoryError as error:
+        outcome = Outcome("failed", 1, str(error))
+    note(sweep, Job(number, str(directory), outcome.status, outcome.message))
+    return outcome
 
 
 def _in_joblib_worker(hydra: Any) -> bool:
@@ -88,7 +129,6 @@ def _in_joblib_worker(hydra: Any) -> bool:
 
 def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
     torch.set_default_dtype(torch.float32)  # whatever an earlier job in this process has left
-    take_refusal(directory)  # what a sweep left that was killed
     try:
         values = own_values(config)
         hydra = HydraConfig.get()
@@ -99,15 +139,15 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
         if state is Standing.COMPLETED and values["skip_completed"]:
             return Outcome("completed", message="was there already")
         if state is Standing.OTHER and values["skip_completed"]:
-            raise ConfigError(f"{directory} holds a run of another configuration")
+            raise OtherRunError(f"{directory} holds a run of another configuration")
         goes_on = state is Standing.UNFINISHED and (values["skip_completed"] or _requeued())
-        return execute(values, directory, resume=goes_on)
-    except BusyError as error:  # the directory is another process's
-        outcome = Outcome("failed", 1, str(error))
-        write_refusal(directory, outcome)
-        return outcome
-    except Exception as error:
-        return _failure(error, directory)
+        return execute(values, directory, resume=goes_on, description=describe(config))
+    except (BusyError, OtherRunError) as error:  # the directory is another's
+        return Outcome("failed", 1, str(error))
+    except BaseException as error:  # users' code raises anything; a job fails by itself
+        if isinstance(error, KeyboardInterrupt) and signal_passed_on():
+            raise
+        return _failure(error, directory, config)
     finally:
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
@@ -115,15 +155,17 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
             sys.modules["ntkrun.steps.graph"].forget_graphs()
 
 
-def _failure(error: Exception, directory: Path) -> Outcome:
+def _failure(error: BaseException, directory: Path, config: DictConfig) -> Outcome:
     """Record in a job's directory why it could not be carried out."""
-    outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}".splitlines()[0])
+    outcome = Outcome("failed", 1, cause(error))
     if known := isinstance(error, (*REFUSED, WriteError)):
         outcome = Outcome("failed", 1, str(error))
     if read_summary(directory).get("message") != outcome.message:  # the run itself has not recorded it
         try:
+            if not (directory / FOLDER).exists():
+                write_description(directory, describe(config))
             with logging_to(directory):
-                log.error(outcome.message, exc_info=not known and error)
+                log.error(outcome.message, exc_info=error.__cause__ if known else error)
             write_failure(directory, outcome)
         except WriteError as trouble:
             print(f"ntkrun: {trouble}", file=sys.stderr)

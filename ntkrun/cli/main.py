@@ -6,12 +6,14 @@ Heavy imports come late: help and shell completion must answer at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from ntkrun.common.errors import ConfigError, fail, refuse
+from ntkrun.common.streams import lasting_streams
 from ntkrun.common.torchrun import leads
 
 
@@ -21,31 +23,46 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 1: a run failed. 2: the command line or configuration cannot be used.
     128 + n: stopped by signal n.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_streams():
+        sys.exit(_main(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         from ntkrun.cli.help import help_text
 
         print(help_text())
-        sys.exit(0)
+        return 0
     if "--version" in arguments:
         from ntkrun import __version__
 
         print(f"ntkrun {__version__}")
-        sys.exit(0)
+        return 0
     act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
+    from ntkrun.common.user_frames import cause, from_user_code
     from ntkrun.runtime.distributed import LostError, join
+    from ntkrun.runtime.user_changes import user_changes_undone
     from ntkrun.storage.atomic import WriteError
 
     try:
         join()
-        status = act(_arranged(arguments))
+        with user_changes_undone():  # whoever calls this from Python goes on afterwards
+            return act(_arranged(arguments))
     except ConfigError as error:
         refuse(error)
     except WriteError as error:
         fail(error)
     except LostError:  # the one that is gone, or the one that leads, says why
-        sys.exit(1)
-    sys.exit(status)
+        return 1
+    except KeyboardInterrupt:
+        print("ntkrun: stopped at once; the last checkpoint is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BaseException as error:
+        if not from_user_code(error):  # how ntkrun itself leaves, or a fault of its own
+            raise
+        if leads():
+            fail(cause(error))
+        return 1
 
 
 # Hydra's options. Its experimental rerun is not among them: that one executes what a pickle says.
@@ -95,7 +112,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     from ntkrun.cli.hydra_errors import explain
     from ntkrun.cli.hydra_job import run_job
     from ntkrun.cli.preflight import started_sweep
-    from ntkrun.cli.sweep import finish_sweep
+    from ntkrun.common.user_frames import cause
     from ntkrun.config.classes import look_for_modules_in
     from ntkrun.experiment.run import REFUSED
     from ntkrun.runtime.signals import pass_signals_on
@@ -104,10 +121,20 @@ def _hydra(arguments: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
     # Hydra makes the run's directory for the process that leads alone.
     sys.argv[1:] = arguments if leads() else [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"]
+    started_sweep()  # forget one that has been broken off in this process
     try:
         with pass_signals_on():
             hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
+    except (SystemExit, KeyboardInterrupt) as leaving:  # a signal, or a refusal
+        sweep = started_sweep()
+        if sweep is None or sweep.withdraw():
+            raise
+        stopped = sweep.finish()
+        return int(leaving.code or 0) if isinstance(leaving, SystemExit) else stopped
     except Exception as error:
+        sweep = started_sweep()
+        if sweep is not None and not sweep.withdraw():
+            return sweep.finish(cause(error))
         if isinstance(error, REFUSED):
             refuse(error)
         if _raised_by_a_job(error):
@@ -116,7 +143,7 @@ def _hydra(arguments: Sequence[str]) -> int:
             fail(f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}")
         refuse(explain(error, arguments))
     sweep = started_sweep()
-    return 0 if sweep is None else finish_sweep(sweep.directory, sweep.report)
+    return 0 if sweep is None else sweep.finish()
 
 
 def _raised_by_a_job(error: BaseException) -> bool:
@@ -133,11 +160,13 @@ def _resume(arguments: Sequence[str]) -> int:
     from ntkrun.config.schema import read_settings
     from ntkrun.experiment.run import REFUSED, execute
     from ntkrun.runtime.threads import set_threads
+    from ntkrun.runtime.user_changes import user_changes_undone
 
     try:
         directory, values = read_resume(arguments)
         set_threads(read_settings(values).threads, None)
-        outcome = execute(values, directory, resume=True)
+        with user_changes_undone():
+            outcome = execute(values, directory, resume=True)
     except REFUSED as error:
         refuse(error)
     if leads():

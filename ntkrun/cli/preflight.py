@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ntkrun.cli.hydra_errors import explain
-from ntkrun.common.errors import refuse
+from ntkrun.cli.sweep import Sweep
+from ntkrun.cli.sweep_jobs import SharedDirectoryError
+from ntkrun.cli.sweep_plan import each_value_once, planned_jobs, swept
+from ntkrun.common.errors import fail, refuse
 from ntkrun.common.torchrun import several_processes
+from ntkrun.common.user_frames import cause, from_user_code
 from ntkrun.config.assembly import assemble
 from ntkrun.config.schema import ConfigError, plain
+from ntkrun.experiment.description import FOLDER
+from ntkrun.runtime.signals import signal_passed_on
+from ntkrun.storage.atomic import WriteError
 from ntkrun.storage.lock import BusyError, check_free
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep that this process has started.
-
-    Attributes:
-        directory: of all its jobs.
-        report: whether it ends with a report.
-    """
-
-    directory: Path
-    report: bool
-
 
 _sweeps: list[Sweep] = []
 
 
 def started_sweep() -> Sweep | None:
-    """The sweep that this process has just carried out, if it was one."""
+    """The sweep that this process has started, if it has; asked once."""
     return _sweeps.pop() if _sweeps else None
 
 
@@ -51,6 +42,7 @@ class CheckBeforeStart(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Leave with exit status 2 where the configuration cannot be used, or its directory is in use."""
         _check(config)
+        _check_output_subdirectory(config)
         _check_directory(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -61,13 +53,24 @@ class CheckBeforeStart(Callback):
         """
         if several_processes():
             refuse("a sweep cannot be started by torchrun; start its runs one after the other")
-        _sweeps[:] = [Sweep(Path(config.hydra.sweep.dir), bool(config.report))]
-        for overrides in _each_value_once([*config.hydra.overrides.task, *_sweeper_parameters(config)]):
-            try:
-                composed = compose(config.hydra.job.config_name, overrides=overrides)
-            except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-                refuse(explain(error, sys.argv[1:]))
-            _check(composed)
+        _check_output_subdirectory(config)
+        try:
+            overrides = swept(config)
+            for each in each_value_once(overrides):
+                _check(compose(config.hydra.job.config_name, overrides=each))
+            planned = planned_jobs(config, overrides)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+            refuse(explain(error, sys.argv[1:]))
+        except (ConfigError, SharedDirectoryError) as error:
+            refuse(error)
+        sweep = Sweep(Path(config.hydra.sweep.dir).absolute(), bool(config.report), planned)
+        try:
+            sweep.begin()
+        except BusyError as error:
+            refuse(error)
+        except WriteError as error:
+            fail(error)
+        _sweeps[:] = [sweep]
 
 
 def own_values(config: DictConfig) -> dict[str, Any]:
@@ -82,6 +85,10 @@ def _check(config: DictConfig) -> None:
         assemble(own_values(config))
     except ConfigError as error:
         refuse(error)
+    except BaseException as error:  # users' classes raise anything
+        if not from_user_code(error) or (isinstance(error, KeyboardInterrupt) and signal_passed_on()):
+            raise
+        refuse(cause(error))
 
 
 def _check_directory(config: DictConfig) -> None:
@@ -94,22 +101,8 @@ def _check_directory(config: DictConfig) -> None:
         refuse(error)
 
 
-def _sweeper_parameters(config: DictConfig) -> list[str]:
-    parameters = config.hydra.sweeper.get("params") or {}
-    return [f"{key}={value}" for key, value in parameters.items()]
-
-
-def _each_value_once(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Overrides without sweeps, such that every value of every discrete sweep occurs."""
-    choices = []
-    for override in OverridesParser.create().parse_overrides(list(arguments)):
-        if not override.is_sweep_override():
-            assert override.input_line is not None
-            choices.append([override.input_line])
-        elif override.is_discrete_sweep():
-            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-    first = [values[0] for values in choices]
-    yield first
-    for i, values in enumerate(choices):
-        for value in values[1:]:
-            yield [*first[:i], value, *first[i + 1 :]]
+def _check_output_subdirectory(config: DictConfig) -> None:
+    """Hydra would write there before anybody has looked whether another process works in the directory."""
+    given = config.hydra.output_subdir
+    if given is not None and os.path.normpath(given) == FOLDER:
+        refuse(f"hydra.output_subdir={given}: ntkrun itself keeps the configuration there; leave this out")

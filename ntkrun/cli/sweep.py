@@ -1,33 +1,24 @@
-"""The ends of a sweep and of its jobs."""
+"""The beginning and the end of a sweep."""
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 
-from ntkrun.experiment.results import read_summary, take_refusal
+from ntkrun.cli.sweep_jobs import forget_jobs, noted_jobs
+from ntkrun.common.errors import one_line
 from ntkrun.runtime.signals import signal_passed_on
-from ntkrun.storage.atomic import WriteError
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a sweep, as its directory tells.
-
-    Attributes:
-        directory: the run directory.
-        status: ``completed``, ``failed`` or ``interrupted``; ``failed`` also where the process was lost.
-        message: one line about a failure.
-    """
-
-    directory: Path
-    status: str
-    message: str
+from ntkrun.storage.atomic import WriteError, writing
+from ntkrun.storage.lock import NAME as LOCK
+from ntkrun.storage.lock import BusyError, locked
 
 
 class ForgetConfigurations(Callback):
@@ -42,43 +33,83 @@ class ForgetConfigurations(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
 
-def find_jobs(directory: Path) -> list[Job]:
-    """All jobs below a sweep's directory, in the order of their numbers."""
-    jobs = []
-    for hydra in directory.rglob(".hydra"):
-        summary = read_summary(hydra.parent)
-        status, message = str(summary.get("status", "interrupted")), str(summary.get("message", "before it started"))
-        if refusal := take_refusal(hydra.parent):
-            status, message = "failed", refusal
-        elif status == "running":
-            status, message = "failed", "the process ended without a word; see its log"
-        jobs.append(Job(hydra.parent, status, message))
-    return sorted(jobs, key=lambda job: (len(job.directory.name), str(job.directory)))
+@dataclass
+class Sweep:
+    """A sweep that this process carries out, alone in its directory.
 
-
-def finish_sweep(directory: Path, report: bool) -> int:
-    """Say what became of the jobs, with the sweep's directory as the last line; returns the exit status.
-
-    It is that of the signal where one has stopped the jobs.
-
-    Args:
-        directory: of the sweep.
-        report: gather the runs into a report.
+    Attributes:
+        directory: of the sweep; below it are those of the jobs, unless told otherwise.
+        report: whether it ends with a report.
+        planned: number of its jobs; 0 where its sweeper decides on the way.
     """
-    jobs = find_jobs(directory)
-    bad = [job for job in jobs if job.status != "completed"]
-    complete = not bad
-    if report and any(job.status == "completed" for job in jobs):
-        from ntkrun.report import write_report
 
+    directory: Path
+    report: bool
+    planned: int
+    _held: ExitStack = field(default_factory=ExitStack)
+    _made: list[Path] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Make the directory and keep other sweeps out of it until the end.
+
+        Raises:
+            BusyError: another sweep works there.
+            WriteError: the directory cannot be made.
+        """
+        self._made = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            print(f"report: {write_report([directory], directory / 'report')}")
-        except WriteError as error:
-            print(f"ntkrun: {error}", file=sys.stderr)
-            complete = False
-    print(f"{len(jobs)} jobs: {len(jobs) - len(bad)} completed, {len(bad)} not")
-    for job in bad:
-        print(f"ntkrun: {job.directory.relative_to(directory)} {job.status}: {job.message}", file=sys.stderr)
-    print(directory.resolve())
-    stopped_by = signal_passed_on()
-    return 128 + stopped_by if stopped_by else 0 if complete else 1
+            self._held.enter_context(locked(self.directory))
+        except BusyError:
+            raise BusyError(f"another process is working in {self.directory}") from None
+        forget_jobs(self.directory)
+
+    def withdraw(self) -> bool:
+        """Take back a sweep that is over before its first job; returns whether it is that."""
+        if noted_jobs(self.directory):
+            return False
+        self._held.close()
+        if self._made:
+            for name in ("multirun.yaml", LOCK):
+                (self.directory / name).unlink(missing_ok=True)
+        with suppress(OSError):  # others use it by now
+            for path in self._made:
+                path.rmdir()
+        return True
+
+    def finish(self, failure: str = "") -> int:
+        """Say what became of the jobs, with the sweep's directory as the last line; returns the exit status.
+
+        It is that of the signal where one has stopped the jobs.
+
+        Args:
+            failure: what has ended the sweep early.
+        """
+        self._held.close()
+        jobs = noted_jobs(self.directory, range(self.planned))
+        bad = [job for job in jobs if job.status != "completed"]
+        complete = not bad and not failure
+        if self.report and len(bad) < len(jobs):
+            complete &= _report(self.directory, [Path(job.directory) for job in jobs if job.directory])
+        print(f"{len(jobs)} jobs: {len(jobs) - len(bad)} completed, {len(bad)} not")
+        if failure:
+            print(f"ntkrun: the sweep ended early: {one_line(failure)}", file=sys.stderr)
+        for job in bad:
+            name = os.path.relpath(job.directory, self.directory) if job.directory else job.number
+            print(f"ntkrun: {name} {job.status}: {one_line(job.message)}", file=sys.stderr)
+        print(self.directory.resolve())
+        stopped_by = signal_passed_on()
+        return 128 + stopped_by if stopped_by else 0 if complete else 1
+
+
+def _report(directory: Path, jobs: Sequence[Path]) -> bool:
+    """Gather the runs of a sweep, wherever they are; returns whether that could be done."""
+    from ntkrun.report import write_report
+
+    try:
+        print(f"report: {write_report([directory, *filter(Path.is_dir, jobs)], directory / 'report')}")
+    except (WriteError, ValueError) as error:
+        print(f"ntkrun: {one_line(error)}", file=sys.stderr)
+        return False
+    return True

@@ -7,28 +7,59 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-import torch
-
 
 def cause(error: BaseException) -> str:
     """The type of an error, the first line of its message, and ``where`` it lies."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({_line(error.filename, error.lineno)})"
-    text = str(error).splitlines()
-    return (f"{type(error).__name__}: {text[0]}" if text else type(error).__name__) + where(error)
+    first = message(error).strip().partition("\n")[0]
+    return (f"{type(error).__name__}: {first}" if first else type(error).__name__) + where(error)
+
+
+def message(error: BaseException) -> str:
+    """What an error says; nothing where it cannot even say that."""
+    try:
+        return str(error)
+    except BaseException as trouble:  # of a class that users bring
+        return f"its message cannot be had, {type(trouble).__name__}"
 
 
 def where(error: BaseException) -> str:
-    """``" (file:line)"`` of the user's own code that an error passed through last; nothing when there is none."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_LIBRARIES):
-            return f" ({_line(frame.filename, frame.lineno)})"
+    """``" (file:line)"`` of the user's own code that an error, or what it came from, passed through last.
+
+    Nothing where there is none.
+    """
+    each: BaseException | None = error
+    for _ in range(LONGEST_CHAIN):
+        if each is None:
+            break
+        if place := _last_place(each):
+            return f" ({place})"
+        each = each.__cause__ or each.__context__
     return ""
 
 
+def from_user_code(error: BaseException) -> bool:
+    """Whether an error itself, and not only what it came from, passed through the user's own code."""
+    return bool(_last_place(error))
+
+
+def _last_place(error: BaseException) -> str:
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not _of_a_library(frame.filename):
+            return _line(frame.filename, frame.lineno)
+    return ""
+
+
+def _of_a_library(filename: str) -> bool:
+    return filename.startswith(_LIBRARIES) or not _INSTALLED.isdisjoint(Path(filename).parts)
+
+
+LONGEST_CHAIN = 10
+_INSTALLED = {"site-packages", "dist-packages"}
 _LIBRARIES = (
     "<",  # code that lies in no file
-    *(os.path.join(path, "") for path in (os.path.dirname(os.path.dirname(__file__)), os.path.dirname(torch.__file__))),
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), ""),
     *(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
 

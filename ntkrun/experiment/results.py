@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ from ntkrun import __version__
 from ntkrun.config.schema import CHANGEABLE, Settings
 from ntkrun.pde import PDE
 from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
-from ntkrun.storage.reader import UnreadableError, read_json, read_text
+from ntkrun.storage.reader import UnreadableError, read_json
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.nodes import Grid
@@ -29,7 +30,6 @@ from ntkrun.training.progress import Progress
 from ntkrun.training.trainer import Trainer
 
 SUMMARY = "summary.json"
-REFUSAL = ".refused"
 
 
 @dataclass(frozen=True)
@@ -102,25 +102,27 @@ def read_summary(directory: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
+def achieved(directory: Path) -> float:
+    """What a completed run has achieved, smaller being better: its relative L2 error at the end.
+
+    Where the solution is not known, the sum of the unweighted losses in the last row of ``metrics.csv``; infinity where
+    that is missing, too.
+    """
+    error = read_summary(directory).get("rel_l2", {}).get("final")
+    if error is not None:
+        return float(error)
+    try:
+        with open(directory / "metrics.csv", encoding="utf-8", newline="") as file:
+            *_, last = csv.DictReader(file)
+        return sum(float(value) for column, value in last.items() if column.startswith("loss/"))
+    except (OSError, ValueError):
+        return math.inf
+
+
 def write_failure(directory: Path, outcome: Outcome) -> None:
     """Record a failure in ``summary.json``, for a run that did not come so far as to write one."""
     summary = {**read_summary(directory), "status": outcome.status, "message": outcome.message}
     write_text_atomically(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
-
-
-def write_refusal(directory: Path, outcome: Outcome) -> None:
-    """Record beside the summary of another process's run that a job of a sweep was turned away, for the sweep's end."""
-    write_text_atomically(directory / REFUSAL, outcome.message + "\n")
-
-
-def take_refusal(directory: Path) -> str | None:
-    """Why a job of a sweep was turned away, where it was; asked once, for the record is dropped."""
-    try:
-        message = read_text(directory / REFUSAL).strip()
-        (directory / REFUSAL).unlink()
-    except (UnreadableError, OSError):
-        return None
-    return message
 
 
 def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, directory: Path, configuration: str) -> None:

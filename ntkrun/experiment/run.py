@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from ntkrun.common.state_schema import StateError
+from ntkrun.common.user_frames import cause
 from ntkrun.config.assembly import Parts, assemble
 from ntkrun.config.schema import ConfigError
+from ntkrun.experiment.description import write_description
 from ntkrun.experiment.results import (
     Outcome,
     fingerprint,
@@ -61,7 +63,11 @@ REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 
 
 def execute(
-    values: Mapping[str, Any], directory: Path, resume: bool = False, signals: Sequence[signal.Signals] = STOPPING
+    values: Mapping[str, Any],
+    directory: Path,
+    resume: bool = False,
+    signals: Sequence[signal.Signals] = STOPPING,
+    description: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Carry out a run in its directory, or go on with it from its checkpoint.
 
@@ -70,6 +76,7 @@ def execute(
         directory: an existing directory; receives tables, checkpoint, solution, plots and summary.
         resume: continue from the checkpoint in the directory, or from the start where the run had not come so far.
         signals: which ask the run to stop.
+        description: texts to keep in the directory before anything else, by name (``write_description``).
 
     Raises:
         BusyError: another process works on the run.
@@ -81,6 +88,8 @@ def execute(
     if not present().leads:
         return _follow(values)
     with locked(directory):
+        if description:
+            write_description(directory, description)
         remove_leftovers(directory)
         checkpoint = _find_checkpoint(directory) if resume else None
         state = present().broadcast(checkpoint.state if checkpoint else None)
@@ -145,9 +154,10 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
             outcome = Outcome("failed", 1, f"step {progress.total_steps}: {reason}")
             log.error("%s; the last checkpoint is kept", outcome.message)
         else:
-            outcome = Outcome("failed", 1, f"{type(error).__name__}: {error}")
-            log.exception("the run failed at step %d", progress.total_steps)
-            raise
+            outcome = Outcome("failed", 1, cause(error))
+            log.error("the run failed at step %d: %s", progress.total_steps, outcome.message, exc_info=error)
+            if isinstance(error, KeyboardInterrupt) and stop.signal is not None:  # the second Ctrl-C
+                raise
     finally:
         outcome = _leave(parts, trainer, outcome, configuration, stop)
         logger.finish(directory, outcome.status)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ntkrun.common.errors import fail, refuse
+from ntkrun.common.streams import lasting_streams
 
 DESCRIPTION = """\
 Gather runs into a report: runs.csv, groups.csv (means over seeds, by whatever was swept),
@@ -27,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     0: done. 1: it cannot be written. 2: the command line cannot be used. The last line printed is the path of the page.
     """
+    with lasting_streams():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> NoReturn:
     parser = _Parser(
         prog="ntkrun-report",
         description=DESCRIPTION,

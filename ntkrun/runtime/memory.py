@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ntkrun.common.errors import ConfigError
+from ntkrun.common.user_frames import message
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -53,7 +54,7 @@ def limit_memory() -> None:
 
 def shortage(error: BaseException) -> str | None:
     """One line where an error says that memory has run out, else nothing."""
-    text = str(error)
+    text = message(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         asked = re.search(r"tried to allocate (\d+) bytes|[Uu]nable to allocate ([\d.]+ \w+)", text)
         return "out of memory" + (f", {_size(asked)} were asked for at once" if asked else "")

@@ -124,11 +124,11 @@ def pass_signals_on() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         for each, handler in before.items():
             signal.signal(each, handler)
+        _passed_on.signal = signal.Signals(number)
         workers = multiprocessing.active_children()
         if not workers:
             signal.raise_signal(number)
             return
-        _passed_on.signal = signal.Signals(number)
         for worker in workers:
             if worker.pid is not None:
                 os.kill(worker.pid, signal.SIGTERM)
@@ -143,7 +143,7 @@ def pass_signals_on() -> Iterator[None]:
 
 
 def signal_passed_on() -> signal.Signals | None:
-    """The signal that the jobs of the last sweep were stopped by."""
+    """The signal that has acted within the last ``pass_signals_on``, other than by stopping a run at its next step."""
     return _passed_on.signal
 
 

@@ -52,6 +52,14 @@ def _open_own(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "it is no file, or one with another name elsewhere", path)
 
 
+class _OneLine(logging.Formatter):
+    """For the screen; tracebacks are in the log file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return record.getMessage()
+
+
 @contextmanager
 def logging_to(directory: Path) -> Iterator[None]:
     """Send this package's log lines to ``directory/ntkrun.log`` and to standard error while inside.
@@ -65,7 +73,7 @@ def logging_to(directory: Path) -> Iterator[None]:
         file = LogFile(directory / NAME, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_OneLine())
     root.handlers = [file, console]
     root.setLevel(logging.INFO)
     root.propagate = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def test_a_job_that_breaks_leaves_its_traceback(tmp_path: Path, monkeypatch: pyt
     log = (run / "1" / "ntkrun.log").read_text()
     assert log.count("Traceback (most recent call last)") == 1
     assert log.rstrip().endswith("OSError: the disk fell off")
-    assert "ntkrun: 1 failed: OSError: the disk fell off" in result.stderr.splitlines()
+    assert re.search(r"^ntkrun: 1 failed: OSError: the disk fell off \(.*test_sweep.py:\d+\)$", result.stderr, re.M)
 
 
 def test_a_combination_that_cannot_run_is_recorded(tmp_path: Path) -> None:
