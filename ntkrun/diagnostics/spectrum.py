@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Spectrum(Diagnostics):
-    """Spectra of the kernel K of all residual rows and of its blocks K_ii, and drift since step 0.
+    """Spectra of the kernel K of all residual rows, without weights, and of its blocks K_ii, and drift since step 0.
 
     Always at points of step 0, for otherwise the drift would mix in the change of points, and in float64
     on a copy of the network in evaluation mode, for in float32 round-off hides all eigenvalues below 1e-7
