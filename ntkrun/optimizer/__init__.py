@@ -2,7 +2,7 @@
 
 from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, ResidualSystem, TorchOptimizer
 from ntkrun.optimizer.first_order import SOAP, Adam, AdamW, GradientDescent
-from ntkrun.optimizer.gauss_newton import GaussNewton
+from ntkrun.optimizer.gauss_newton import AdamGaussNewton, GaussNewton
 from ntkrun.optimizer.lbfgs import LBFGS, AdamLBFGS
 from ntkrun.optimizer.schedule import Constant, Cosine, Exponential, Schedule
 
@@ -10,6 +10,7 @@ __all__ = [
     "LBFGS",
     "SOAP",
     "Adam",
+    "AdamGaussNewton",
     "AdamLBFGS",
     "AdamW",
     "Constant",

@@ -117,8 +117,12 @@ class Optimizer(ABC):
         """The update of the coming step in a form that can be compiled, where there is one."""
         return None
 
-    def took_step(self) -> None:
-        """Take note of a step that its ``graph_update`` has made in a compiled graph."""
+    def took_step(self, evaluation: Evaluation) -> None:
+        """Take note of a step that its ``graph_update`` has made in a compiled graph.
+
+        Args:
+            evaluation: the losses and weights of the step; there is no gradient.
+        """
         raise NotImplementedError
 
     def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:

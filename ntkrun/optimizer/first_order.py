@@ -39,7 +39,7 @@ class GradientDescent(FirstOrder):
     def graph_update(self) -> GraphUpdate:
         return self
 
-    def took_step(self) -> None:
+    def took_step(self, evaluation: Evaluation) -> None:
         pass
 
     def tensors(self) -> list[Tensor]:
@@ -92,7 +92,7 @@ class Adam(FirstOrder):
     def graph_update(self) -> GraphUpdate:
         return self
 
-    def took_step(self) -> None:
+    def took_step(self, evaluation: Evaluation) -> None:
         self._uncounted += 1
 
     def tensors(self) -> list[Tensor]:

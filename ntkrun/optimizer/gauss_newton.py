@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ntkrun.common.types import Fraction, NonNegative, Positive
-from ntkrun.optimizer.base import Optimizer, ResidualSystem
+from ntkrun.objective import Evaluation
+from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, ResidualSystem
 from ntkrun.optimizer.damping import DampingPolicy, Trial
+from ntkrun.optimizer.first_order import Adam
 from ntkrun.optimizer.least_squares import DampedLeastSquares, Solution, Solver
+
+log = logging.getLogger(__name__)
 
 DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Sethna)
 STALLS = 3  # steps in a row that find no lower loss, after which the run ends
@@ -140,6 +145,87 @@ class GaussNewton(Optimizer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._damping, self._stalls, self._ended = state["damping"], state["stalls"], state["ended"]
         self._gains = list(state["gains"])
+
+
+@dataclass(kw_only=True, eq=False)
+class AdamGaussNewton(GaussNewton):
+    """Adam up to a step, or until its loss stalls; Gauss-Newton from there on.
+
+    The schedule spans the steps of Adam.
+
+    Args:
+        learning_rate: of Adam.
+        switch_at: the first step of Gauss-Newton at the latest.
+        stall_steps: length of the intervals whose mean losses are compared.
+        stall_gain: the part of the mean loss that Adam must gain from one interval to the next.
+        beta1, beta2, epsilon: see ``Adam``; the others see ``GaussNewton``.
+    """
+
+    learning_rate: Positive[float] = 3e-3
+    switch_at: Positive[int] = 1000
+    stall_steps: Positive[int] = 250
+    stall_gain: Fraction = 0.1
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive[float] = 1e-8
+
+    def start(self, network: nn.Module) -> None:
+        super().start(network)
+        self._adam = Adam(learning_rate=self.learning_rate, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
+        self._adam.start(network)
+        self._steps = 0  # of Adam
+        self._switched = False
+        self._sum: Tensor | None = None  # of the losses of this interval, on their device
+        self._mean = math.inf  # of those of the last one
+
+    @property
+    def wants_rows(self) -> bool:
+        return self._switched
+
+    def horizon(self, iterations: int) -> int:
+        return min(iterations, self.switch_at)
+
+    def gradient_steps(self, iterations: int) -> int:
+        return min(iterations, self.switch_at)
+
+    def rate(self, factor: float) -> float | None:
+        return None if self._switched else self._adam.rate(factor)
+
+    def graph_update(self) -> GraphUpdate | None:
+        return None if self._switched else self._adam.graph_update()
+
+    def took_step(self, evaluation: Evaluation) -> None:
+        self._adam.took_step(evaluation)
+        self._count(evaluation)
+
+    def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:
+        self._adam.step(evaluation, factor, reevaluate, changed)
+        self._count(evaluation)
+
+    def _count(self, evaluation: Evaluation) -> None:
+        """Take note of a step of Adam and find out whether it was the last; looks at losses once per interval."""
+        self._steps += 1
+        loss = evaluation.loss.detach().double()
+        self._sum = loss if self._sum is None else self._sum + loss
+        reason = "" if self._steps < self.switch_at else f"{self._steps} steps are done"
+        if self._steps % self.stall_steps == 0:
+            mean, self._sum = float(self._sum) / self.stall_steps, None
+            if mean > (1 - self.stall_gain) * self._mean:
+                reason = f"the mean loss, {mean:.3e}, was {self._mean:.3e} in the {self.stall_steps} steps before"
+            self._mean = mean
+        if reason:
+            self._switched = True
+            log.info("step %d: Gauss-Newton takes over from Adam: %s", self._steps, reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"steps": self._steps, "switched": self._switched, "sum": self._sum, "mean": self._mean}
+        return {**super().state_dict(), "adam": self._adam.state_dict(), **own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._adam.load_state_dict(state["adam"])
+        self._steps, self._switched, self._mean = state["steps"], state["switched"], state["mean"]
+        self._sum = state["sum"]
 
 
 COLUMNS = ("loss", "damping", "trials", "gain_ratio", "step_length")

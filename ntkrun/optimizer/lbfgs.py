@@ -158,8 +158,8 @@ class AdamLBFGS(Optimizer):
     def graph_update(self) -> GraphUpdate | None:
         return self._active.graph_update()
 
-    def took_step(self) -> None:
-        self._active.took_step()
+    def took_step(self, evaluation: Evaluation) -> None:
+        self._active.took_step(evaluation)
         self._steps += 1
 
     def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:

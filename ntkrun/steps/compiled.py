@@ -112,7 +112,7 @@ class CompiledStepper(Stepper):
             self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
             return evaluation
         evaluation = program(request, batch, self._numbers.take(update, factors))
-        self.optimizer.took_step()
+        self.optimizer.took_step(evaluation)
         return evaluation
 
     def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:

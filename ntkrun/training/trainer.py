@@ -124,7 +124,7 @@ class Trainer:
         progress, step = self.progress, self.progress.step
         with progress.phase("training"):
             self._start_step()
-            plain = self.points.at(step)
+            plain = self.points.at(step, self.weighting.weights)
         logged = step % self.loop.log_every == 0 and (step or not progress.window)  # the last window's end has its row
         row = self._start_row() if logged else None
         with progress.phase("diagnostics"):

@@ -54,13 +54,14 @@ def environment() -> dict[str, str]:
 
 
 def test_two_processes_get_what_one_gets() -> None:
-    """Losses, gradients, traces, products and training under every weighting, to rounding, on both processes."""
+    """Losses, gradients, traces, products, training and Gauss-Newton steps, to rounding, on both processes."""
     arguments = [
         "-q",
         "-x",
         "-p",
         "no:cacheprovider",
         "tests/objective/test_chunked.py",
+        "tests/steps/test_rows.py",
         "-k",
         "weighted or weightings",
     ]

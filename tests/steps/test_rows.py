@@ -1,0 +1,93 @@
+"""Steps made from residual rows under every weighting, as a whole, in chunks and shared out among processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ntkrun.objective import Evaluation, Objective
+from ntkrun.optimizer import GaussNewton
+from ntkrun.pde import Wave
+from ntkrun.point_weights import PointWeights, Uniform
+from ntkrun.steps.eager import Stepper
+from ntkrun.weights import Exact, Weighting
+from tests.objective.test_chunked import POINT_WEIGHTS, WEIGHTINGS, both
+from tests.oracle import draw_batch, relative
+
+
+def train(objective: Objective, weighting: Weighting, point_weights: PointWeights, steps: int = 4) -> list[Evaluation]:
+    weighting.start(objective, 0)
+    point_weights.start(objective, True)
+    optimizer = GaussNewton(damping=1e-2)
+    optimizer.start(objective.network)
+    stepper = Stepper(objective, optimizer)
+    _, batch = draw_batch(objective, [31, 9, 8, 5])
+    evaluations = []
+    for step in range(steps):
+        point_weights.update(objective, batch)
+        own = point_weights.apply(objective, batch)
+        request = weighting.request(step, objective, own)
+        evaluation = stepper.step(request, own, lambda ahead: 1.0, False)
+        weighting.take(request, evaluation)
+        evaluations.append(evaluation)
+    return evaluations
+
+
+CASES = [
+    *((name, "uniform") for name in ("none", "exact", "exact-own-points", "gradient-norm", "relobralo", "sketched")),
+    ("sketched-parameter", "uniform"),
+    ("exact-every-step", "causal"),
+]
+
+
+@pytest.mark.parametrize(("weights", "point_weights"), CASES, ids=["-".join(case) for case in CASES])
+def test_weightings_as_without_chunks(weights: str, point_weights: str) -> None:
+    """The second objective has chunks of a few points, and shares these out where torchrun has started the test."""
+    histories = []
+    for k in range(2):
+        torch.manual_seed(0)
+        objective = both(Wave())[k]
+        histories.append(train(objective, WEIGHTINGS[weights](), POINT_WEIGHTS[point_weights]()))
+    tolerance = 1e-5 if "difference" in weights else 1e-7
+    for whole, ours in zip(*histories, strict=True):
+        assert relative(ours.losses, whole.losses) < tolerance
+        assert relative(ours.weights, whole.weights) < tolerance
+    first, *_, last = histories[0]
+    assert last.weights @ last.losses < last.weights @ first.losses
+
+
+@pytest.mark.parametrize("weights", [name for name in WEIGHTINGS if "gradient" not in name])
+def test_weights_are_those_of_a_gradient_step(weights: str) -> None:
+    """Signals made from the rows at hand against those of the pass that gives the gradient; the gradient as well."""
+    torch.manual_seed(0)
+    objective = both(Wave())[0]
+    _, batch = draw_batch(objective, [31, 9, 8, 5])
+    ours, theirs = WEIGHTINGS[weights](), WEIGHTINGS[weights]()
+    for weighting in (ours, theirs):
+        weighting.start(objective, 0)
+    expected, _ = theirs.evaluate(0, objective, batch)
+    optimizer = GaussNewton()
+    optimizer.start(objective.network)
+    request = ours.request(0, objective, batch)
+    evaluation = Stepper(objective, optimizer).step(request, batch, lambda ahead: 1.0, False)
+    ours.take(request, evaluation)
+    assert relative(evaluation.weights, expected.weights) < 1e-10
+    assert relative(evaluation.losses, expected.losses) < 1e-12
+    flatten = objective.layout.flatten
+    assert relative(flatten(evaluation.gradient), flatten(expected.gradient)) < 1e-9
+    if expected.traces is not None:
+        assert evaluation.traces is not None
+        assert relative(evaluation.traces, expected.traces) < 1e-10
+
+
+def test_single_precision() -> None:
+    """The same steps from float32 rows, as far as their round-off goes."""
+    histories = []
+    for dtype in (torch.float64, torch.float32):
+        torch.manual_seed(0)
+        objective = both(Wave())[0]
+        network = objective.network.to(dtype)
+        histories.append(train(Objective(objective.pde, network), Exact(update_every=2), Uniform(), 3))
+    for exact, ours in zip(*histories, strict=True):
+        assert ours.losses.dtype == torch.float32
+        assert relative(ours.losses.double(), exact.losses) < 1e-3
