@@ -109,7 +109,7 @@ class Setup(BaseModel):
 
     points: dict[str, Positive[int]]
     sampling: Sampling
-    resample_every: Positive[int] | None
+    resample_every: Positive[int] | Literal["auto"] | None
     grid: Annotated[int, Field(ge=2)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ntkrun.common.state_schema import Like, ListOf, NoneOr, Real, Whole
 from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.objective import Evaluation
 from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, ResidualSystem
@@ -146,6 +148,14 @@ class GaussNewton(Optimizer):
         self._damping, self._stalls, self._ended = state["damping"], state["stalls"], state["ended"]
         self._gains = list(state["gains"])
 
+    def state_schema(self) -> Any:
+        return {
+            "damping": Real(least=sys.float_info.min),
+            "stalls": Whole(0, STALLS),
+            "gains": ListOf(Real(), self.patience),
+            "ended": "",
+        }
+
 
 @dataclass(kw_only=True, eq=False)
 class AdamGaussNewton(GaussNewton):
@@ -173,6 +183,7 @@ class AdamGaussNewton(GaussNewton):
         super().start(network)
         self._adam = Adam(learning_rate=self.learning_rate, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
         self._adam.start(network)
+        self._device = next(network.parameters()).device
         self._steps = 0  # of Adam
         self._switched = False
         self._sum: Tensor | None = None  # of the losses of this interval, on their device
@@ -226,6 +237,11 @@ class AdamGaussNewton(GaussNewton):
         self._adam.load_state_dict(state["adam"])
         self._steps, self._switched, self._mean = state["steps"], state["switched"], state["mean"]
         self._sum = state["sum"]
+
+    def state_schema(self) -> Any:
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        own = {"steps": Whole(), "switched": False, "sum": NoneOr(Like(total)), "mean": Real()}
+        return {**super().state_schema(), "adam": self._adam.state_schema(), **own}
 
 
 COLUMNS = ("loss", "damping", "trials", "gain_ratio", "step_length")

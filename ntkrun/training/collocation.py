@@ -20,13 +20,16 @@ LOOKED_AT = 1000  # points of a term; among very many, a few coincide in any int
 COINCIDING = 0.01  # share of them that rounding may bring together without a word
 
 Sampling = Method | Literal["adaptive"]
+Every = int | Literal["auto"] | None
 
 CANDIDATES = 8  # per point of a term that is adapted to its residuals
+CHECK_EVERY = 5  # steps between looks at the loss at independent points
+LEFT_BEHIND = 2.0  # times the loss at the points, beyond which these are drawn anew
 OFFSET = 0.5  # of the density, against that of the residuals, whose mean is 1
 
 
 class PointSource:
-    """Points of every term, drawn once or afresh every so many steps.
+    """Points of every term, drawn once, afresh every so many steps, or when the network fits them alone.
 
     Adaptive points start as a Sobol sequence. Every later draw chooses those of terms on the whole domain among eight
     times as many, without repeats, with a probability proportional to |r| / mean |r| + 1/2, r being the residual at the
@@ -36,7 +39,9 @@ class PointSource:
         objective: names the terms and their regions; its network gives dtype and device.
         counts: number of points by term.
         method: how points are drawn.
-        resample_every: steps between draws, the first at step 0; ``None`` keeps the first draw.
+        resample_every: steps between draws, the first at step 0; ``None`` keeps the first draw. ``auto`` compares the
+            weighted loss with that at as many independent points every ``CHECK_EVERY`` steps, and draws anew where
+            that one is more than ``LEFT_BEHIND`` times as large; equispaced points stay.
         seed: of the draws.
 
     Attributes:
@@ -48,13 +53,13 @@ class PointSource:
     """
 
     def __init__(
-        self, objective: Objective, counts: Mapping[str, int], method: Sampling, resample_every: int | None, seed: int
+        self, objective: Objective, counts: Mapping[str, int], method: Sampling, resample_every: Every, seed: int
     ) -> None:
         if set(counts) - set(objective.built_in) != set(objective.names):
             raise ValueError(
                 f"points are given for {', '.join(counts)}; the loss terms are {', '.join(objective.names)}"
             )
-        if method == "equispaced" and resample_every is not None:
+        if method == "equispaced" and isinstance(resample_every, int):
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
         for term in objective.terms:
             if resample_every is None and counts[term.name] < len(term.region):
@@ -66,7 +71,7 @@ class PointSource:
             raise ValueError("adaptive points follow the residuals at every draw; give resample_every, say 10 steps")
         self.counts = {name: counts[name] for name in objective.names}
         self._objective = objective
-        self._every = resample_every
+        self._every = None if method == "equispaced" else resample_every
         basis: Method = "sobol" if method == "adaptive" else method
         self._samplers = {
             term.name: Sampler(term.region, counts[term.name], basis, mix_seed(seed, 2, i), term.shares)
@@ -76,19 +81,54 @@ class PointSource:
             term.name for term in objective.terms if method == "adaptive" and term.region == (objective.pde.domain,)
         ]
         self._seed = mix_seed(seed, 4)
+        self._independent: Batch = ()
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
         self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d], and their batches
         self._batches: list[Batch] = []
         self._position = 0  # of the draw in use among these
 
-    def at(self, step: int) -> Batch:
-        """The batch for this step; must be asked in the order of the steps."""
-        due = self._every is not None and step % self._every == 0 and step != self.drawn_at
-        if due or not self._batches:
+    def at(self, step: int, weights: Tensor | None = None) -> Batch:
+        """The batch for this step; must be asked in the order of the steps.
+
+        Args:
+            step: optimiser steps done.
+            weights: of the terms, ``[n]``, which ``auto`` weighs their losses with; all 1 without.
+        """
+        if not self._batches or (step != self.drawn_at and self._due(step, weights)):
             self.drawn_at = step
             self._draw()
         return self._batches[self._position]
+
+    def _due(self, step: int, weights: Tensor | None) -> bool:
+        """Whether to draw anew at a step."""
+        if self._every != "auto":
+            return self._every is not None and step % self._every == 0
+        if step % CHECK_EVERY:
+            return False
+        ratio = self._ratio(weights)
+        if ratio > LEFT_BEHIND:
+            log.info(
+                "step %d: the loss at independent points is %.3g times as large; points are drawn anew", step, ratio
+            )
+        return ratio > LEFT_BEHIND
+
+    def _ratio(self, weights: Tensor | None) -> float:
+        """The weighted loss at independent points over that at the points in use."""
+        objective = self._objective
+        if not self._independent:
+            points = {
+                term.name: Sampler(
+                    term.region, self.counts[term.name], "uniform", mix_seed(self._seed, 1, i), term.shares
+                )
+                .draw()
+                .to(objective.like)
+                for i, term in enumerate(objective.terms)
+            }
+            self._independent = objective.batch(points)
+        losses = [objective.losses(batch).double() for batch in (self._independent, self.batch)]
+        there, here = [float(loss.sum() if weights is None else weights.double() @ loss) for loss in losses]
+        return there / here if here > 0 else float(there > 0)
 
     @property
     def batch(self) -> Batch:
@@ -110,7 +150,11 @@ class PointSource:
         self._position += 1
         if self._position >= len(self._batches):
             samplers = self._samplers
-            number = 1 if self._every is None or self._adapted else min(sampler.left for sampler in samplers.values())
+            number = (
+                1
+                if self._every in (None, "auto") or self._adapted
+                else min(sampler.left for sampler in samplers.values())
+            )
             self._use({name: sampler.draws(number) for name, sampler in samplers.items()})
         if first:
             _warn_of_rounding(self.points, self._objective)

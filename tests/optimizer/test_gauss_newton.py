@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ntkrun.objective import Evaluation
 from ntkrun.objective.jacobian_rows import JacobianRows
-from ntkrun.optimizer import GaussNewton
+from ntkrun.optimizer import Adam, AdamGaussNewton, GaussNewton
 from ntkrun.optimizer.damping import DampingPolicy, Trial
 from tests.optimizer.test_optimizers import through_a_file
 
@@ -171,3 +173,57 @@ def test_dampings_that_cannot_be_resolved_are_not_taken() -> None:
     search = DampingPolicy(target=0.1).search(1e-3, attempt(0.0, below=1e-4))
     assert search.best is not None
     assert search.damping == pytest.approx(2.5e-4)
+
+
+def adam_steps(optimizer: AdamGaussNewton, losses: list[float]) -> int:
+    """Steps of Adam until Gauss-Newton takes over."""
+    for k, loss in enumerate(losses):
+        if optimizer.wants_rows:
+            return k
+        evaluation = Evaluation(
+            torch.tensor([loss]), torch.ones(1), {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+        )
+        optimizer.step(evaluation, 1.0, lambda: pytest.fail("Adam asks for one gradient"), False)
+    return len(losses)
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps"),
+    [
+        ([0.5**k for k in range(100)], 20),  # the step given
+        ([1.0] * 100, 8),  # two intervals of 4 with the same mean
+        ([1.0] * 4 + [0.85] * 4 + [0.8] * 100, 12),
+    ],
+)
+def test_adam_first(losses: list[float], steps: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    network, reference = nn.Linear(1, 1), nn.Linear(1, 1)
+    reference.load_state_dict(network.state_dict())
+    optimizer, adam = AdamGaussNewton(switch_at=20, stall_steps=4), Adam(learning_rate=3e-3)
+    optimizer.start(network)
+    adam.start(reference)
+    assert optimizer.rate(0.5) == pytest.approx(1.5e-3)
+    assert optimizer.horizon(100) == optimizer.gradient_steps(100) == 20
+    assert optimizer.report() == {}
+    assert adam_steps(optimizer, losses) == steps
+    for _ in range(steps):
+        gradient = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+        adam.step(Evaluation(torch.ones(1), torch.ones(1), gradient), 1.0, lambda: pytest.fail("one gradient"), False)
+    assert torch.equal(network.weight, reference.weight)
+    assert optimizer.rate(0.5) is None
+    assert f"step {steps}: Gauss-Newton takes over from Adam" in caplog.text
+    toy = Toy(rosenbrock, torch.tensor([-1.2, 1.0], dtype=torch.float64))
+    optimizer.step_on_rows(toy)
+    assert optimizer.report()["step_length"] > 0  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("steps", [3, 5, 9])
+def test_adam_first_goes_through_a_file(steps: int) -> None:
+    losses = [1.0] * 4 + [0.95] * 100
+    whole, first, second = (AdamGaussNewton(switch_at=20, stall_steps=4) for _ in range(3))
+    for optimizer in (whole, first, second):
+        optimizer.start(nn.Linear(1, 1))
+    expected = adam_steps(whole, losses)
+    adam_steps(first, losses[:steps])
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert min(steps, expected) + adam_steps(second, losses[steps:]) == expected == 8

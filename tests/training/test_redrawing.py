@@ -1,0 +1,99 @@
+"""Points drawn anew where the network fits them alone."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from ntkrun.geometry import Sampler, mix_seed
+from ntkrun.objective import Objective
+from ntkrun.pde import Poisson, Wave
+from ntkrun.training.collocation import PointSource
+from tests.problems import mlp
+
+SEED = 3
+COUNTS = {"residual": 60, "boundary": 20, "initial": 10, "initial_velocity": 10}
+
+
+def wave() -> Objective:
+    torch.manual_seed(0)
+    return Objective(Wave(), mlp(Wave().domain).double())
+
+
+def saved(source: PointSource) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(source.state_dict(), file)
+    file.seek(0)
+    state: dict[str, Any] = torch.load(file, weights_only=True)
+    return state
+
+
+@pytest.mark.parametrize("method", ["sobol", "adaptive"])
+def test_goes_on_after_a_checkpoint(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, every = wave(), "auto"
+    monkeypatch.setattr("ntkrun.training.collocation.LEFT_BEHIND", 0.0)  # whatever the losses
+    source = PointSource(objective, COUNTS, method, every, SEED)
+    for step in range(4):
+        source.at(step)
+    other = PointSource(objective, COUNTS, method, every, SEED)
+    other.load_state_dict(saved(source))
+    for step in range(4, 13):
+        source.at(step)
+        other.at(step)
+        assert source.drawn_at == other.drawn_at
+        for name, x in source.points.items():
+            assert torch.equal(other.points[name], x)
+    assert source.drawn_at == 10
+
+
+@pytest.mark.parametrize("factor", [1.5, 2.5])
+def test_drawn_anew_where_the_loss_elsewhere_is_left_behind(
+    factor: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With losses given: weighted 2 and 1 at the points in use, ``factor`` times as much at the independent ones."""
+    objective = wave()
+    caplog.set_level(logging.INFO)
+    source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
+    used = source.at(0)
+    seen = []
+
+    def losses(batch: Any) -> torch.Tensor:
+        seen.append(batch)
+        ours = torch.tensor([2.0, 0.1, 0.0, 0.0], dtype=torch.float64)
+        return ours if batch is source.batch else factor * ours
+
+    monkeypatch.setattr(objective, "losses", losses)
+    weights = torch.tensor([1.0, 10.0, 1.0, 1.0], dtype=torch.float64)
+    for step in range(1, 5):
+        assert source.at(step, weights) is used
+    assert not seen
+    assert (source.at(5, weights) is used) == (factor < 2)
+    assert source.drawn_at == (0 if factor < 2 else 5)
+    assert any("2.5 times as large" in message for message in caplog.messages) == (factor > 2)
+    independent, own = objective.points(seen[0]), objective.points(used)
+    for i, term in enumerate(objective.terms):
+        expected = Sampler(
+            term.region, COUNTS[term.name], "uniform", mix_seed(mix_seed(SEED, 4), 1, i), term.shares
+        ).draw()
+        assert torch.equal(independent[term.name], expected)
+        assert not torch.equal(independent[term.name], own[term.name])
+
+
+def test_a_loss_of_zero_everywhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = wave()
+    source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
+    used = source.at(0)
+    monkeypatch.setattr(objective, "losses", lambda batch: torch.zeros(4))
+    assert source.at(5) is used
+
+
+def test_equispaced_points_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntkrun.training.collocation.LEFT_BEHIND", 0.0)
+    pde = Poisson()
+    source = PointSource(Objective(pde, mlp(pde.domain)), {"residual": 9, "boundary": 2}, "equispaced", "auto", SEED)
+    used = source.at(0)
+    assert source.at(5) is used
