@@ -62,7 +62,9 @@ class Spectrum(Diagnostics):
             self._first_parameters, self._points = parameters, self._choose(objective, batch)
         if not self._first_kernels:  # not part of the checkpoint, which they would make large
             with double.at(self._first_parameters):
+                double.progress.zero_()
                 self._first_kernels = self._kernels()
+        double.progress.copy_(objective.progress)
         values = {"parameter_drift": drift(parameters, self._first_parameters)}
         for name, matrix in self._kernels().items():
             spectrum = eigenvalues(matrix)

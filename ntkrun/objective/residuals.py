@@ -50,6 +50,8 @@ class Residuals:
         components: residuals per point of every term.
         trainable: the trainable parameters by name.
         layout: their order in one vector.
+        progress: how much of the training is done, from 0 to 1; residuals may read it.
+        changing: by term, what its residual changes when it is evaluated, though it should be a function.
 
     Raises:
         ProblemError: the problem's definition does not fit itself or the network.
@@ -73,7 +75,8 @@ class Residuals:
         needs = [frozenset(index for _, index in parsed.values()) for parsed in self._parsed]
         self._plans = plan_groups(self.terms, needs, pde.coordinates)
         self._joined: dict[tuple[int, ...], Plans] = {}
-        self.components = probe(self, self.probe_batch())
+        self.progress = self.like.new_zeros(())
+        self.components, self.changing = probe(self, self.probe_batch())
 
     def batch(self, points: Mapping[str, Tensor]) -> Batch:
         """Gather the points of terms with equal needs, and those of few points with others that need more.
@@ -245,7 +248,7 @@ class Residuals:
             return Columns(named, what, partner)
 
         partner = None if partners is None else columns(partners)
-        residual = term.residual(self.pde.columns(x), columns(derivatives, partner))
+        residual = term.residual(self.pde.columns(x, self.progress), columns(derivatives, partner))
         if not isinstance(residual, Tensor):
             hint = "; is its return missing?" if residual is None else ""
             raise ProblemError(f"{what}: the residual is of type {type(residual).__name__}, expected a tensor{hint}")
@@ -281,21 +284,27 @@ class Residuals:
         return self.layout.unflatten(self.parameter_vector() + shift)
 
     def under(
-        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], act: Callable[[], Result]
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        progress: Tensor,
+        act: Callable[[], Result],
     ) -> Result:
-        """Do something with other tensors in place of the network's trainable parameters and buffers.
+        """Do something with other tensors in place of the network's trainable parameters and buffers and the progress.
 
         Args:
             parameters: all trainable parameters by name, leaves of a graph.
             buffers: buffers by name.
+            progress: of the training, ``[]``.
             act: what to do.
         """
-        own, self.trainable = self.trainable, dict(parameters)
+        own = self.trainable, self.progress
+        self.trainable, self.progress = dict(parameters), progress
         tensors = {f"network.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
         try:
             result: Result = torch.func.functional_call(_Scope(self.network), tensors, (act,))
         finally:
-            self.trainable = own
+            self.trainable, self.progress = own
         return result
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,7 +13,8 @@ from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
 from ntkrun.network.constrained import Constrained, ConstrainedJets
 from ntkrun.objective.batch import Batch, Derivatives, Group, rows_of
-from ntkrun.pde import PDE, ProblemError
+from ntkrun.objective.state import changed_by
+from ntkrun.pde import PDE, ProblemError, Term
 from ntkrun.pde.check import place
 
 
@@ -21,6 +23,9 @@ class Residuals(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def terms(self) -> tuple[Term, ...]: ...
 
     @property
     def network(self) -> nn.Module: ...
@@ -37,8 +42,8 @@ class Residuals(Protocol):
         ...
 
 
-def probe(residuals: Residuals, batch: Batch) -> tuple[int, ...]:
-    """Try the network and every term; returns the residuals per point.
+def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
+    """Try the network and every term; returns the residuals per point, and what residuals change, by term.
 
     Args:
         residuals: of the problem and the network.
@@ -48,6 +53,7 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[int, ...]:
         ProblemError: what is wrong, in one line, and in which term.
     """
     components = [0] * len(residuals.names)
+    changing: dict[str, tuple[str, ...]] = {}
     network, pde = residuals.network, residuals.pde
     for group in batch:
         if isinstance(network, Constrained | ConstrainedJets):
@@ -63,8 +69,11 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[int, ...]:
         # Leaves of a graph of their own, to see whether a residual reads them.
         leaves = [{k: d.detach().requires_grad_() for k, d in each.items()} for each in derivatives]
         for i, rows in zip(group.members, group.slices, strict=True):
-            components[i] = _probe_term(residuals, i, group.x[rows], [rows_of(each, rows) for each in leaves])
-    return tuple(components)
+            x, own = group.x[rows], [rows_of(each, rows) for each in leaves]
+            components[i] = _probe_term(residuals, i, x, own)
+            if changed := changed_by(partial(residuals.residual, i, x, *own), residuals.terms[i].residual):
+                changing[residuals.names[i]] = changed
+    return tuple(components), changing
 
 
 def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> None:

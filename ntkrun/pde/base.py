@@ -48,7 +48,11 @@ class Columns:
 
 
 Residual = Callable[[Columns, Columns], Tensor]
-"""``residual(x, d)``: coordinates and declared derivatives, columns of length N; returns ``[N]`` or ``[N, m]``."""
+"""``residual(x, d)``: coordinates and declared derivatives, columns of length N; returns ``[N]`` or ``[N, m]``.
+
+It is a function of these alone, row by row. What changes along a run, it reads from ``x.progress``: a number that goes
+from 0 at the first step to 1 at the last, of every time window. Whatever else it may have kept or counted, compiled
+steps and resumed runs would not know."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,7 @@ class PDE(ABC):
         """Coordinate letters, in the order of the network's inputs."""
         return self.domain.coordinates
 
-    def columns(self, points: Tensor) -> Columns:
-        """Name the columns of ``points``, ``[N, d]``."""
-        return Columns(dict(zip(self.coordinates, points.unbind(1), strict=True)), "the point set")
+    def columns(self, points: Tensor, progress: Tensor | None = None) -> Columns:
+        """Name the columns of ``points``, ``[N, d]``, and, for residuals, the ``progress`` of the training."""
+        named = dict(zip(self.coordinates, points.unbind(1), strict=True))
+        return Columns(named if progress is None else {**named, "progress": progress}, "the point set")

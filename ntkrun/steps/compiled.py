@@ -85,7 +85,8 @@ class CompiledStepper(Stepper):
     """Makes steps by compiled graphs, one for every kind of step that occurs.
 
     Every graph is tried once on other points, parameters and weights and compared with the operations it stands for.
-    Where that fails, or nothing can be compiled here, all steps are made operation by operation.
+    Where that fails, or nothing can be compiled here, all steps are made operation by operation. Later on it is
+    compared again where ``check_next`` asks for it.
 
     Args:
         objective: the problem and the network.
@@ -118,6 +119,10 @@ class CompiledStepper(Stepper):
     def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:
         program = self._program(Request(weights), batch, None)
         return super().gradient(batch, weights) if program is None else program(Request(weights), batch)
+
+    def check_next(self) -> None:
+        for program in self.programs.values():
+            program.graph.check_next = True
 
     def _program(self, request: Request, batch: Batch, update: GraphUpdate | None) -> Program | None:
         """The compiled graph for a step, made if there is none yet; ``None`` where it cannot be compiled."""
@@ -154,13 +159,14 @@ class Program:
         self._parameters = [p.detach() for p in objective.trainable.values()]
         self._buffers = dict(objective.network.named_buffers())
         self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
-        kept = (*self._parameters, *self._buffers.values(), *(update.tensors() if update else ()))
+        tensors = update.tensors() if update else ()
+        kept = (*self._parameters, *self._buffers.values(), *tensors, objective.progress)
         function, trial = self._function(request, batch), lambda k: self._trial(request, batch, k)
-        self._graph = Graph(function, trial, objective.network, objective.like, kept)
+        self.graph = Graph(function, trial, objective.network, objective.like, kept)
 
     def __call__(self, request: Request, batch: Batch, numbers: Tensor | None = None) -> Evaluation:
         """Make the step: the evaluation, without a gradient where the parameters have been moved."""
-        return self._evaluation(request, iter(self._graph(self._inputs(request, batch, numbers))))
+        return self._evaluation(request, iter(self.graph(self._inputs(request, batch, numbers))))
 
     def _inputs(self, request: Request, batch: Batch, numbers: Tensor | None) -> list[Tensor]:
         """The tensors of a step in the order in which ``_function`` reads them."""
@@ -170,7 +176,7 @@ class Program:
             inputs += [*self._update.tensors(), numbers]
         for group in batch:
             inputs += [group.x, *(group.scales or ())]
-        return [*inputs, request.weights, *request.chosen, *request.state.values()]
+        return [*inputs, request.weights, *request.chosen, *request.state.values(), self._objective.progress]
 
     def _function(self, request: Request, batch: Batch) -> Callable[..., list[Tensor]]:
         """The step as a function of its tensors, which it changes in place where the optimiser does."""
@@ -190,8 +196,9 @@ class Program:
             )
             weights, chosen = next(rest), tuple(next(rest) for _ in request.chosen)
             asked = replace(request, weights=weights, chosen=chosen, state={name: next(rest) for name in request.state})
+            progress, objective = next(rest), self._objective
             with torch.enable_grad():
-                evaluation = self._objective.under(leaves, own, lambda: asked.evaluate(self._objective, points))
+                evaluation = objective.under(leaves, own, progress, lambda: asked.evaluate(objective, points))
             outputs = [evaluation.losses, evaluation.weights]
             if evaluation.traces is not None:
                 outputs.append(evaluation.traces)
@@ -239,5 +246,6 @@ class Program:
             *((1.01 + 0.01 * k) * p for p in inputs[:moved]),
             *inputs[moved:kept],
             *(torch.full_like(t, 0.05 + 0.01 * k) for t in inputs[kept : kept + tensors]),
-            *inputs[kept + tensors :],
+            *inputs[kept + tensors : -1],
+            torch.full_like(inputs[-1], 0.25 + 0.5 * k),
         ]

@@ -48,6 +48,10 @@ class ChunkedStepper(Stepper):
             return self._compiled.step(request, batch, factors, changed)
         return super().step(request, batch, factors, changed)
 
+    def check_next(self) -> None:
+        for graph in self.pieces.graphs.values():
+            graph.check_next = True
+
 
 class CompiledPieces:
     """The sums of a piece, as ``ChunkedObjective.piece_sums``, by compiled graphs.
@@ -91,7 +95,7 @@ class CompiledPieces:
         if missing:
             x = torch.cat([x, x[-1:].expand(missing, -1)])
             scale = torch.cat([scale, scale.new_zeros(missing, scale.shape[1])])
-        (sums,) = graph([*self._parameters, *self._buffers.values(), x, scale])
+        (sums,) = graph([*self._parameters, *self._buffers.values(), x, scale, self._objective.progress])
         return sums
 
     def _ones(self, piece: Piece) -> Tensor:
@@ -104,17 +108,18 @@ class CompiledPieces:
             rest = iter(inputs)
             leaves = {name: next(rest).detach().requires_grad_() for name in names}
             own = {name: next(rest) for name in buffers}
-            x, scale = rest
+            x, scale, progress = rest
             group = replace(piece.group, x=x, slices=(slice(0, len(x)),), scales=(scale,))
             with torch.enable_grad():
-                return [objective.under(leaves, own, lambda: objective.piece_sums(group, traced))]
+                return [objective.under(leaves, own, progress, lambda: objective.piece_sums(group, traced))]
 
         def trial(k: int) -> list[Tensor]:
             region, n = objective.terms[piece.term].region, piece.longest
             x = Sampler(region, n, "uniform", TRIAL + k).draw().to(objective.like)
             scale = torch.linspace(0.5, 1 + k, n)[:, None].expand(-1, objective.components[piece.term])
             moved = [(1.01 + 0.01 * k) * p for p in self._parameters]
-            return [*moved, *self._buffers.values(), x, scale.to(objective.like)]
+            progress = torch.full_like(objective.progress, 0.25 + 0.5 * k)
+            return [*moved, *self._buffers.values(), x, scale.to(objective.like), progress]
 
-        kept = (*self._parameters, *self._buffers.values())
+        kept = (*self._parameters, *self._buffers.values(), objective.progress)
         return Graph(sums, trial, objective.network, objective.like, kept)

@@ -81,6 +81,15 @@ def choose(
         about = f"{math.ceil(seconds)} s" if seconds < 600 else f"{math.ceil(seconds / 60)} min"
         verdict = "compiled" if choice.pays(1, graphs) else "not compiled"
         log.info("steps are %s: the run is estimated at %s without (trainer.compile=auto)", verdict, about)
+    for term, names in objective.changing.items():
+        log.warning(
+            "the residual of term %s changes %s when it is evaluated, which no resumed run would know; residuals are "
+            "functions of x and d, and read what changes along a run from x.progress",
+            *(term, ", ".join(names)),
+        )
+    if choice.pays(1, graphs) and objective.changing:
+        log.warning("steps are not compiled: a compiled step would not change it")
+        choice = CompileChoice(steps, choice.step_seconds, False)
     if choice.pays(1, graphs) and (missing := missing_compiler(objective.like.device.type)):
         log.warning("steps are not compiled: %s is missing", missing)
         choice = CompileChoice(steps, choice.step_seconds, False)

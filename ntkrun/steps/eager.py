@@ -13,6 +13,10 @@ from ntkrun.steps.rows import step_on_rows
 from ntkrun.weights import Request
 
 
+class StepError(RuntimeError):
+    """A step is not what it should be."""
+
+
 class Stepper:
     """Makes steps operation by operation.
 
@@ -46,3 +50,9 @@ class Stepper:
     def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:
         """The gradient under given weights."""
         return self.objective.gradient(batch, weights)
+
+    def check_next(self) -> None:
+        """Compare the coming step, where it is compiled, with the operations that it stands for.
+
+        The step itself raises a ``StepError`` where it differs.
+        """

@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ntkrun.backend.matmul import faster_product
 from ntkrun.backend.tracing import traced
 from ntkrun.network import JetNetwork
+from ntkrun.steps.eager import StepError
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Graph:
     """A compiled function of tensors.
 
     The function is traced operation by operation on one set of inputs, compiled, and compared with its operations on
-    another.
+    another, and on later ones where that is asked for.
 
     Args:
         function: from a list of tensors, some of which it may change in place, to a list of tensors.
@@ -43,6 +44,9 @@ class Graph:
         network: what the function evaluates.
         like: of the dtype and device of the inputs.
         kept: inputs that are the same tensors in every call.
+
+    Attributes:
+        check_next: compare the next call with the function's operations.
 
     Raises:
         CompileError: the graph computes something else.
@@ -56,6 +60,8 @@ class Graph:
         like: Tensor,
         kept: Iterable[Tensor],
     ) -> None:
+        self.check_next = False
+        self._function = function
         self._replayed = like.device.type == "cuda"
         if self._replayed:  # what a CUDA graph changes must lie where it lay when the graph was made
             for tensor in kept:
@@ -67,10 +73,20 @@ class Graph:
                 faster = {} if self._replayed else {torch.ops.aten.mm.default: faster_product}
                 trace = make_fx(function, faster, tracing_mode="real")(*_copies(first))
             self._compiled = compile_trace(trace, first, like)
-            self._compare(function, trial(1))
+            self._compare(trial(1))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """What the function gives."""
+        """What the function gives.
+
+        Raises:
+            StepError: the function gives something else, where that was to be checked.
+        """
+        if self.check_next:
+            self.check_next = False
+            return self._checked(inputs)
+        return self._call(inputs)
+
+    def _call(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         with torch.no_grad():
             if not self._replayed:
                 outputs: list[Tensor] = self._compiled(*inputs)
@@ -79,7 +95,7 @@ class Graph:
             # The next replay of the graph writes its outputs to the same place.
             return _copies(self._compiled(*inputs))
 
-    def _compare(self, function: Callable[..., list[Tensor]], trial: Sequence[Tensor]) -> None:
+    def _compare(self, trial: Sequence[Tensor]) -> None:
         """Call both.
 
         Raises:
@@ -87,10 +103,33 @@ class Graph:
         """
         ours, theirs = _copies(trial), _copies(trial)
         compiled = [*self._compiled(*ours), *ours]
-        expected = [*function(*theirs), *theirs]
+        expected = [*self._function(*theirs), *theirs]
         for a, b in zip(compiled, expected, strict=True):
             if not _close(a, b):
                 raise CompileError("a compiled step differs from its operations; does it depend on more than tensors?")
+
+    def _checked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Call both on inputs of the training.
+
+        Near its end residuals are small differences of large numbers. What counts as rounding there is found by moving
+        the inputs by a few units in the last place.
+        """
+        before, theirs = _copies(inputs), _copies(inputs)
+        with torch.no_grad():
+            expected = [*self._function(*theirs), *theirs]
+            outputs = self._call(inputs)
+            pairs = list(zip([*outputs, *inputs], expected, strict=True))
+            if all(_close(a, b) for a, b in pairs) or not all(b.isfinite().all() for b in expected):
+                return outputs
+            near = [_moved(tensor) for tensor in before]
+            spreads = [a - b for a, b in zip([*self._function(*near), *near], expected, strict=True)]
+            if all(_close(a, b, s) for (a, b), s in zip(pairs, spreads, strict=True)):
+                return outputs
+        raise StepError(
+            "the compiled step differs from the operations that it was made from, so a residual or the network depends "
+            "on more than points, derivatives and parameters (what changes along a run, residuals read from "
+            "x.progress); the steps since the last checkpoint may be wrong, and trainer.compile=false does without"
+        )
 
 
 class Compiler:
@@ -158,13 +197,28 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.clone() for tensor in tensors]
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding that a whole step has amplified: ten times two thirds of the digits, in norm."""
+def _moved(tensor: Tensor) -> Tensor:
+    """A tensor with its entries moved by four units in the last place, up and down in turn."""
+    if not tensor.is_floating_point():
+        return tensor
+    signs = 1 - 2 * (torch.arange(tensor.numel(), device=tensor.device) * 7 // 3 % 2).view(tensor.shape)
+    return tensor * (1 + 4 * torch.finfo(tensor.dtype).eps * signs.to(tensor))
+
+
+def _close(a: Tensor, b: Tensor, spread: Tensor | None = None) -> bool:
+    """Equal up to rounding that a whole step has amplified: ten times two thirds of the digits, in norm.
+
+    Args:
+        a: of a compiled step.
+        b: of its operations.
+        spread: what the smallest changes of the inputs make of ``b``; a hundred times as much is allowed, if given.
+    """
     if not a.is_floating_point():
         return torch.equal(a, b)
     if a.isnan().any() or b.isnan().any():
         return torch.equal(a.isnan(), b.isnan())
-    return bool((a - b).norm() <= 10 * torch.finfo(a.dtype).eps ** (2 / 3) * b.norm())
+    allowed = 10 * torch.finfo(a.dtype).eps ** (2 / 3) * b.norm()
+    return bool((a - b).norm() <= (allowed if spread is None else allowed + 100 * spread.norm()))
 
 
 def compile_trace(trace: fx.GraphModule, inputs: Sequence[Tensor], like: Tensor) -> Callable[..., list[Tensor]]:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class DivergenceError(RuntimeError):
-    """A number that must be finite is not."""
+    """A number that must be finite is not, or a step is not what it should be."""
 
 
 def all_finite(tensor: Tensor) -> bool:

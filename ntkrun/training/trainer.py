@@ -19,7 +19,7 @@ from ntkrun.common.state_schema import Generator, read_state, schema_of
 from ntkrun.network import JetNetwork
 from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
-from ntkrun.steps.eager import Stepper
+from ntkrun.steps.eager import StepError, Stepper
 from ntkrun.steps.factory import make_stepper
 from ntkrun.storage.checkpoint import save_best, save_checkpoint
 from ntkrun.training.evaluation import Errors, EvaluationStopped
@@ -32,6 +32,7 @@ from ntkrun.training.weight_log import WeightLog
 
 log = logging.getLogger(__name__)
 
+CHECKED = (10, 100, 1000)  # steps that are compared with their operations, besides those before checkpoints
 HISTORY = 1024  # steps whose losses may wait for a check
 
 
@@ -96,7 +97,8 @@ class Trainer:
             What ended the run, empty for its last step; ``None`` where it was asked to stop.
 
         Raises:
-            DivergenceError: a loss, weight, gradient or parameter is not finite. The last checkpoint stays as it was.
+            DivergenceError: a loss, weight, gradient or parameter is not finite, or a compiled step not what it should
+                be. The last checkpoint stays as it was.
         """
         progress = self.progress
         self._unchecked: list[tuple[int, torch.Tensor]] = []
@@ -135,7 +137,12 @@ class Trainer:
         request = self.weighting.request(step, self.objective, batch)
         # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.
         changed = bool(request.update or request.rule) or self.points.drawn_at == step or self.point_weights.varying
-        evaluation = self._stepper.step(request, batch, self._factor, changed)
+        if step in CHECKED or (step + 1) % self.checkpoint_every == 0 or step + 1 == self.iterations:
+            self._stepper.check_next()
+        try:
+            evaluation = self._stepper.step(request, batch, self._factor, changed)
+        except StepError as error:
+            raise DivergenceError(f"step {progress.total_steps}: {error}") from error
         update = self.weighting.take(request, evaluation)
         self._watch(progress.total_steps, evaluation.losses)
         if update is not None:
@@ -181,7 +188,8 @@ class Trainer:
         return self.optimizer.ended() if progress.step < self.loop.iterations else ""
 
     def _start_step(self) -> None:
-        """Tell the network which step it is, for what it draws anew in each."""
+        """Tell residuals how far the training is, and the network which step it is, for what it draws anew in each."""
+        self.objective.progress.fill_(self.progress.step / max(1, self.iterations))
         if isinstance(self.objective.network, JetNetwork):
             self.objective.network.start_step(self.progress.step)
 
