@@ -71,7 +71,9 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
         for i, rows in zip(group.members, group.slices, strict=True):
             x, own = group.x[rows], [rows_of(each, rows) for each in leaves]
             components[i] = _probe_term(residuals, i, x, own)
-            if changed := changed_by(partial(residuals.residual, i, x, *own), residuals.terms[i].residual):
+            again = partial(residuals.residual, i, x, *own)
+            again()  # what it keeps of its last call, it does not change by the same call
+            if changed := changed_by(again, residuals.terms[i].residual):
                 changing[residuals.names[i]] = changed
     return tuple(components), changing
 

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
+MOVE = 64  # many enough to show that large constants swallow the last digits
 CACHE = 2**21  # bytes; larger results of an operation do not stay in the cache of a core
 
 
@@ -112,7 +113,7 @@ class Graph:
         """Call both on inputs of the training.
 
         Near its end residuals are small differences of large numbers. What counts as rounding there is found by moving
-        the inputs by a few units in the last place.
+        the inputs a little.
         """
         before, theirs = _copies(inputs), _copies(inputs)
         with torch.no_grad():
@@ -198,11 +199,11 @@ def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _moved(tensor: Tensor) -> Tensor:
-    """A tensor with its entries moved by four units in the last place, up and down in turn."""
+    """A tensor with its entries moved up and down by ``MOVE`` units in the last place."""
     if not tensor.is_floating_point():
         return tensor
     signs = 1 - 2 * (torch.arange(tensor.numel(), device=tensor.device) * 7 // 3 % 2).view(tensor.shape)
-    return tensor * (1 + 4 * torch.finfo(tensor.dtype).eps * signs.to(tensor))
+    return tensor * (1 + MOVE * torch.finfo(tensor.dtype).eps * signs.to(tensor))
 
 
 def _close(a: Tensor, b: Tensor, spread: Tensor | None = None) -> bool:
