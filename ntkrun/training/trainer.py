@@ -137,7 +137,7 @@ class Trainer:
         request = self.weighting.request(step, self.objective, batch)
         # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.
         changed = bool(request.update or request.rule) or self.points.drawn_at == step or self.point_weights.varying
-        if step in CHECKED or (step + 1) % self.checkpoint_every == 0 or step + 1 == self.iterations:
+        if step in CHECKED or (step + 1) % self.loop.checkpoint_every == 0 or step + 1 == self.loop.iterations:
             self._stepper.check_next()
         try:
             evaluation = self._stepper.step(request, batch, self._factor, changed)
@@ -176,6 +176,9 @@ class Trainer:
         progress = self.progress
         self._start_step()
         plain = self.points.batch or self.points.at(progress.step)
+        # Point weights are those of the present residuals, but a run that is made longer takes note of these itself.
+        before = copy.deepcopy(self.point_weights.state_dict())
+        self.point_weights.update(self.objective, plain)
         batch = self.point_weights.apply(self.objective, plain)
         losses = self.objective.losses(batch)
         row = self._start_row()
@@ -183,13 +186,14 @@ class Trainer:
         with progress.phase("logging"):
             self._check_losses()
             self._log(row, losses.tolist(), self.weighting.weights.tolist(), bar)
+        self.point_weights.load_state_dict(before)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
         return self.optimizer.ended() if progress.step < self.loop.iterations else ""
 
     def _start_step(self) -> None:
         """Tell residuals how far the training is, and the network which step it is, for what it draws anew in each."""
-        self.objective.progress.fill_(self.progress.step / max(1, self.iterations))
+        self.objective.progress.fill_(self.progress.step / max(1, self.loop.iterations))
         if isinstance(self.objective.network, JetNetwork):
             self.objective.network.start_step(self.progress.step)
 
