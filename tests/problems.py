@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -198,6 +199,18 @@ def cpikan(domain: Box, outputs: int = 1) -> ChebyshevKAN:
 def ecrn(domain: Box, outputs: int = 1) -> ECRN:
     """Three residual layers, all kept."""
     return ECRN(3, 3, scale=0.2, trainable=True, domain=domain, outputs=outputs)
+
+
+NETWORKS: dict[str, Callable[[Box, int], JetNetwork]] = {
+    "mlp": mlp,
+    "ntk_mlp": ntk_mlp,
+    "modified_mlp": modified_mlp,
+    "fourier": fourier,
+    "trainable_fourier": trainable_fourier,
+    "cpikan": cpikan,
+    "ecrn": ecrn,
+}
+"""Every network of the package, small: its derivatives, its kernels and its inputs are tested."""
 
 
 def thinned_ecrn(domain: Box, outputs: int = 1) -> ECRN:

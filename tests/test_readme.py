@@ -1,4 +1,4 @@
-"""The commands of the README run, and the scripts it names answer."""
+"""The commands of the README and of the other pages run, the scripts they name answer, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from tests.experiment.test_bring_your_own import readme_files, write
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = "".join(re.findall(r"^```bash\n(.*?)^```$", README, re.M | re.S)).splitlines()
-COMMANDS = [part.strip() for line in LINES for part in line.split("&&") if part.strip().startswith("ntkrun ")]
-SCRIPTS = sorted(set(re.findall(r"scripts/\w+\.py", README)))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+LINES = "".join(re.findall(r"^```bash\n(.*?)^```$", TEXT, re.M | re.S)).splitlines()
+COMMANDS = sorted({part.strip() for line in LINES for part in line.split("&&") if part.strip().startswith("ntkrun ")})
+SCRIPTS = sorted(set(re.findall(r"scripts/\w+\.py", TEXT)))
 TINY = ["iterations=2", "plots=false", "report=false", "progress=false"]
 OTHERS = ("hydra/launcher=", "hydra.launcher.")  # launchers have tests of their own
 
@@ -42,6 +44,24 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     assert result.status == 0, result.stderr
     sys.modules.pop("my_problems", None)
     sys.modules.pop("my_networks", None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files are there, and anchors are headings of theirs."""
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+            known = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in known, target
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.encode()) < 17_000
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

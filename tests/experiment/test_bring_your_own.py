@@ -53,8 +53,10 @@ class Jets(JetNetwork):
 
 
 def section() -> str:
+    """The README's section and the page that continues it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.split(r"^## ", text.partition("## Bring your own problem\n")[2], maxsplit=1, flags=re.M)[0]
+    own = re.split(r"^## ", text.partition("## Bring your own problem\n")[2], maxsplit=1, flags=re.M)[0]
+    return own + (ROOT / "docs" / "own_problems.md").read_text(encoding="utf-8")
 
 
 def readme_files() -> dict[str, str]:

@@ -12,6 +12,7 @@ from torch import nn
 from ntkrun.geometry import Box
 from ntkrun.objective import Objective, Route, RouteError
 from ntkrun.pde import PDE, Poisson, Wave
+from tests import problems
 from tests.oracle import dense_jacobians, draw_points, relative
 from tests.problems import (
     Branching,
@@ -25,28 +26,16 @@ from tests.problems import (
     System,
     anchored,
     anchored_plain,
-    cpikan,
-    ecrn,
-    fourier,
     frozen_mlp,
     mlp,
-    modified_mlp,
-    ntk_mlp,
     periodic_mlp,
     thinned_ecrn,
-    trainable_fourier,
 )
 
 NETWORKS: dict[str, Callable[[Box, int], nn.Module]] = {
-    "mlp": mlp,
-    "ntk_mlp": ntk_mlp,
+    **problems.NETWORKS,
     "frozen_mlp": frozen_mlp,
     "periodic_mlp": periodic_mlp,
-    "modified_mlp": modified_mlp,
-    "fourier": fourier,
-    "trainable_fourier": trainable_fourier,
-    "cpikan": cpikan,
-    "ecrn": ecrn,
     "thinned_ecrn": thinned_ecrn,
     "anchored": anchored,
     "anchored_plain": anchored_plain,
@@ -57,19 +46,12 @@ NETWORKS: dict[str, Callable[[Box, int], nn.Module]] = {
 }
 PROBLEMS: dict[str, Callable[[], PDE]] = {"poisson": Poisson, "wave": Wave, "system": System, "mixed": Mixed}
 ROUTES: dict[str, tuple[Route, ...]] = {
+    **dict.fromkeys(NETWORKS, ("structured",)),
     "mlp": ("structured", "per_point", "dense"),
-    "ntk_mlp": ("structured",),
     "frozen_mlp": ("structured", "per_point"),
-    "periodic_mlp": ("structured",),
     "modified_mlp": ("structured", "per_point"),
-    "fourier": ("structured",),
-    "trainable_fourier": ("structured",),
     "cpikan": ("structured", "per_point"),
-    "ecrn": ("structured",),
-    "thinned_ecrn": ("structured",),
-    "anchored": ("structured",),
     "anchored_plain": ("per_point",),
-    "shared": ("structured",),
     "gains": ("structured", "per_point"),
     "gain": ("per_point",),
     "plain": ("per_point", "dense"),

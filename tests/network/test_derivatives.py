@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
 from ntkrun.geometry import Box
 from ntkrun.jets import nested_streams, plan_streams
-from ntkrun.network import ECRN, MLP, ChebyshevKAN, FourierNetwork, JetNetwork, ModifiedMLP, constrained, output_streams
+from ntkrun.network import MLP, ChebyshevKAN, FourierNetwork, JetNetwork, ModifiedMLP, constrained, output_streams
+from tests import problems
 from tests.oracle import derivative, relative, values
 from tests.problems import Anchored, Gains
 
@@ -24,20 +26,16 @@ OPERATORS = [
     (("xt", 1.0), ("xxx", -1.0), ("xxtt", 0.7)),
 ]
 NETWORKS: dict[str, Callable[[], JetNetwork]] = {
-    "mlp": lambda: MLP(5, 2, domain=BOX, outputs=2),
+    **{name: partial(make, BOX, 2) for name, make in problems.NETWORKS.items()},
     "mlp-periodic": lambda: MLP(5, 2, domain=BOX, outputs=2, periodic=True, periods=PERIODS),
     "mlp-plain-periodic": lambda: MLP(
         4, 1, standardize=False, domain=BOX, outputs=2, periodic=True, periods={"x": 3.0, "t": 6.0}
     ),
-    "modified_mlp": lambda: ModifiedMLP(5, 2, domain=BOX, outputs=2),
     "modified_mlp-ntk": lambda: ModifiedMLP(5, 2, "sin", "ntk", standardize=False, domain=BOX, outputs=2),
-    "fourier": lambda: FourierNetwork(5, 2, features=3, scales=SCALES, domain=BOX, outputs=2),
     "fourier-periodic": lambda: FourierNetwork(
         4, 1, features=3, scales=SCALES, trainable=True, domain=BOX, outputs=2, periodic=True, periods=PERIODS
     ),
-    "cpikan": lambda: ChebyshevKAN(4, 2, 5, domain=BOX, outputs=2),
     "cpikan-linear": lambda: ChebyshevKAN(4, 1, 1, standardize=False, domain=BOX, outputs=2),
-    "ecrn": lambda: ECRN(3, 2, scale=0.2, domain=BOX, outputs=2),
     "gains": lambda: Gains(BOX, 2),
     "constrained": lambda: constrained(ModifiedMLP(5, 1, domain=BOX, outputs=2), Anchored(BOX, 2)),  # type: ignore[dict-item, return-value]
 }

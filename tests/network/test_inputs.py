@@ -5,13 +5,14 @@ import torch
 
 from ntkrun.geometry import Box
 from ntkrun.jets import Jet, plan_streams
-from ntkrun.network import ECRN, MLP, ChebyshevKAN, FourierNetwork, JetNetwork, ModifiedMLP, output_streams
+from ntkrun.network import JetNetwork, output_streams
 from ntkrun.network.inputs import Inputs
+from tests import problems
 from tests.oracle import relative, values
 
 BOX = Box.of(x=(2.0, 4.0), t=(-1.0, 1.0))
 VALUE = plan_streams([""], "xt")
-NETWORKS: list[type[JetNetwork]] = [MLP, ModifiedMLP, FourierNetwork, ChebyshevKAN, ECRN]
+NETWORKS: list[type[JetNetwork]] = list(dict.fromkeys(type(make(BOX, 1)) for make in problems.NETWORKS.values()))
 
 
 def columns(inputs: Inputs, x: torch.Tensor) -> torch.Tensor:
