@@ -39,10 +39,8 @@ from hydra import compose, initialize_config_module
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from omegaconf import DictConfig, OmegaConf
 
-from ntkrun.config.schema import ConfigError, plain
-from ntkrun.experiment.run import execute
+import ntkrun
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "outputs" / "comparison"
@@ -94,12 +92,6 @@ def overrides_of(run: Run, iterations: int) -> list[str]:
     return common
 
 
-def composed(run: Run, iterations: int) -> DictConfig:
-    """The configuration of a run, as the command line composes it."""
-    with initialize_config_module("ntkrun.conf", version_base="1.3"):
-        return compose("config", overrides=overrides_of(run, iterations))
-
-
 def start_worker() -> None:
     """One thread, and no log lines but those in the runs' own files."""
     torch.set_num_threads(1)
@@ -116,19 +108,22 @@ def train(run: Run, iterations: int) -> str:
     if interrupted:
         return "not started"
     shutil.rmtree(directory, ignore_errors=True)
-    (directory / ".hydra").mkdir(parents=True)
+    directory.mkdir(parents=True)
     try:
-        config = composed(run, iterations)
-        OmegaConf.save(config, directory / ".hydra" / "config.yaml")
-        outcome = execute(plain(config), directory)
+        with initialize_config_module("ntkrun.conf", version_base="1.3"):
+            overrides = overrides_of(run, iterations)
+        done = ntkrun.train([*overrides, "threads=1", f"hydra.run.dir={directory}"])
+    except KeyboardInterrupt as error:
+        interrupted = True
+        return f"interrupted: {error}"
     except Exception as error:
         message = f"{type(error).__name__}: {error}".splitlines()[0]
-        status = "refused" if isinstance(error, ConfigError) else "failed"
+        status = "refused" if isinstance(error, ntkrun.ConfigError) else "failed"
         if not (directory / "summary.json").exists():
             (directory / "summary.json").write_text(json.dumps({"status": status, "message": message}) + "\n")
         return f"{status}: {message}"
-    interrupted = outcome.status == "interrupted"
-    return f"{outcome.status}{': ' * bool(outcome.message)}{outcome.message}"
+    message = done.summary["message"]
+    return f"completed{': ' * bool(message)}{message}"
 
 
 def summary_of(run: Run, iterations: int) -> dict[str, Any] | None:
