@@ -57,6 +57,8 @@ def plot_run(directory: Path) -> list[Path]:
             figures |= {"losses": plot_losses(metrics), "weights": plot_weights(metrics, updates)}
         if metrics["error/rel_l2"].notna().any():
             figures["error"] = plot_error(metrics)
+        if (directory / "steps.csv").exists() and len(steps := pd.read_csv(directory / "steps.csv")):
+            figures["damping"] = plot_damping(steps)
         if (directory / "solution.npz").exists():
             with np.load(directory / "solution.npz") as solution:
                 figures["solution"] = plot_scattered(solution) if "points" in solution else plot_solution(solution)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ntkrun.plots.run import plot_error, plot_losses, plot_scattered, plot_solution
+from ntkrun.plots.run import plot_damping, plot_error, plot_losses, plot_run, plot_scattered, plot_solution
 
 
 def solution(coordinates: str, fields: tuple[str, ...], known: bool = True) -> dict[str, Any]:
@@ -110,3 +111,18 @@ def test_errors_of_several_fields_and_losses_at_held_out_points() -> None:
     alone = plot_error(metrics[["step", "error/rel_l2"]]).axes[0]
     assert len(alone.lines) == 1
     assert alone.get_legend() is None
+
+
+def test_gauss_newton_steps_are_drawn(tmp_path: Path) -> None:
+    """Where there is a table of them with rows."""
+    (tmp_path / "metrics.csv").write_text(
+        "step,seconds,loss,loss/a,weight/a,error/rel_l2,lr\n0,0,4,4,1,,\n2,0,1,1,1,,\n"
+    )
+    (tmp_path / "weights.csv").write_text("step,seconds,update_seconds,weight/a\n")
+    assert "damping.png" not in {path.name for path in plot_run(tmp_path)}
+    steps = "step,loss,damping,trials,gain_ratio,step_length\n0,4,1e-2,1,0.9,0.1\n1,2,1e-3,2,0.8,0.2\n"
+    (tmp_path / "steps.csv").write_text(steps)
+    assert {"damping.png", "damping.pdf"} <= {path.name for path in plot_run(tmp_path)}
+    panels = plot_damping(pd.read_csv(tmp_path / "steps.csv")).axes
+    assert [axes.get_ylabel() for axes in panels] == ["damping", "step length", "gain ratio"]
+    assert panels[2].lines[0].get_ydata().tolist() == [0.9, 0.8]
