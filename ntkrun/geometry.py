@@ -116,7 +116,7 @@ class Sampler:
         self.skip_to(0)
 
     def skip_to(self, drawn: int) -> None:
-        """Go on as after so many draws."""
+        """Continue as after so many draws."""
         self.drawn = drawn
         self._block: tuple[int, Tensor] | None = None
         self._sobol: dict[int, SobolEngine] = {}

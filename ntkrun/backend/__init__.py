@@ -1,1 +1,1 @@
-"""Matrix products of compiled steps."""
+"""Matrix products of compiled steps, and the tracing flag."""

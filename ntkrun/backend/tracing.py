@@ -1,4 +1,4 @@
-"""Whether operations are traced to be compiled: the one flag that networks and products ask."""
+"""The tracing flag: whether operations are traced to be compiled."""
 
 from __future__ import annotations
 

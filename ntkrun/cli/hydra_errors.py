@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's complaints in one line, with what is allowed."""
+"""Errors of Hydra and OmegaConf as one line, with what is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hydra calls for a configuration: a single run, or one job of a sweep, in whatever process it is."""
+"""Hydra's task function: a single run, or one job of a sweep, in whatever process it is."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run_job(config: DictConfig) -> float | None:
     """Carry out a configuration in the directory that Hydra has made for it.
 
     A single run leaves with its exit status. A job of a sweep records how it ended in its directory, so that
-    the others go on; only a signal ends the sweep. What Slurm starts again goes on from its checkpoint.
+    the others continue; only a signal ends the sweep. What Slurm starts again resumes from its checkpoint.
 
     Returns:
         What a sweeper that searches for the best values should make small; see ``achieved``.

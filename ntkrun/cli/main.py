@@ -46,7 +46,7 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         join()
-        with user_changes_undone():  # whoever calls this from Python goes on afterwards
+        with user_changes_undone():  # whoever calls this from Python continues afterwards
             return act(_arranged(arguments))
     except ConfigError as error:
         refuse(error)

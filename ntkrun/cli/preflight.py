@@ -1,4 +1,4 @@
-"""Checking configurations before anything of them is carried out."""
+"""Checks of configurations before anything of them is carried out."""
 
 from __future__ import annotations
 

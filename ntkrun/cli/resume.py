@@ -1,4 +1,4 @@
-"""Which run to go on with, and with what changes."""
+"""Arguments of ``resume``: the run, its configuration and the permitted changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep leave about themselves, in whatever process they are, for those who ask at its end."""
+"""Records of the jobs of a sweep, in whatever process they are, for those who ask at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep will do, from its command line."""
+"""The plan of a sweep, from its command line."""
 
 from __future__ import annotations
 

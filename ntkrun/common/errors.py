@@ -1,4 +1,4 @@
-"""How the program ends with one line. Imports nothing heavy: the command line needs it early."""
+"""User-facing errors and exit codes. Imports nothing heavy: the command line needs it early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings matplotlib starts with."""
+"""The settings that matplotlib starts with."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def lasting_streams() -> Iterator[None]:
     """Let nothing fail, inside, because nobody reads what is printed.
 
     The reader of a pipe may have left (``| head -1``), the disk behind a file may be full, a stream may have been
-    closed, or it cannot encode a character. A run goes on, and the exit status is its own.
+    closed, or it cannot encode a character. A run continues, and the exit status is its own.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (cast(TextIO, Lasting(stream)) if stream else _nowhere() for stream in before)

@@ -1,4 +1,4 @@
-"""What torchrun tells the processes that it starts. Imports nothing heavy: the command line needs it early."""
+"""The environment that torchrun sets. Imports nothing heavy: the command line needs it early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose line an error comes from: users bring problems and networks of their own."""
+"""Locates the user frame of a traceback: users bring problems and networks of their own."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From configuration to objects: schema, classes that configurations name, assembly."""
+"""Configurations as objects: schema, classes that configurations name, assembly."""

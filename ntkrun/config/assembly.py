@@ -1,4 +1,4 @@
-"""From a configuration to the parts of one run."""
+"""Assembly of the parts of one run from its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded about a run besides its losses, errors and weights."""
+"""Records of a run besides its losses, errors and weights."""
 
 from ntkrun.diagnostics.base import Diagnostics, NoDiagnostics
 from ntkrun.diagnostics.spectrum import Spectrum

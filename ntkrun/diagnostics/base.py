@@ -1,4 +1,4 @@
-"""What diagnostics are, and the choice to have none."""
+"""The interface of diagnostics, and the choice to have none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Diagnostics(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values."""
+        """Everything needed to resume, as tensors and plain values."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

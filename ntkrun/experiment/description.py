@@ -1,4 +1,4 @@
-"""What describes a run in its directory: the configuration, Hydra's own part of it, and the overrides."""
+"""The description of a run in its directory: the configuration, Hydra's own part of it, and the overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind besides its tables and checkpoint."""
+"""Results of a run besides its tables and checkpoint."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def execute(
     signals: Sequence[signal.Signals] = STOPPING,
     description: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Carry out a run in its directory, or go on with it from its checkpoint.
+    """Carry out a run in its directory, or resume it from its checkpoint.
 
     Args:
         values: the configuration as plain values.
@@ -121,7 +121,7 @@ def _follow(values: Mapping[str, Any]) -> Outcome:
 
 
 def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple[Parts, Progress]:
-    """The parts of a run and how far it has come, from the state of its checkpoint if it goes on."""
+    """The parts of a run and how far it has come, from the state of its checkpoint if it is resumed."""
     parts = assemble(values) if state is None else _assemble_window(values, state)
     progress = _restore(parts, state) if state else Progress()
     if parts.settings.threads == "auto":
@@ -183,7 +183,7 @@ def _kept(directory: Path) -> str:
 
 
 def _find_checkpoint(directory: Path) -> Checkpoint | None:
-    """What to go on from; nothing where a run was killed, or failed, before its first checkpoint."""
+    """The checkpoint to resume from; nothing where a run was killed, or failed, before its first checkpoint."""
     if has_checkpoint(directory) or read_summary(directory).get("status") in ("completed", "interrupted"):
         return load_checkpoint(directory)
     return None

@@ -1,4 +1,4 @@
-"""Taylor-mode derivatives: input derivatives of a network carried forward as streams."""
+"""Taylor-mode derivatives: Taylor coefficients (streams) of a network carried forward."""
 
 from ntkrun.jets.functions import ACTIVATIONS, Activation
 from ntkrun.jets.jet import GainUse, Jet, LinearUse, MatrixUse

@@ -1,4 +1,4 @@
-"""Which streams a set of derivatives needs.
+"""Stream plans: the Taylor coefficients (streams) that a set of derivatives needs.
 
 A stream is one directional derivative (v . grad)^k of the network's outputs along a fixed input
 direction v, or a fixed linear combination of such. Pure derivatives are streams themselves; mixed ones are

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go besides its own tables."""
+"""Loggers: copies of the numbers of a run for other programs."""
 
 from ntkrun.loggers.base import Guarded, Logger, TablesOnly
 from ntkrun.loggers.mlflow import MLflow

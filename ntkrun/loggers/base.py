@@ -1,4 +1,4 @@
-"""What a logger is, the choice to have none, and what keeps a run going when one breaks."""
+"""The interface of loggers, the choice to have none, and a guard that keeps a run going when one breaks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Logger(ABC):
 
     @abstractmethod
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
-        """Begin, or go on with a run.
+        """Begin, or resume a run.
 
         Args:
             directory: the run directory.
             values: the configuration as plain values.
-            step: the first step to be logged; more than 0 where a run goes on.
+            step: the first step to be logged; more than 0 where a run is resumed.
         """
 
     @abstractmethod

@@ -29,7 +29,7 @@ class TensorBoard(Logger):
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Rows after the checkpoint that a run goes on from are hidden by purge_step.
+        # Rows after the checkpoint that a run resumes from are hidden by purge_step.
         self._writer: Any = SummaryWriter(str(directory / FOLDER), purge_step=step or None)
         if not step:
             lines = [f"run directory: {directory}", "", *(f"    {key}: {text}" for key, text in flatten(values))]

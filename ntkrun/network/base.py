@@ -21,7 +21,7 @@ class JetNetwork(nn.Module):
     Called with points, ``[N, d]``, it gives its values there, ``[N, outputs]``, like any other module.
 
     Attributes:
-        periodic: whether the outputs are periodic by construction wherever the problem is.
+        periodic: whether the outputs are periodic, a hard constraint, wherever the problem is.
     """
 
     periodic: bool = False

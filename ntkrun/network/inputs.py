@@ -1,4 +1,4 @@
-"""What the first layer of a network sees of the coordinates."""
+"""Input scaling and periodic coordinates of networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluating the points of a batch a few at a time, so that memory does not grow with their number."""
+"""The objective over micro-batches of points (chunks), so that memory does not grow with their number."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class Residuals:
         network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
 
     Attributes:
-        terms, names: the loss terms and their names, without those that hold by construction.
-        built_in: names of the terms that hold by construction.
+        terms, names: the loss terms and their names, without hard constraints.
+        built_in: names of the terms that are hard constraints.
         components: residuals per point of every term.
         trainable: the trainable parameters by name.
         layout: their order in one vector.

@@ -1,4 +1,4 @@
-"""How the points of the loss terms are shared out among processes, as far as an objective needs to know."""
+"""The sharing out of points among processes, as far as an objective needs to know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding residuals that change something when they are evaluated: they are no functions of points and derivatives."""
+"""Detection of residuals with state: they are no functions of points and derivatives."""
 
 from __future__ import annotations
 

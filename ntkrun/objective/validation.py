@@ -1,4 +1,4 @@
-"""Trying a problem and a network on a few points, to say what is wrong with them before a run starts."""
+"""Validation of a problem and a network on a few points, before a run starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimiser is."""
+"""The interface of optimisers."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values."""
+        """Everything needed to resume, as tensors and plain values."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

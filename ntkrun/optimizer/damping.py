@@ -1,4 +1,4 @@
-"""How much a Gauss-Newton step is damped."""
+"""Damping of Gauss-Newton steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a problem is: a domain, loss terms, and a solution to compare with."""
+"""The interface of problems: a domain, loss terms, and a solution to compare with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checking the form of a problem's definition."""
+"""Checks of the form of a problem's definition."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_problem(pde: PDE) -> None:
     if isinstance(built_in, str) or not set(built_in) <= {term.name for term in terms}:
         raise ProblemError(f"built_in={pde.built_in!r}: expected a set of names of loss terms")
     if built_in and not pde.constrains:
-        raise ProblemError("built_in names loss terms, but there is no constrain() that satisfies them")
+        raise ProblemError("built_in names loss terms, but there is no constrain() that makes them hard constraints")
     if not set(pde.periods) <= set(pde.coordinates):
         raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")
 

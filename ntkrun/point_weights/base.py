@@ -1,4 +1,4 @@
-"""What point weights are, and the choice to have none."""
+"""The interface of point weights, and the choice to have none."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PointWeights(ABC):
         return ()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values."""
+        """Everything needed to resume, as tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027, most hold no state
@@ -85,7 +85,7 @@ def select_terms(objective: Objective, terms: list[str] | None) -> tuple[str, ..
 
     Args:
         objective: the problem and network.
-        terms: names, of which those that hold by construction are ignored; ``None`` for the terms whose
+        terms: names, of which hard constraints are ignored; ``None`` for the terms whose
             region is the whole domain.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What was swept, and means over seeds."""
+"""Swept keys, and means over seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes where in a figure: axes, lines and panels that stay readable."""
+"""The arrangement of figures: axes, lines and panels that stay readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding runs and reading what they have left behind."""
+"""Runs below directories, and their files."""
 
 from __future__ import annotations
 

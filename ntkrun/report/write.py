@@ -1,4 +1,4 @@
-"""From run directories to a report directory."""
+"""Writes a report directory from run directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping freed memory within the process."""
+"""Settings of the memory allocator: freed memory stays within the process."""
 
 from __future__ import annotations
 

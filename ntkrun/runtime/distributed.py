@@ -100,7 +100,7 @@ def join() -> None:
 
 
 def part() -> None:
-    """Go on alone; all processes come here at the same point of the run."""
+    """Leave the process group; all processes come here at the same point of the run."""
     if present().count > 1:
         dist.destroy_process_group()
 

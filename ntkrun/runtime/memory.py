@@ -1,4 +1,4 @@
-"""How much memory there is, and turning down what cannot fit before it is asked for."""
+"""Available memory, and refusals of what cannot fit before it is asked for."""
 
 from __future__ import annotations
 

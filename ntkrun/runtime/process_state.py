@@ -1,4 +1,4 @@
-"""What a run changes of the process that it is carried out in, put back afterwards."""
+"""Process-wide state that a run changes, put back afterwards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from ntkrun.runtime.allocator import return_freed_memory
+from ntkrun.runtime.user_changes import user_changes_undone
 
 if sys.platform.startswith("linux"):
     import resource
@@ -16,19 +17,17 @@ if sys.platform.startswith("linux"):
 
 @contextmanager
 def process_state_kept() -> Iterator[None]:
-    """Put back threads, torch's random numbers and default type, the memory limit and the search path for modules.
+    """Put back threads, torch's random numbers, the memory limit, and what ``user_changes_undone`` does.
 
-    The command line has a process to itself and needs none of this; a notebook continues after a run.
+    The command line has a process to itself and needs only the latter; a notebook continues after a run.
     """
-    threads, dtype, path = torch.get_num_threads(), torch.get_default_dtype(), sys.path[:]
+    threads = torch.get_num_threads()
     limit = resource.getrlimit(resource.RLIMIT_DATA) if sys.platform.startswith("linux") else None
-    with torch.random.fork_rng():
+    with user_changes_undone(), torch.random.fork_rng():
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
-            sys.path[:] = path
             if limit is not None:
                 resource.setrlimit(resource.RLIMIT_DATA, limit)
             return_freed_memory()

@@ -1,4 +1,4 @@
-"""Stopping runs on Ctrl-C, SIGTERM or a scheduler's warning at the next step."""
+"""Signals: runs stop on Ctrl-C, SIGTERM or a scheduler's warning at the next step."""
 
 from __future__ import annotations
 

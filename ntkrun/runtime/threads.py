@@ -1,4 +1,4 @@
-"""How many threads a run computes with."""
+"""The number of threads of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users' code may change of the process for good, put back after its run so that it spoils no other."""
+"""Changes that users' code makes to the process, undone after its run so that it spoils no other."""
 
 from __future__ import annotations
 

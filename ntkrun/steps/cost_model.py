@@ -1,4 +1,4 @@
-"""Whether steps are to be compiled: a compilation takes half a minute, and short runs end before it pays."""
+"""The cost model of compilation: it takes half a minute, and short runs end before it pays."""
 
 from __future__ import annotations
 

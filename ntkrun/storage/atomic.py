@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Atomic files: either whole or absent."""
 
 from __future__ import annotations
 

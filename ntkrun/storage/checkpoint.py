@@ -1,4 +1,4 @@
-"""Saving and loading the state of a run."""
+"""Checkpoints: the state of a run, saved and loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DamagedError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state to go on from.
+    """A state to resume from.
 
     Attributes:
         state: what was saved, with all tensors on the CPU.
@@ -52,7 +52,7 @@ def save_best(directory: Path, state: dict[str, Any]) -> None:
 
 
 def has_checkpoint(directory: Path) -> bool:
-    """Whether there is anything to go on from."""
+    """Whether there is a checkpoint to resume from."""
     return any((directory / name).is_file() for name in (NAME, PREVIOUS))
 
 
@@ -69,7 +69,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             raise
         trouble = str(error)
     try:
-        return Checkpoint(_read(directory / PREVIOUS), f"{trouble}; going on from {PREVIOUS}")
+        return Checkpoint(_read(directory / PREVIOUS), f"{trouble}; resuming from {PREVIOUS}")
     except DamagedError as error:
         raise CheckpointError(f"{trouble}; neither can the one before be used: {error}") from None
 

@@ -1,4 +1,4 @@
-"""One process at a time in a run directory."""
+"""The lock of a run directory: one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparing the network with the solution at the nodes of a grid, or at scattered ones."""
+"""Errors of the network against the solution, at the nodes of a grid or at scattered ones."""
 
 from __future__ import annotations
 

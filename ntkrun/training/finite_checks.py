@@ -1,4 +1,4 @@
-"""Numbers that a run cannot go on with, and those that it can pass over."""
+"""Non-finite checks: fatal and recoverable."""
 
 from __future__ import annotations
 

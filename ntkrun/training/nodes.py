@@ -1,4 +1,4 @@
-"""Where a network is compared with the solution: the nodes of a grid, or of a low-discrepancy sequence."""
+"""Nodes at which a network is compared with the solution: of a grid, or of a low-discrepancy sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training loop is given: the parts of a run, and the settings of the loop."""
+"""The parts of a run, and the settings of the training loop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrainingParts:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How long the loop goes on, and what it does how often.
+    """The length of the loop, and the intervals of what it does besides training.
 
     Attributes:
         iterations: length of the run, or of this time window, in optimiser steps.

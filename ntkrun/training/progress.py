@@ -1,4 +1,4 @@
-"""How far a run has come, and what ends it early."""
+"""Progress of a run and its stopping targets."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ HELD_OUT = "held_out_loss"
 
 
 class TableError(ValueError):
-    """A table that this run cannot go on with."""
+    """A table that this run cannot continue."""
 
 
 class Table:
@@ -32,7 +32,7 @@ class Table:
         path: the file.
         columns: its columns, ``step`` first.
         digits: significant digits of floats; 9 keep a float32 exactly, 17 a float64.
-        keep_below: on going on with an older file, only rows with a smaller step are kept.
+        keep_below: of an older file that is continued, only rows with a smaller step are kept.
         later: columns that files of earlier versions may lack; they are added, empty in the older rows.
 
     Raises:

@@ -227,7 +227,7 @@ class Trainer:
             save_checkpoint(self.directory, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on; the schedule is a function of the step and holds no state."""
+        """Everything needed to resume; the schedule is a function of the step and holds no state."""
         return {
             "progress": dict(vars(self.progress)),
             "network": self.objective.network.state_dict(),

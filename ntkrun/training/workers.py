@@ -1,4 +1,4 @@
-"""What the processes of a run do that do not lead it: they train along and write nothing."""
+"""Trainer for non-zero ranks; writes no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the loss terms are weighted."""
+"""Weights of the loss terms."""
 
 from ntkrun.weights.base import Request, Unweighted, Weighting, WeightUpdate
 from ntkrun.weights.exact import Exact

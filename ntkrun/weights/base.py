@@ -1,4 +1,4 @@
-"""What a weighting is, and the one that leaves all weights at 1."""
+"""The interface of weightings, and the one that leaves all weights at 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WeightUpdate:
         seconds: cost of the update; ``None`` where it is part of a compiled step.
         columns: further columns of the weight log by name, ``[n]`` each (``trace``, ``standard_error``).
         capped: which terms' weights were capped, ``[n]``; ``None`` where nothing caps them.
-        restarted: which terms' recursive estimates could not go on, ``[n]``; ``None`` where there are none.
+        restarted: which terms' recursive estimates could not be continued, ``[n]``; ``None`` where there are none.
         idle: which terms kept their weights for want of a gradient, ``[n]``; ``None`` where none is looked at.
     """
 
@@ -129,7 +129,7 @@ class Weighting(ABC):
         return evaluation, self.take(request, evaluation)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values."""
+        """Everything needed to resume, as tensors and plain values."""
         return {"weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Weights that stay what they are set to."""
+"""Constant weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Fixed(Weighting):
     """Weights given by hand.
 
     Args:
-        values: weights by term; terms that are not named have weight 1. Terms that hold by construction may
+        values: weights by term; terms that are not named have weight 1. Hard constraints may
             be named and have no effect.
     """
 

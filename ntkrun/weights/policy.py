@@ -1,4 +1,4 @@
-"""From kernel traces to weights, and when."""
+"""The policy of NTK weights: from kernel traces to weights, and when."""
 
 from __future__ import annotations
 

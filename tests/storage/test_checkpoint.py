@@ -84,7 +84,7 @@ def test_the_previous_checkpoint_takes_the_place_of_a_damaged_one(
     resumed = resume(stopped, f"iterations={STEPS}", "checkpoint_every=1000")
     assert resumed.status == 0, resumed.stderr
     log = (stopped / "ntkrun.log").read_text()
-    assert "going on from checkpoint.previous.pt" in log
+    assert "resuming from checkpoint.previous.pt" in log
     assert "resuming at step 12 of 30" in log
     assert_same_end(runs.whole, stopped, progress=False)
     previous = torch.load(stopped / "checkpoint.previous.pt", weights_only=True)
