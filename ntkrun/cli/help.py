@@ -54,7 +54,14 @@ def help_text() -> str:
             mark = "*" if defaults.get(group) == name else " "
             lines.append(f"   {mark} {name:<18} {text.splitlines()[0].removeprefix('# ')}")
     lines += ["", "Top-level keys with their defaults:"]
-    lines += [f"    {key:<18} {value:<9} {comment}" for key, value, comment in keys]
+    tuned = _tuned(conf, defaults)
+    for key, value, comment in keys:
+        if key in tuned:
+            comment, value = f"{comment}; {value} in general", tuned[key]
+        lines.append(f"    {key:<18} {value:<9} {comment}")
+    lines.append(
+        f"  Problems have settings of their own under optimizer={defaults['optimizer']}: ntkrun --cfg job pde=NAME"
+    )
     return "\n".join([*lines, "", EXAMPLES.rstrip()])
 
 
@@ -62,6 +69,18 @@ def choices(group: str) -> list[str]:
     """The names of a group's choices on the menu."""
     entries = (entry.name for entry in (files("ntkrun.conf") / group).iterdir())
     return sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml"))
+
+
+def _tuned(conf: Traversable, defaults: dict[str, str]) -> dict[str, str]:
+    """The top-level keys that the tuned settings of the default choices set, and to what."""
+    pde, network, optimizer = (defaults[group] for group in ("pde", "network", "optimizer"))
+    values = {}
+    for name in (f"optimizer/{optimizer}", f"problem/{optimizer}/{network}/{pde}"):
+        for line in (conf / "tuned" / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if value and not key.startswith((" ", "#")):
+                values[key] = value.strip()
+    return values
 
 
 def _top_level(conf: Traversable) -> tuple[dict[str, str], list[tuple[str, str, str]]]:

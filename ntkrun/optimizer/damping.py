@@ -58,7 +58,7 @@ class DampingPolicy:
     target: float
     factor: float = 4.0
     lowerings: int = 3
-    most: float = 1.0
+    most: float = 1e9
 
     def search(self, damping: float, attempt: Callable[[float], Trial | None]) -> Search:
         """Search from the damping of the step before.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ntkrun.cli.help import choices
 from tests.driver import Result, assert_refused, ntkrun
@@ -34,11 +35,11 @@ REFUSED = {
     "network.width={a:1}": ("network.width=", "integer"),
     "progress=maybe": ("progress=maybe", "boolean"),
     "pde.a=1.5": ("pde.a=1.5", "integer"),
-    "optimizer.learning_rate=fast": ("optimizer.learning_rate=fast", "number"),
-    "optimizer.learning_rate=nan": ("optimizer.learning_rate=nan", "finite"),
-    "optimizer.learning_rate=inf": ("optimizer.learning_rate=inf", "finite"),
-    "optimizer.learning_rate=-1": ("optimizer.learning_rate=-1", "greater than 0"),
-    "optimizer.beta1=1": ("optimizer.beta1=1", "less than 1"),
+    "optimizer=adam optimizer.learning_rate=fast": ("optimizer.learning_rate=fast", "number"),
+    "optimizer=adam optimizer.learning_rate=nan": ("optimizer.learning_rate=nan", "finite"),
+    "optimizer=adam optimizer.learning_rate=inf": ("optimizer.learning_rate=inf", "finite"),
+    "optimizer=adam optimizer.learning_rate=-1": ("optimizer.learning_rate=-1", "greater than 0"),
+    "optimizer=adam optimizer.beta1=1": ("optimizer.beta1=1", "less than 1"),
     "network.width=0": ("network.width=0", "greater than 0"),
     "iterations=-1": ("iterations=-1", "greater than or equal to 0"),
     "seed=-1": ("seed=-1", "greater than or equal to 0"),
@@ -134,6 +135,10 @@ def test_help_shows_the_whole_menu(arguments: list[str], tmp_path: Path) -> None
         start = next(i for i, line in enumerate(lines) if line.startswith(f"{group}: "))
         listed = [line.split()[0] for line in lines[start + 1 : start + 1 + len(names)]]
         assert sorted(listed) == sorted(names)
+    composed = yaml.safe_load(ntkrun("--cfg", "job", cwd=tmp_path).stdout)
+    for key in ("iterations", "dtype", "log_every", "evaluate_every", "checkpoint_every", "threads"):
+        (shown_value,) = (line.split()[1] for line in lines if line.split()[:1] == [key])
+        assert shown_value == str(composed[key])
     assert sum(line.startswith("  ntkrun ") for line in result.stdout.splitlines()) >= 5
 
 

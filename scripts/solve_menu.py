@@ -1,0 +1,125 @@
+"""Error and seconds of every problem of the menu at its defaults, against the goals set for them.
+
+Usage: python scripts/solve_menu.py [--problems NAME ...] [--seeds S ...] [--collect] [key=value ...]
+
+Runs `ntkrun pde=NAME` as a whole process, from its start to its exit, for every problem and seed, one after the other;
+what follows as key=value is added to every run, such as experiment=precise. Takes the final relative L2 error from the
+run's summary. After every run, docs/benchmarks/menu.csv (one row per run) and menu.md (medians over seeds beside the
+goals) are written anew; rows of other problems and seeds stay. With key=value, names start with menu_KEY_VALUE.
+--collect only writes the table. Ends with status 1 where a goal is missed. Seconds mean something on a quiet machine
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "benchmarks"
+GOALS = {  # relative L2 error, and seconds of the whole command on two cores
+    "advection": (1e-5, 20),
+    "allen_cahn": (1e-4, 90),
+    "beam": (1e-5, 40),
+    "burgers": (1e-4, 90),
+    "cavity": (3e-3, 180),
+    "diffusion": (1e-6, 30),
+    "helmholtz": (1e-5, 60),
+    "klein_gordon": (1e-5, 40),
+    "poisson": (1e-7, 10),
+    "poisson2d": (1e-6, 60),
+    "regression": (1e-6, 20),
+    "wave": (1e-5, 60),
+}
+
+
+def solve(problem: str, seed: int, further: Sequence[str]) -> dict[str, str | float | int]:
+    """Run a problem as a command; its final and best error, seconds in all and of training, and steps."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "ntkrun", f"pde={problem}", f"seed={seed}", *further]
+        start, before = time.perf_counter(), os.times()
+        done = subprocess.run(
+            [*command, f"hydra.run.dir={directory}/run"], cwd=directory, capture_output=True, text=True
+        )
+        seconds, after = time.perf_counter() - start, os.times()
+        if done.returncode:
+            sys.exit(done.stderr)
+        summary = json.loads((Path(directory) / "run" / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "problem": problem,
+        "seed": seed,
+        "error": summary["rel_l2"]["final"],
+        "best_error": summary["rel_l2"]["best"],
+        "seconds": seconds,
+        "cpu_seconds": after.children_user + after.children_system - before.children_user - before.children_system,
+        "training_seconds": summary["seconds"]["training"],
+        "steps": summary["step"],
+    }
+
+
+def page(table: pd.DataFrame, further: Sequence[str]) -> str:
+    """Medians over seeds beside the goals, in Markdown."""
+    lines = [
+        "# The problems of the menu at their defaults",
+        "",
+        f"`{' '.join(['ntkrun pde=NAME', *further])}` as a whole command, on {os.cpu_count()} cores; medians over seeds, "
+        "and the largest of them in brackets. `python scripts/solve_menu.py` makes this table.",
+        "",
+        "| problem | seeds | error | goal | seconds | goal | of these training | CPU seconds | steps |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for problem, rows in table.groupby("problem"):
+        middle = rows.median(numeric_only=True)
+        error, seconds = GOALS[str(problem)]
+        lines.append(
+            f"| {problem} | {len(rows)} | {middle['error']:.1e} ({rows['error'].max():.1e}) | {error:.0e} "
+            f"| {middle['seconds']:.1f} ({rows['seconds'].max():.1f}) | {seconds} | {middle['training_seconds']:.1f} "
+            f"| {middle['cpu_seconds']:.1f} | {middle['steps']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def missed(table: pd.DataFrame) -> list[str]:
+    """Problems whose median error or seconds exceed the goal."""
+    middle = table.groupby("problem")[["error", "seconds"]].median()
+    return [str(name) for name, row in middle.iterrows() if not (row <= list(GOALS[str(name)])).all()]
+
+
+def main() -> None:
+    """Measure, write and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", choices=GOALS, default=list(GOALS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="S")
+    parser.add_argument("--collect", action="store_true", help="write the table of the runs that there are")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    name = "_".join(["menu", *(re.sub(r"\W+", "_", each) for each in arguments.overrides)])
+    file = OUT / f"{name}.csv"
+    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    for seed in [] if arguments.collect else arguments.seeds:
+        for problem in arguments.problems:
+            new = solve(problem, seed, arguments.overrides)
+            print(", ".join(f"{k} {v if isinstance(v, str) else f'{v:.3g}'}" for k, v in new.items()), flush=True)
+            rows = [row for row in rows if (row["problem"], row["seed"]) != (problem, seed)] + [dict(new)]
+            table = pd.DataFrame(rows).sort_values(["problem", "seed"])
+            table.to_csv(file, index=False, float_format="%.4g")
+    if not rows:
+        sys.exit("there are no runs")
+    table = pd.DataFrame(rows)
+    (OUT / f"{name}.md").write_text(page(table, arguments.overrides), encoding="utf-8")
+    if not arguments.overrides and (above := missed(table)):
+        sys.exit(f"goals are missed: {', '.join(above)}")
+
+
+if __name__ == "__main__":
+    main()

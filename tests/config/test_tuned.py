@@ -1,0 +1,124 @@
+"""Settings tuned to a combination of choices: they apply to it alone, and what a user says wins."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+
+import ntkrun.cli.hydra_job  # noqa: F401  registers a resolver
+from ntkrun.cli.help import choices
+from ntkrun.cli.preflight import own_values
+from ntkrun.config.assembly import assemble
+
+TUNED = Path(str(files("ntkrun.conf"))) / "tuned"
+PLACES = {path.relative_to(TUNED).as_posix(): path for path in TUNED.rglob("*.yaml")}
+GENERAL = {"iterations": 15000, "dtype": "float32", "log_every": 100}
+
+
+def values(*overrides: str) -> dict[str, Any]:
+    with initialize_config_module("ntkrun.conf", version_base="1.3"):
+        return own_values(compose("config", overrides=list(overrides)))
+
+
+def test_there_are_files_for_every_problem() -> None:
+    names = {
+        place.split("/")[-1].removesuffix(".yaml") for place in PLACES if place.startswith("problem/gauss_newton/")
+    }
+    assert names == set(choices("pde"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_files_name_choices_that_exist(place: str) -> None:
+    kind, *names = place.removesuffix(".yaml").split("/")
+    groups = {
+        "optimizer": ("optimizer",),
+        "weights": ("optimizer", "weights"),
+        "problem": ("optimizer", "network", "pde"),
+        "experiment": ("experiment", "pde"),
+    }[kind]
+    assert len(names) == len(groups)
+    for group, name in zip(groups, names, strict=True):
+        assert name in choices(group)
+
+
+@pytest.mark.parametrize("problem", choices("pde"))
+def test_they_are_what_a_run_uses(problem: str) -> None:
+    """All that a file says stands in the composed configuration, and the run can be built."""
+    composed = values(f"pde={problem}")
+    said = yaml.safe_load(PLACES[f"problem/gauss_newton/mlp/{problem}.yaml"].read_text())
+    for key, value in said.items():
+        if not isinstance(value, dict):
+            assert composed[key] == value
+            continue
+        for name, each in value.items():
+            assert composed[key][name] == (each if name != "points" else {**composed[key]["points"], **each})
+    assert composed["dtype"] == "float64"
+    assert composed["weights"]["update_every"] == 1
+    parts = assemble(composed)
+    assert parts.objective.layout.size < 2000
+    assert parts.settings.checkpoint_every < parts.settings.iterations < 1000
+
+
+def test_other_networks_keep_their_own_size() -> None:
+    composed = values("pde=wave", "network=fourier")
+    assert composed["network"]["width"] == 64
+    assert composed["dtype"] == "float64"
+    assemble(composed)
+
+
+@pytest.mark.parametrize("optimizer", sorted(set(choices("optimizer")) - {"gauss_newton", "adam_gauss_newton"}))
+def test_other_optimizers_keep_the_general_defaults(optimizer: str) -> None:
+    if optimizer == "soap":
+        pytest.importorskip("pytorch_optimizer")
+    composed = values("pde=burgers", f"optimizer={optimizer}")
+    assert {key: composed[key] for key in GENERAL} == GENERAL
+    assert composed["network"]["width"] == 64
+    assert composed["pde"]["resample_every"] == 1
+    assert composed["weights"]["update_every"] == 100
+    assemble(composed)
+
+
+def test_what_is_given_wins() -> None:
+    given = ["iterations=7", "network.width=9", "pde.points.residual=11", "dtype=float32", "weights.update_every=5"]
+    composed = values("pde=burgers", *given)
+    assert (composed["iterations"], composed["dtype"]) == (7, "float32")
+    assert composed["network"]["width"] == 9
+    assert composed["network"]["depth"] == 4
+    assert composed["pde"]["points"]["residual"] == 11
+    assert composed["weights"]["update_every"] == 5
+
+
+def test_they_can_be_left_out() -> None:
+    composed = values("pde=burgers", "~tuned/problem", "~tuned/optimizer", "~tuned/weights")
+    assert {key: composed[key] for key in GENERAL} == GENERAL
+    assert composed["network"]["width"] == 64
+
+
+def test_experiments_win() -> None:
+    composed = values("experiment=training")
+    assert composed["optimizer"]["_target_"] == "ntkrun.optimizer.Adam"
+    assert (composed["iterations"], composed["network"]["width"]) == (5000, 64)
+
+
+@pytest.mark.parametrize("weights", choices("weights"))
+def test_every_weighting_composes(weights: str) -> None:
+    extra = ["++weights.values={boundary: 10}"] if weights == "fixed" else []
+    assert values(f"weights={weights}", *extra)["dtype"] == "float64"
+
+
+def test_a_problem_of_ones_own_gets_the_settings_of_the_optimizer_alone(tmp_path: Path) -> None:
+    (tmp_path / "pde").mkdir()
+    own = yaml.safe_load((TUNED.parent / "pde" / "wave.yaml").read_text())
+    (tmp_path / "pde" / "mine.yaml").write_text(yaml.safe_dump({**own, "sampling": "sobol"}))
+    with initialize_config_module("ntkrun.conf", version_base="1.3"):
+        overrides = [f"hydra.searchpath=[file://{tmp_path}]", "pde=mine"]
+        composed = own_values(compose("config", overrides=overrides))
+    assert composed["pde"]["points"] == own["points"]
+    assert composed["network"]["width"] == 64
+    assert composed["dtype"] == "float64"
+    assemble(composed)
