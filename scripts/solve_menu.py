@@ -72,8 +72,8 @@ def page(table: pd.DataFrame, further: Sequence[str]) -> str:
     lines = [
         "# The problems of the menu at their defaults",
         "",
-        f"`{' '.join(['ntkrun pde=NAME', *further])}` as a whole command, on {os.cpu_count()} cores; medians over seeds, "
-        "and the largest of them in brackets. `python scripts/solve_menu.py` makes this table.",
+        f"`{' '.join(['ntkrun pde=NAME', *further])}` as a whole command on {os.cpu_count()} cores, medians over seeds "
+        "and the largest in brackets; `python scripts/solve_menu.py` makes this table.",
         "",
         "| problem | seeds | error | goal | seconds | goal | of these training | CPU seconds | steps |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",

@@ -154,7 +154,7 @@ def test_a_run_with_an_output_transform(tmp_path: Path) -> None:
         "_target_: tests.network.test_constrained.Scaled\nbuilt_in: null\n"
         "points: {residual: 50, boundary: 2}\nsampling: sobol\nresample_every: 1\ngrid: 11\n"
     )
-    options = ["pde=scaled", "iterations=300", "dtype=float64", "network.width=10", "plots=false"]
+    options = ["pde=scaled", "optimizer=adam", "iterations=300", "dtype=float64", "network.width=10", "plots=false"]
     result = ntkrun("--config-dir", "conf", *options, "hydra.run.dir=run", cwd=tmp_path)
     assert result.status == 0, result.stderr
     assert "transformed by constrain(); all terms are trained" in (tmp_path / "run" / "ntkrun.log").read_text()

@@ -184,7 +184,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_real_runs(tmp_path: Path) -> None:
-    small = ["iterations=4", "log_every=2", "pde.grid=20", "plots=false", "network.depth=1"]
+    small = ["optimizer=adam", "iterations=4", "log_every=2", "pde.grid=20", "plots=false", "network.depth=1"]
     errors = {}
     for width in (4, 6):
         result = ntkrun("pde=poisson", f"network.width={width}", *small, cwd=tmp_path)

@@ -167,7 +167,14 @@ def test_a_process_that_fails_ends_the_run(tmp_path: Path) -> None:
     conf.mkdir(parents=True)
     (conf / "failing.yaml").write_text("_target_: failing.Failing\n")
     directory = tmp_path / "run"
-    small = ["point_weights=failing", "network.width=8", "iterations=1000", "checkpoint_every=5", "plots=false"]
+    small = [
+        "optimizer=adam",
+        "point_weights=failing",
+        "network.width=8",
+        "iterations=1000",
+        "checkpoint_every=5",
+        "plots=false",
+    ]
     result = train_together("--config-dir", "./conf", *small, f"hydra.run.dir={directory}", cwd=tmp_path)
     assert result.returncode != 0
     assert "ArithmeticError: of process 1" in result.stderr

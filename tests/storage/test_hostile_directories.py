@@ -28,7 +28,7 @@ NOT_READ = {  # by a command that need not refuse what it does not look at, or w
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, Any]]:
     """Of every command on every kind of harm, each command in a process of its own, which measures itself."""
     folder = tmp_path_factory.mktemp("hostile")
-    small = ["network.width=4", "network.depth=1", "pde.grid=6", "iterations=2", "plots=false"]
+    small = ["optimizer=adam", "network.width=4", "network.depth=1", "pde.grid=6", "iterations=2", "plots=false"]
     made = ntkrun(*small, f"hydra.run.dir={folder / 'made'}", cwd=folder)
     assert made.status == 0, made.stderr
     found = {}
