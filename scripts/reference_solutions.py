@@ -223,10 +223,13 @@ def cavity_differences(n: int, reynolds: float) -> tuple[Array, Array]:
     return full_u, full_v
 
 
-def corner_flow(x: Array, y: Array) -> Array:
-    """psi, psi_x, psi_y, omega_x and omega_y of the singular Stokes flow at the corner (0, 1) (Taylor 1962).
+def corner_flow(x: Array, y: Array, reynolds: float) -> Array:
+    """psi, psi_x, psi_y, omega_x, omega_y and laplace^2 psi of the singular flow at the corner (0, 1).
 
-    psi = b Y + theta (c X + d Y) in X = x, Y = 1 - y and their polar angle; psi_y = 1 on Y = 0, at rest on X = 0.
+    In X = x, Y = 1 - y and their polar coordinates, psi = r f(theta) + Re r^2 g(theta): the Stokes flow of Taylor (1962),
+    r f = b Y + theta (c X + d Y) with psi_y = 1 on Y = 0 and rest on X = 0, and what its own convection adds to it,
+    d^4 g + 4 d^2 g = d (f (f + d^2 f)) with g = d g = 0 on both walls, d being the derivative by theta. (Botella and
+    Peyret, Computers & Fluids 27 (1998), take out the same two.)
     """
     c = 1 / (np.pi**2 / 4 - 1)
     d = c * np.pi / 2
@@ -234,16 +237,53 @@ def corner_flow(x: Array, y: Array) -> Array:
     X, Y = x, 1 - y
     theta, r2 = np.arctan2(Y, X), np.where(X**2 + Y**2 == 0, 1, X**2 + Y**2)
     ray, across = c * X + d * Y, d * X - c * Y
-    return np.stack([
+    stokes = np.stack([
         b * Y + theta * ray, c * theta - Y * ray / r2, -b - d * theta - X * ray / r2,
-        (4 * X * across / r2 - 2 * d) / r2, -(4 * Y * across / r2 + 2 * c) / r2,
+        (4 * X * across / r2 - 2 * d) / r2, -(4 * Y * across / r2 + 2 * c) / r2, 0 * X,
     ])  # fmt: skip
+    g, g1, g2, g3, g4 = corner_convection(theta, b, c, d)
+    k1, k2 = 4 * g1 + g3, 4 * g2 + g4
+    convection = np.stack([
+        (X**2 + Y**2) * g, 2 * X * g - Y * g1, -2 * Y * g - X * g1, Y * k1 / r2, X * k1 / r2, k2 / r2,
+    ])  # fmt: skip
+    result: Array = stokes + reynolds * convection
+    return result
 
 
-def corner_flows(x: Array, y: Array) -> tuple[Array, Array]:
-    """The flow at the corner (0, 1), and its mirror image at (1, 1)."""
-    mirrored = np.array([1, -1, 1, -1, 1])[:, None, None]
-    return corner_flow(x, y), mirrored * corner_flow(1 - x, y)
+def corner_convection(theta: Array, b: float, c: float, d: float) -> list[Array]:
+    """g of ``corner_flow`` and its derivatives up to the fourth.
+
+    But for a constant, f (f + d^2 f) is the real part of (theta (2 c d - i (d^2 - c^2)) + b c - i b d) exp(2 i theta);
+    g is that of (alpha theta^2 + beta theta) exp(2 i theta) and a sum of 1, theta, cos(2 theta) and sin(2 theta).
+    """
+    alpha = -(2 * c * d - 1j * (d**2 - c**2)) / 16
+    beta = (12j * alpha - b * c + 1j * b * d) / 8
+
+    def particular(theta: Array) -> list[Array]:
+        polynomial = [alpha * theta**2 + beta * theta, 2 * alpha * theta + beta, 2 * alpha + 0 * theta]
+        values = []
+        for k in range(5):
+            parts = [math.comb(k, j) * (2j) ** (k - j) * polynomial[j] for j in range(min(k, 2) + 1)]
+            values.append((sum(parts) * np.exp(2j * theta)).real)
+        return values
+
+    def free(theta: Array) -> list[list[Array]]:
+        waves = [[((2j) ** k * np.exp(2j * theta) * phase).real for k in range(5)] for phase in (1, -1j)]
+        none = 0 * theta
+        return [[none + 1, none, none, none, none], [theta, none + 1, none, none, none], *waves]
+
+    ends = np.array([0, np.pi / 2])
+    known = particular(ends)
+    matrix = np.array([[*each[0], *each[1]] for each in free(ends)]).T
+    factors = np.linalg.solve(matrix, -np.array([*known[0], *known[1]]))
+    own = free(theta)
+    return [p + sum(q * each[k] for q, each in zip(factors, own, strict=True)) for k, p in enumerate(particular(theta))]
+
+
+def corner_flows(x: Array, y: Array, reynolds: float) -> tuple[Array, Array]:
+    """The flow at the corner (0, 1), and that at (1, 1): its mirror image, towards which the lid moves."""
+    mirrored = np.array([1, -1, 1, -1, 1, 1])[:, None, None]
+    return corner_flow(x, y, reynolds), mirrored * corner_flow(1 - x, y, -reynolds)
 
 
 def cavity_collocation(degree: int, reynolds: float, axis: Array) -> Array:
@@ -261,7 +301,7 @@ def cavity_collocation(degree: int, reynolds: float, axis: Array) -> Array:
     T[near] = -slopes @ D[np.ix_(ends, inner)]
     S[ends, [0, 1]] = 1
     S[near] = np.hstack([-slopes @ D[np.ix_(ends, ends)], slopes])
-    left, right = corner_flows(*np.meshgrid(z, z, indexing="ij"))
+    left, right = corner_flows(*np.meshgrid(z, z, indexing="ij"), reynolds)
     both = left + right
     # What the regular part has on the walls; either flow keeps the walls that meet in its own corner.
     walls_x = -np.stack([right[0, 0], left[0, -1], right[1, 0], left[1, -1]])
@@ -275,7 +315,7 @@ def cavity_collocation(degree: int, reynolds: float, axis: Array) -> Array:
         matrix = sum(np.kron(X[inner], Y[inner]) for X, Y in products) @ inside
         return matrix, sum(X[inner] @ lift @ Y[inner].T for X, Y in products).ravel()
 
-    _, psi_x, psi_y, sx, sy = both[:, 2:-2, 2:-2].reshape(5, -1)
+    _, psi_x, psi_y, sx, sy, s4 = both[:, 2:-2, 2:-2].reshape(6, -1)
     U, u0 = operator((one, D))
     V, v0 = operator((-D, one))
     OX, ox0 = operator((-D @ D2, one), (-D, D2))
@@ -285,14 +325,14 @@ def cavity_collocation(degree: int, reynolds: float, axis: Array) -> Array:
     for _ in range(12):
         u, v, ox, oy = U @ q + u0 + psi_y, V @ q + v0 - psi_x, OX @ q + ox0 + sx, OY @ q + oy0 + sy
         jacobian = ox[:, None] * U + u[:, None] * OX + oy[:, None] * V + v[:, None] * OY + B / reynolds
-        step = np.linalg.solve(jacobian, u * ox + v * oy + (B @ q + b0) / reynolds)
+        step = np.linalg.solve(jacobian, u * ox + v * oy + (B @ q + b0 + s4) / reynolds)
         q = q - step
         if abs(step).max() < 1e-10:
             break
     else:
         raise SystemExit("cavity: Newton's method has not converged")
     psi = (inside @ q).reshape(degree + 1, degree + 1) + lift
-    singular = sum(corner_flows(*np.meshgrid(axis, axis, indexing="ij")))
+    singular = sum(corner_flows(*np.meshgrid(axis, axis, indexing="ij"), reynolds))
     regular = [interpolate(z, interpolate(z, f, axis).T, axis).T for f in (psi @ D.T, -D @ psi)]
     return np.stack([regular[0] + singular[2], regular[1] - singular[1]])
 

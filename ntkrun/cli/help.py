@@ -29,10 +29,10 @@ usage: ntkrun [group=choice | key=value] ...
 EXAMPLES = """\
 Examples:
   ntkrun pde=poisson weights=sketched
-  ntkrun pde=wave weights=exact weights.update_every=1 iterations=20000
+  ntkrun pde=wave optimizer=adam weights=exact weights.update_every=1 iterations=20000
   ntkrun pde=poisson pde.a=2 network.width=128 optimizer=adam schedule=cosine
   ntkrun -m pde=poisson weights=sketched weights.sketch_size=1,4,16,64 seed=0,1,2
-  ntkrun resume=outputs/2026-01-31/12-00-00-poisson-exact-0123abcd iterations=20000
+  ntkrun resume=outputs/2026-01-31/12-00-00-poisson-exact-0123abcd iterations=400
 
 Each run writes its tables, plots, solution, checkpoint and summary to a directory of its
 own under outputs/ and prints that directory as its last line.

@@ -41,6 +41,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     text = str(error) or type(error).__name__
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
         return _unknown_key(match[1], arguments)
+    for argument in arguments:
+        group = argument.removeprefix("~").partition("=")[0]
+        if argument.startswith("~") and group in GROUPS and "interpolation" in text:  # of the tuned settings' names
+            return f"{argument}: choose one of the group {group!r}, as {group}=NAME"
     return " ".join(re.sub(r"See https?://\S+ for details", "", text).split())
 
 
