@@ -226,8 +226,8 @@ def cavity_differences(n: int, reynolds: float) -> tuple[Array, Array]:
 def corner_flow(x: Array, y: Array, reynolds: float) -> Array:
     """psi, psi_x, psi_y, omega_x, omega_y and laplace^2 psi of the singular flow at the corner (0, 1).
 
-    In X = x, Y = 1 - y and their polar coordinates, psi = r f(theta) + Re r^2 g(theta): the Stokes flow of Taylor (1962),
-    r f = b Y + theta (c X + d Y) with psi_y = 1 on Y = 0 and rest on X = 0, and what its own convection adds to it,
+    In X = x, Y = 1 - y and their polar coordinates, psi = r f(theta) + Re r^2 g(theta): the Stokes flow of Taylor
+    (1962), r f = b Y + theta (c X + d Y) with psi_y = 1 on Y = 0 and rest on X = 0, and what its own convection adds,
     d^4 g + 4 d^2 g = d (f (f + d^2 f)) with g = d g = 0 on both walls, d being the derivative by theta. (Botella and
     Peyret, Computers & Fluids 27 (1998), take out the same two.)
     """
@@ -251,7 +251,7 @@ def corner_flow(x: Array, y: Array, reynolds: float) -> Array:
 
 
 def corner_convection(theta: Array, b: float, c: float, d: float) -> list[Array]:
-    """g of ``corner_flow`` and its derivatives up to the fourth.
+    """The angular part g of ``corner_flow`` and its derivatives up to the fourth.
 
     But for a constant, f (f + d^2 f) is the real part of (theta (2 c d - i (d^2 - c^2)) + b c - i b d) exp(2 i theta);
     g is that of (alpha theta^2 + beta theta) exp(2 i theta) and a sum of 1, theta, cos(2 theta) and sin(2 theta).

@@ -24,9 +24,10 @@ class Cavity(PDE):
     the lid y = 1, u = v = 0 on the other walls, p = 0 in the corner (0, 0), since p is known up to a constant.
 
     The reference, for Re = 100 alone, holds u and v on 65 x 65 points from a spectral method that takes the singular
-    flow at the upper corners out, where u jumps and is left open, as p is everywhere; absolute error below 1e-6. The tables of Ghia, Ghia, Shin, J. Comput. Phys. 48 (1982), for the centre lines, which are less
-    accurate, differ from it by at most 0.0051 in u and 0.0093 in v; they are the arrays ``ghia_y``, ``ghia_u``
-    (at x = 1/2), ``ghia_x`` and ``ghia_v`` (at y = 1/2) of ``load_arrays("cavity")``.
+    flow at the upper corners out, where u jumps and is left open, as p is everywhere; absolute error below 1e-6. The
+    tables of Ghia, Ghia, Shin, J. Comput. Phys. 48 (1982), for the centre lines are less accurate and differ from it
+    by at most 0.0051 in u and 0.0093 in v; they are the arrays ``ghia_y``, ``ghia_u`` (at x = 1/2), ``ghia_x`` and
+    ``ghia_v`` (at y = 1/2) of ``load_arrays("cavity")``.
 
     At the corners below the lid the velocity jumps and vorticity and pressure grow like 1/r. A smooth network cannot
     follow, and squared residuals grow beyond all bounds where it tries, so that they are least for a flow whose lid
@@ -34,7 +35,7 @@ class Cavity(PDE):
     (Taylor 1962; taken out of a spectral method by Botella, Peyret, Computers & Fluids 27 (1998)):
     psi = b Y + theta (c X + d Y) in X, Y and theta, the distances to wall and lid and the angle from the lid, with
     c = 1 / (pi^2 / 4 - 1), d = c pi / 2, b = -d pi / 2, and p = -2 (c X + d Y) / (Re r^2). The momentum equations,
-    whose other terms still grow like 1/r, are multiplied by the distance to the nearer corner (a smooth one).
+    whose other terms still grow like 1/r, are multiplied by the square of the distance to the nearer corner.
 
     Args:
         reynolds: Reynolds number.
@@ -84,11 +85,12 @@ class Cavity(PDE):
     def _residual(self, x: Columns, d: Columns) -> Tensor:
         momentum_x = d.u * d.u_x + d.v * d.u_y + d.p_x - d.laplacian_u / self.reynolds
         momentum_y = d.u * d.v_x + d.v * d.v_y + d.p_y - d.laplacian_v / self.reynolds
-        near = self._distance(x) if self.corner_flow else 1.0
+        near = self._square_distance(x) if self.corner_flow else 1.0
         return torch.stack([near * momentum_x, near * momentum_y, d.u_x + d.v_y], dim=1)
 
     @staticmethod
-    def _distance(x: Columns) -> Tensor:
-        """To the nearer of both upper corners, up to a factor of sqrt(2) midway."""
+    def _square_distance(x: Columns) -> Tensor:
+        """Of the nearer of both upper corners; smooth, and half of it midway."""
         left, right = x.x**2 + (1 - x.y) ** 2, (1 - x.x) ** 2 + (1 - x.y) ** 2
-        return torch.sqrt(left * right / (left + right))
+        distance: Tensor = left * right / (left + right)
+        return distance
