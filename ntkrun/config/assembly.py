@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ntkrun.common.errors import closest
 from ntkrun.common.state_schema import read_state, schema_of
 from ntkrun.common.torchrun import local_count, local_rank, several_processes
 from ntkrun.config.classes import is_own
 from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_settings, read_setup
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.geometry import mix_seed
-from ntkrun.loggers import Guarded, Logger
+from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import constrained, convert
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
@@ -80,7 +81,7 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
     optimizer = build(values["optimizer"], "optimizer", Optimizer)
     schedule = build(values["schedule"], "schedule", Schedule)
     diagnostics = build(values["diagnostics"], "diagnostics", Diagnostics)
-    logger = build(values["logger"], "logger", Logger)
+    logger = build_logger(values["logger"])
     if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
@@ -128,6 +129,26 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
         held_out=None if evaluator.knows else HeldOut(objective, points.counts, settings.seed),
         earlier=networks,
     )
+
+
+def build_logger(node: Mapping[str, Any]) -> Logger:
+    """The logger of a configuration's node, or several, those that its ``names`` choose.
+
+    Raises:
+        ConfigError: see ``build``; or there is no logger of a name.
+    """
+    if "names" not in node:
+        return build(node, "logger", Logger)
+    names = node["names"]
+    known = [key for key, value in node.items() if isinstance(value, Mapping)]
+    if not isinstance(names, list) or not names or len(names) != len(set(map(str, names))):
+        raise ConfigError(f"logger.names={names}: expected a list of different loggers, as [{','.join(known)}]")
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"logger.names: no logger {name}; known are {', '.join(known)}{closest(str(name), known)}"
+            )
+    return Several([build(node[name], f"logger.{name}", Logger) for name in names])
 
 
 def build_networks(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ntkrun.common.errors import ConfigError
+from ntkrun.config.assembly import build_logger
 from ntkrun.config.classes import check_declared
 from ntkrun.config.schema import read_settings
-from ntkrun.loggers import MLflow
 from ntkrun.storage.reader import TABLE, UnreadableError, read_yaml
 
 CONFIGURATION = Path(".hydra") / "config.yaml"
@@ -63,12 +63,11 @@ def read_received(directory: Path, trusted: Collection[str] = ()) -> dict[str, A
 
 def _check_addresses(values: Mapping[str, Any], trusted: Collection[str]) -> None:
     """See that a run is sent to no address that came with it."""
-    address = values["logger"].get("tracking_uri", MLflow.tracking_uri)
-    if address not in (MLflow.tracking_uri, *trusted):
-        raise ConfigError(
-            f"logger.tracking_uri={address}: a resumed run is not sent there unasked; if you trust it, "
-            f"add trust={address}"
-        )
+    for address in build_logger(values["logger"]).addresses():
+        if address not in trusted:
+            raise ConfigError(
+                f"logger: a resumed run is not sent to {address} unasked; if you trust it, add trust={address}"
+            )
 
 
 def _check_files(directory: Path) -> None:

@@ -24,6 +24,10 @@ class Logger(ABC):
             ValueError: something is missing.
         """
 
+    def addresses(self) -> list[str]:
+        """Where it sends anything beyond files at its default places; a received run does so only where trusted."""
+        return []
+
     @abstractmethod
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
         """Begin, or resume a run.

@@ -53,6 +53,9 @@ class MLflow(Logger):
             if importlib.util.find_spec(package) is None:
                 raise ValueError(f"needs the package {package}: pip install 'ntkrun[mlflow]'")
 
+    def addresses(self) -> list[str]:
+        return [] if self.tracking_uri == MLflow.tracking_uri else [self.tracking_uri]
+
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)

@@ -178,7 +178,7 @@ def test_links_are_not_followed(received: Path) -> None:
 def test_a_run_is_not_sent_to_an_address_that_came_with_it(received: Path) -> None:
     mlflow = {"_target_": "ntkrun.loggers.MLflow", "tracking_uri": "http://127.0.0.1:9", "experiment": "e"}
     rewrite(received, lambda values: values.update(logger=mlflow))
-    assert_refused(resume(received), "logger.tracking_uri=http://127.0.0.1:9", "add trust=http://127.0.0.1:9")
+    assert_refused(resume(received), "not sent to http://127.0.0.1:9 unasked", "add trust=http://127.0.0.1:9")
 
 
 def test_hydras_rerun_of_a_pickle_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import shutil
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib import image
 
 from ntkrun.loggers import Logger
@@ -220,6 +223,104 @@ def _break_off(engine: Any) -> None:
     raise ConnectionError("broken off")
 
 
+# Weights & Biases
+
+
+def offline_run(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], dict[str, Any]]:
+    """The history and the configuration in the only file that W&B has left in a folder."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    (path,) = folder.glob("outputs/wandb/offline-run-*/*.wandb")
+    series: dict[str, list[tuple[int, float]]] = {}
+    config: dict[str, Any] = {}
+    store = DataStore()
+    store.open_for_scan(str(path))
+    while data := store.scan_data():
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        for name in row:
+            series.setdefault(name, []).append((row["_step"], row[name]))
+    store._fp.close()
+    return series, config
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything stays on this machine; a file of settings that came with the working directory is not obeyed."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "own"))
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nmode = online\nbase_url = http://127.0.0.1:9\n")
+    run = tmp_path / "run"
+    result = start(run, "logger=several", "logger.names=[wandb,tensorboard]", "logger.wandb.project=mine")
+    assert result.status == 0, result.stderr
+    assert "left alone" not in (run / "ntkrun.log").read_text()
+    series, config = offline_run(tmp_path)
+    assert_same_numbers(series, run)
+    assert config["run_directory"] == run.as_uri()
+    assert config["network.width"] == "8"
+    assert any("plots/losses" in name for name in series), sorted(series)
+    if importlib.util.find_spec("tensorboard"):
+        assert_same_numbers(scalars(run)[0], run)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_the_identifier_in_wandb(goes_on: bool, tmp_path: Path) -> None:
+    """The same where a run goes on in its directory; another one for a copy elsewhere, and where it starts anew."""
+    from ntkrun.loggers.wandb import _identifier
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    first = _identifier(one, False)
+    shutil.copytree(one, other)
+    assert (_identifier(one, goes_on) == first) is goes_on
+    assert _identifier(other, goes_on) != first
+
+
+def test_a_received_run_is_sent_nowhere_unasked(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    run = tmp_path / "run"
+    assert start(run, "plots=false").status == 0
+    path = run / ".hydra" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    online = {"_target_": "ntkrun.loggers.WandB", "mode": "online"}
+    for node in (online, {"names": ["wandb"], "wandb": online}):
+        path.write_text(yaml.safe_dump({**values, "logger": node}))
+        result = resume(run)
+        assert result.status == 2
+        assert "not sent to wandb unasked; if you trust it, add trust=wandb" in result.stderr
+
+
+# Several
+
+
+def test_one_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    broken = ["+logger.broken._target_=tests.loggers.test_loggers.Broken", "+logger.broken.at=10"]
+    result = start(run, "plots=false", "logger=several", "logger.names=[broken,tensorboard]", *broken)
+    assert result.status == 0, result.stderr
+    assert (run / "ntkrun.log").read_text().count("Broken failed and is left alone") == 1
+    assert_same_numbers(scalars(run)[0], run)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["logger.names=[tensorboad]"], "logger.names: no logger tensorboad; known are tensorboard, mlflow, wandb"),
+        (["logger.names=[mlflow,mlflow]"], "expected a list of different loggers"),
+        (["logger.names=mlflow"], "expected a list of different loggers"),
+        (["logger.names=[]"], "expected a list of different loggers"),
+        (["logger.mlflow.experiment=3"], "logger.mlflow.experiment=3"),
+    ],
+)
+def test_wrong_names_of_loggers(overrides: list[str], words: str, tmp_path: Path) -> None:
+    assert_refused(ntkrun("logger=several", *overrides, cwd=tmp_path), tmp_path, words)
+
+
 # Faults
 
 
@@ -271,7 +372,9 @@ def test_a_server_that_is_not_there_costs_seconds_and_one_line(tmp_path: Path, m
     assert f"127.0.0.1:{port}" in warnings[0]
 
 
-@pytest.mark.parametrize(("choice", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy")])
+@pytest.mark.parametrize(
+    ("choice", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy"), ("wandb", "wandb")]
+)
 def test_a_missing_package_is_named(choice: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import util
 
