@@ -72,13 +72,14 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
     with process_state_kept(), _hydra_kept():
         look_for_modules_in(os.getcwd())
         if resumes:
-            (directory, values), description = read_resume(overrides), None
+            (directory, values, accepted), description = read_resume(overrides), None
         else:
             directory, values, description = _prepare(overrides, config_dir)
+            accepted = []
         directory = directory.absolute()
         set_threads(read_settings(values).threads, None)
         try:
-            outcome = execute(values, directory, resume=resumes, signals=(signal.SIGINT,), description=description)
+            outcome = execute(values, directory, resumes, (signal.SIGINT,), description, accepted)
         finally:
             if "ntkrun.steps.graph" in sys.modules:
                 sys.modules["ntkrun.steps.graph"].forget_graphs()
@@ -109,7 +110,7 @@ def load(
     """
     modules = [trust] if isinstance(trust, str) else list(trust)
     with process_state_kept():
-        place, values = read_resume([f"resume={directory}", *([f"trust={','.join(modules)}"] if modules else [])])
+        place, values, _ = read_resume([f"resume={directory}", *([f"trust={','.join(modules)}"] if modules else [])])
         if device is not None:
             values["device"] = device
         return _open(place.absolute(), values, load_best(place) if best else load_checkpoint(place).state)

@@ -163,10 +163,10 @@ def _resume(arguments: Sequence[str]) -> int:
     from ntkrun.runtime.user_changes import user_changes_undone
 
     try:
-        directory, values = read_resume(arguments)
+        directory, values, accepted = read_resume(arguments)
         set_threads(read_settings(values).threads, None)
         with user_changes_undone():
-            outcome = execute(values, directory, resume=True)
+            outcome = execute(values, directory, resume=True, accepted=accepted)
     except REFUSED as error:
         refuse(error)
     if leads():

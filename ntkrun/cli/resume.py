@@ -16,11 +16,12 @@ from ntkrun.config.schema import CHANGEABLE, ConfigError
 from ntkrun.experiment.received import read_received
 
 
-def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """The run directory and its configuration, with the permitted changes.
+def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any], list[str]]:
+    """The run directory, its configuration with the permitted changes, and what may differ from the checkpoint's.
 
     Args:
-        arguments: ``resume=DIRECTORY``, overrides, and ``trust=MODULE,...`` for the user's own modules.
+        arguments: ``resume=DIRECTORY``, overrides, ``trust=MODULE,...`` for the user's own modules, and
+            ``accept=KEY,...`` for values that were changed in the saved configuration.
 
     Raises:
         ConfigError: no such run, a change that is not permitted, or something that must not be trusted unasked.
@@ -30,13 +31,14 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         key, separator, value = argument.partition("=")
         if not separator:
             raise ConfigError(f"{argument}: resume takes key=value overrides only")
-        if key not in ("resume", "trust", *CHANGEABLE):
+        if key not in ("resume", "trust", "accept", *CHANGEABLE):
             raise ConfigError(f"{key} cannot change on resume; {', '.join(CHANGEABLE)} can{closest(key, CHANGEABLE)}")
         if key in overrides:
             raise ConfigError(f"{key} is given twice")
         overrides[key] = value
     directory = Path(overrides.pop("resume"))
     trusted = [each for each in overrides.pop("trust", "").split(",") if each]
+    accepted = [each for each in overrides.pop("accept", "").split(",") if each]
     values = read_received(directory, trusted)
     if trusted:
         look_for_modules_in(os.getcwd())
@@ -52,4 +54,4 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         for group in groups:
             node = node[group]
         node[name] = read
-    return directory, values
+    return directory, values, accepted

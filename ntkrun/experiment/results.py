@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import csv
-import hashlib
 import json
 import math
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import torch
 
 from ntkrun import __version__
-from ntkrun.config.schema import CHANGEABLE, Settings
+from ntkrun.config.schema import Settings
 from ntkrun.pde import PDE
 from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
 from ntkrun.storage.reader import UnreadableError, read_json
@@ -79,18 +77,6 @@ def remove_solution(directory: Path) -> None:
     """Remove ``solution.npz``, where there is one."""
     with writing(directory / "solution.npz"):
         (directory / "solution.npz").unlink(missing_ok=True)
-
-
-def fingerprint(values: Mapping[str, Any]) -> str:
-    """A digest of a configuration, without the keys that may change between its parts or do not concern the run."""
-    own = copy.deepcopy(dict(values))
-    for key in (*CHANGEABLE, "skip_completed", "report", "threads", "logger"):
-        *groups, name = key.split(".")
-        node = own
-        for group in groups:
-            node = node.get(group) or {}
-        node.pop(name, None)
-    return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

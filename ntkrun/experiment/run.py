@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from ntkrun.common.state_schema import StateError
+from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.user_frames import cause
 from ntkrun.config.assembly import Parts, assemble
 from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.description import write_description
+from ntkrun.experiment.identity import compare, fingerprint, identity
 from ntkrun.experiment.results import (
     Outcome,
-    fingerprint,
     read_summary,
     remove_solution,
     write_points,
@@ -35,21 +35,26 @@ from ntkrun.runtime.threads import spare_threads
 from ntkrun.steps.cost_model import choose, step_work
 from ntkrun.storage.atomic import WriteError, remove_leftovers
 from ntkrun.storage.checkpoint import (
+    BEST,
     NAME,
     Checkpoint,
     CheckpointError,
     drop_damaged,
     has_checkpoint,
+    load_best,
     load_checkpoint,
-    remove_checkpoints,
+    load_earlier,
+    reinstate,
+    set_aside,
 )
 from ntkrun.storage.lock import BusyError, locked
 from ntkrun.storage.log_files import logging_to
+from ntkrun.storage.table import TableError
 from ntkrun.training.evaluation import EvaluationStopped, Evaluator, Interrupted
 from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
-from ntkrun.training.records import Records, TableError
+from ntkrun.training.records import Records, tables_schema
 from ntkrun.training.time_marching import TIME, Piecewise, time_edges
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
@@ -68,6 +73,7 @@ def execute(
     resume: bool = False,
     signals: Sequence[signal.Signals] = STOPPING,
     description: Mapping[str, str] | None = None,
+    accepted: Sequence[str] = (),
 ) -> Outcome:
     """Carry out a run in its directory, or resume it from its checkpoint.
 
@@ -77,6 +83,7 @@ def execute(
         resume: continue from the checkpoint in the directory, or from the start where the run had not come so far.
         signals: which ask the run to stop.
         description: texts to keep in the directory before anything else, by name (``write_description``).
+        accepted: keys of the configuration that may differ from the checkpoint's.
 
     Raises:
         BusyError: another process works on the run.
@@ -91,18 +98,24 @@ def execute(
         if description:
             write_description(directory, description)
         remove_leftovers(directory)
-        checkpoint = _find_checkpoint(directory) if resume else None
+        checkpoint = _find_checkpoint(values, directory) if resume else None
+        note = compare(checkpoint.state, values, accepted) if checkpoint else ""
         state = present().broadcast(checkpoint.state if checkpoint else None)
         parts, progress = _set_up(values, state)
+        tables = _tables(state) if state else None
         with logging_to(directory), stop_on_signals(signals) as own:
             stop = agreed(own)
+            if note:
+                log.info(note)
             if checkpoint is None:
-                remove_checkpoints(directory)
+                set_aside(directory)
             elif checkpoint.trouble:
                 log.warning(checkpoint.trouble)
                 drop_damaged(directory)
-            records = make_records(parts, directory, progress.total_steps if state else None)
-            trainer = make_trainer(parts, records, directory, stop, progress)
+            if checkpoint is not None:
+                _check_best(parts, progress, directory)
+            records = make_records(parts, directory, progress.total_steps if state else None, tables)
+            trainer = make_trainer(parts, records, directory, stop, progress, identity(values))
             return _carry_out(values, parts, trainer, stop)
 
 
@@ -124,6 +137,9 @@ def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple
     """The parts of a run and how far it has come, from the state of its checkpoint if it is resumed."""
     parts = assemble(values) if state is None else _assemble_window(values, state)
     progress = _restore(parts, state) if state else Progress()
+    if progress.step > parts.settings.iterations:
+        given, done = parts.settings.iterations, progress.step
+        raise ConfigError(f"iterations={given}: the run has done {done} steps; give {done} or more")
     if parts.settings.threads == "auto":
         spare_threads(step_work(parts.objective, parts.points.counts))
     keep_freed_memory()
@@ -142,7 +158,7 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
         ended = trainer.fit()
         while ended is not None and progress.window + 1 < parts.settings.time_windows:
             parts = _next_window(values, trainer)
-            trainer = make_trainer(parts, trainer.records, directory, stop, progress)
+            trainer = make_trainer(parts, trainer.records, directory, stop, progress, trainer.configuration)
             ended = trainer.fit()
         part()
         outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
@@ -182,11 +198,39 @@ def _kept(directory: Path) -> str:
     return "the last checkpoint is kept" if has_checkpoint(directory) else "there is no checkpoint yet"
 
 
-def _find_checkpoint(directory: Path) -> Checkpoint | None:
-    """The checkpoint to resume from; nothing where a run was killed, or failed, before its first checkpoint."""
+def _find_checkpoint(values: Mapping[str, Any], directory: Path) -> Checkpoint | None:
+    """The checkpoint to resume from; nothing where a run was killed, or failed, before its first checkpoint.
+
+    Such a run resumes from what an earlier one of the same configuration had left there.
+    """
+    if not has_checkpoint(directory):
+        earlier = load_earlier(directory) or {}
+        if earlier.get("configuration") == identity(values) and earlier.get("tables"):
+            reinstate(directory)
     if has_checkpoint(directory) or read_summary(directory).get("status") in ("completed", "interrupted"):
         return load_checkpoint(directory)
     return None
+
+
+def _check_best(parts: Parts, progress: Progress, directory: Path) -> None:
+    """Say where the network of the smallest error so far is lost, so that the next best one takes its place."""
+    if not parts.settings.keep_best or parts.settings.time_windows > 1 or progress.best_step is None:
+        return
+    try:
+        read_state(schema_of(parts.objective.network.state_dict()), load_best(directory).get("network"), "network")
+    except (CheckpointError, StateError) as error:
+        trouble = str(error) if BEST in str(error) else f"{BEST} does not fit this run: {error}"
+        log.warning("%s; it is replaced by the network of the next error", trouble)
+        progress.forget_best()
+
+
+def _tables(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a checkpoint knows of the tables."""
+    try:
+        tables: dict[str, Any] | None = read_state(tables_schema(), state.get("tables"), "tables")
+    except StateError as error:
+        raise misfit(error) from None
+    return tables
 
 
 class Standing(Enum):
@@ -273,7 +317,9 @@ def _interrupted(stop: StopRequest, step: int) -> Outcome:
     return Outcome("interrupted", 128 + number, message)
 
 
-def make_trainer(parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress) -> Trainer:
+def make_trainer(
+    parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress, configuration: str = ""
+) -> Trainer:
     """What trains these parts; of the processes that do not lead, one that writes nothing."""
     settings = parts.settings
     steps = parts.optimizer.gradient_steps(settings.iterations)
@@ -289,10 +335,12 @@ def make_trainer(parts: Parts, records: Records, directory: Path, stop: StopRequ
         keep_best=settings.keep_best and settings.time_windows == 1,
         show_bar=settings.progress,
     )
-    return kind(parts, loop, records, directory, stop, choice, progress)
+    return kind(parts, loop, records, directory, stop, choice, progress, configuration)
 
 
-def make_records(parts: Parts, directory: Path, keep_below: int | None) -> Records:
+def make_records(
+    parts: Parts, directory: Path, keep_below: int | None, tables: Mapping[str, Any] | None = None
+) -> Records:
     """The tables of a run, opened; rows of an earlier part from the step ``keep_below`` on are dropped."""
     digits = 17 if parts.settings.dtype == "float64" else 9
     objective = parts.objective
@@ -307,6 +355,7 @@ def make_records(parts: Parts, directory: Path, keep_below: int | None) -> Recor
         parts.logger,
         digits,
         keep_below,
+        tables,
     )
 
 

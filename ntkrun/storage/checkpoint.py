@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
@@ -11,12 +12,16 @@ from typing import Any
 
 import torch
 
+from ntkrun.common.errors import one_line
 from ntkrun.storage.atomic import write_atomically, writing
+from ntkrun.storage.reader import UnreadableError, read_bytes
 
 FORMAT = 5
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 BEST = "best.pt"
+EARLIER = "earlier."  # before the names of what an earlier run in the same directory has left
+LARGEST = 4 * 2**30  # bytes of a file that is read
 
 
 class CheckpointError(ValueError):
@@ -41,9 +46,15 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, plain values and tensors only, as the directory's checkpoint; the one before is kept."""
+    """Write ``state``, plain values and tensors only, as the directory's checkpoint; the one before is kept.
+
+    What an earlier run had left is removed.
+    """
     path = directory / NAME
     write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file), keep=directory / PREVIOUS)
+    with writing(path):
+        for name in (NAME, PREVIOUS, BEST):
+            (directory / (EARLIER + name)).unlink(missing_ok=True)
 
 
 def save_best(directory: Path, state: dict[str, Any]) -> None:
@@ -59,6 +70,8 @@ def has_checkpoint(directory: Path) -> bool:
 def load_checkpoint(directory: Path) -> Checkpoint:
     """The directory's checkpoint, or the previous one where that is damaged; nothing in the files is executed.
 
+    A file that cannot be read for the moment is no damaged one.
+
     Raises:
         CheckpointError: there is none, or it cannot be used.
     """
@@ -72,6 +85,14 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         return Checkpoint(_read(directory / PREVIOUS), f"{trouble}; resuming from {PREVIOUS}")
     except DamagedError as error:
         raise CheckpointError(f"{trouble}; neither can the one before be used: {error}") from None
+
+
+def load_earlier(directory: Path) -> dict[str, Any] | None:
+    """The checkpoint of an earlier run that was set aside, where it can be read."""
+    try:
+        return _read(directory / (EARLIER + NAME))
+    except CheckpointError:
+        return None
 
 
 def load_best(directory: Path) -> dict[str, Any]:
@@ -89,35 +110,71 @@ def drop_damaged(directory: Path) -> None:
         os.replace(directory / PREVIOUS, directory / NAME)
 
 
-def remove_checkpoints(directory: Path) -> None:
-    """Remove what an earlier run has left, for a run that starts anew."""
+def set_aside(directory: Path) -> None:
+    """Give what an earlier run has left other names, until the run that starts anew has a checkpoint of its own."""
     with writing(directory / NAME):
         for name in (NAME, PREVIOUS, BEST):
-            (directory / name).unlink(missing_ok=True)
+            if (directory / name).exists():
+                os.replace(directory / name, directory / (EARLIER + name))
+
+
+def reinstate(directory: Path) -> None:
+    """Take what was set aside back, where a run has come to no checkpoint of its own."""
+    with writing(directory / NAME):
+        for name in (NAME, PREVIOUS, BEST):
+            if (directory / (EARLIER + name)).exists():
+                os.replace(directory / (EARLIER + name), directory / name)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DamagedError(f"there is no {path.name} in {path.parent}")
-    _check_bytes(path)
+    """A saved state.
+
+    Raises:
+        DamagedError: there is no such file, or what is in it is not what was written.
+        CheckpointError: the file cannot be read now, or is whole and something else.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not path.is_file():
+            raise DamagedError(f"there is no {path.name} in {path.parent}")
+        content = read_bytes(path, LARGEST)
+    except (UnreadableError, OSError) as error:
+        raise CheckpointError(f"{path}: {error}; it is left as it is") from None
+    records = _verified(content, path)
+    try:
+        state = torch.load(records, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(f"{path} holds more than plain values and tensors; it was not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except MemoryError:
+        raise CheckpointError(f"{path} does not fit into memory") from None
+    except Exception as error:  # whatever changed bytes make of the format
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read: {reason}") from None
+        raise DamagedError(f"{path} is damaged: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version of ntkrun")
     return state
 
 
-def _check_bytes(path: Path) -> None:
-    """Compare all bytes with the checksums that ``torch.save`` has written; ``torch.load`` does not look at them."""
+def _verified(content: bytes, path: Path) -> io.BytesIO:
+    """The records of an archive in an archive of their own, all bytes compared with their checksums.
+
+    ``torch.load`` looks at no checksum, and it finds the records by fields of the archive's directory that have none:
+    it may well read other bytes than those that ``zipfile`` has compared.
+
+    Raises:
+        DamagedError: a checksum is wrong, or it is no such archive.
+    """
+    fresh = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive:  # what torch.save writes; a bare pickle or half a file is not
-            damaged = archive.testzip()
-    except Exception:  # whatever changed bytes make of the format
-        raise DamagedError(f"{path} is damaged or was not written by ntkrun") from None
-    if damaged is not None:
-        raise DamagedError(f"{path} is damaged: wrong checksum of {damaged}")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(fresh, "w") as copy:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            if len(entries) < len(archive.infolist()) or sum(e.file_size for e in entries.values()) > len(content):
+                raise zipfile.BadZipFile("records that overlap")
+            for name, entry in entries.items():
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise zipfile.BadZipFile(f"{name} is compressed")
+                copy.writestr(name, archive.read(entry))
+    except Exception as error:  # whatever changed bytes make of the format
+        reason = str(error) if isinstance(error, zipfile.BadZipFile) else "not an archive as ntkrun writes it"
+        raise DamagedError(f"{path} is damaged: {one_line(reason)}") from None
+    fresh.seek(0)
+    return fresh

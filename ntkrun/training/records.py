@@ -2,101 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import Any
 
+import torch
+
+from ntkrun.common.state_schema import Added, NoneOr, Shaped, Whole
 from ntkrun.loggers import Logger
-from ntkrun.storage.atomic import sync, write_text_atomically, writing
+from ntkrun.storage.table import LARGEST, Kept, Table, Value
 from ntkrun.training.evaluation import Errors
 
-Value = float | int | None
+log = logging.getLogger(__name__)
 
 LEAST = "least_point_weight"
 HELD_OUT = "held_out_loss"
-
-
-class TableError(ValueError):
-    """A table that this run cannot continue."""
-
-
-class Table:
-    """A CSV file that grows row by row.
-
-    Args:
-        path: the file.
-        columns: its columns, ``step`` first.
-        digits: significant digits of floats; 9 keep a float32 exactly, 17 a float64.
-        keep_below: of an older file that is continued, only rows with a smaller step are kept.
-        later: columns that files of earlier versions may lack; they are added, empty in the older rows.
-
-    Raises:
-        TableError: the older file has other columns.
-        WriteError: here and in all methods, the file cannot be written.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        columns: Sequence[str],
-        digits: int,
-        keep_below: int | None = None,
-        later: Collection[str] = (),
-    ) -> None:
-        self.columns = tuple(columns)
-        self._spec = f".{digits}g"
-        if keep_below is None or not path.exists():
-            write_text_atomically(path, _lines([self.columns]))
-        else:
-            # A killed process may have left half a row at the end, without the line's end, and a crash of the
-            # machine anything after what the checkpoint has put on the disk.
-            text = path.read_text(encoding="utf-8", errors="replace")
-            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            try:
-                rows = list(csv.reader(lines))
-            except csv.Error as error:
-                raise TableError(f"{path} is not a table of this run: {error}") from None
-            older = tuple(rows[0]) if rows else ()
-            if older != tuple(c for c in self.columns if c in older or c not in later):
-                raise TableError(f"{path} has other columns than this run writes")
-            kept = [row for row in rows[1:] if len(row) == len(older) and _step(row) < keep_below]
-            if older != self.columns:
-                by_name = [dict(zip(older, row, strict=True)) for row in kept]
-                kept = [[row.get(column, "") for column in self.columns] for row in by_name]
-            write_text_atomically(path, _lines([self.columns, *kept]))
-        self._path = path
-        with writing(path):
-            self._file: IO[str] = open(path, "a", newline="")  # noqa: SIM115 (closed by close)
-
-    def add(self, row: Mapping[str, Value]) -> None:
-        """Append one row; absent columns stay empty."""
-        self.add_all([[row.get(column) for column in self.columns]])
-
-    def add_all(self, rows: Iterable[Sequence[Value]]) -> None:
-        """Append rows that have a value for every column, empty for ``None``."""
-        lines = "".join(",".join(map(self._format, row)) + "\n" for row in rows)
-        with writing(self._path):
-            self._file.write(lines)
-
-    def flush(self) -> None:
-        """Put everything on the disk."""
-        with writing(self._path):
-            sync(self._file)
-
-    def close(self) -> None:
-        """Flush and close."""
-        with writing(self._path):
-            self._file.close()
-
-    def _format(self, value: Value) -> str:
-        if value is None:
-            return ""
-        return str(value) if isinstance(value, int) else format(value, self._spec)
 
 
 class Records:
@@ -113,6 +37,7 @@ class Records:
         logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update and step.
         digits: see ``Table``.
         keep_below: see ``Table``.
+        saved: of the checkpoint that the run goes on from, what ``state_dict`` gave, read by ``tables_schema``.
     """
 
     def __init__(
@@ -127,6 +52,7 @@ class Records:
         logger: Logger,
         digits: int,
         keep_below: int | None = None,
+        saved: Mapping[str, Any] | None = None,
     ) -> None:
         self._terms = tuple(terms)
         self._further = tuple(columns)
@@ -147,7 +73,10 @@ class Records:
         self._tables: dict[str, Table] = {}
         try:
             for name, own in tables.items():
-                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below, later)
+                kept = _kept((saved or {}).get(name))
+                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below, kept, later)
+                if self._tables[name].trouble:
+                    log.warning(self._tables[name].trouble)
         except BaseException:
             self.close()
             raise
@@ -212,6 +141,10 @@ class Records:
             table.flush()
         self._logger.flush()
 
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """What a checkpoint at this step knows of the rows before it."""
+        return {name: _saved(table.kept(step)) for name, table in self._tables.items()}
+
     def close(self) -> None:
         """Flush and close all files."""
         with ExitStack() as stack:
@@ -225,12 +158,24 @@ class Records:
         return dict(zip(self._names(kind), values, strict=True))
 
 
-def _step(row: Sequence[str]) -> float:
-    """The step of a row, beyond all others where there is none."""
-    return int(row[0]) if row[0].isdecimal() else math.inf
+def tables_schema() -> Any:
+    """What a checkpoint's knowledge of tables must look like, see ``ntkrun.common.state_schema``."""
+    like = torch.zeros((), dtype=torch.uint8)
+    one = {
+        "length": Whole(0, LARGEST),
+        "checksum": Whole(0, 2**32 - 1),
+        "rows": NoneOr(Shaped((None,), like, most=LARGEST)),
+    }
+    return NoneOr(dict.fromkeys(("metrics", "weights", "steps"), Added(one)))
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+def _saved(kept: Kept) -> dict[str, Any]:
+    rows = None if kept.rows is None else torch.frombuffer(bytearray(kept.rows), dtype=torch.uint8)
+    return {"length": kept.length, "checksum": kept.checksum, "rows": rows}
+
+
+def _kept(saved: Mapping[str, Any] | None) -> Kept | None:
+    if saved is None:
+        return None
+    rows = saved["rows"]
+    return Kept(saved["length"], saved["checksum"], None if rows is None else rows.numpy().tobytes())

@@ -64,6 +64,7 @@ class Trainer:
         should_stop: asked before every step, and while errors are computed.
         choice: which steps are compiled.
         progress: how far the run has come.
+        configuration: identifies the run, part of the checkpoint.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Trainer:
         should_stop: StopRequest,
         choice: CompileChoice,
         progress: Progress,
+        configuration: str = "",
     ) -> None:
         self.parts = parts
         self.loop = loop
@@ -83,6 +85,7 @@ class Trainer:
         self.should_stop = should_stop
         self.choice = choice
         self.progress = progress
+        self.configuration = configuration
         self.objective = parts.objective
         self.weighting, self.point_weights = parts.weighting, parts.point_weights
         self.optimizer, self.schedule = parts.optimizer, parts.schedule
@@ -224,7 +227,9 @@ class Trainer:
             if self._best is not None:
                 save_best(self.directory, self._best)
                 self._best = None
-            save_checkpoint(self.directory, self.state_dict())
+            tables = self.records.state_dict(self.progress.total_steps)
+            state = {**self.state_dict(), "tables": tables, "configuration": self.configuration}
+            save_checkpoint(self.directory, state)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume; the schedule is a function of the step and holds no state."""

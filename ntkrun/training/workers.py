@@ -9,8 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ntkrun.storage.table import Value
 from ntkrun.training.evaluation import Errors
-from ntkrun.training.records import Records, Value
+from ntkrun.training.records import Records
 from ntkrun.training.trainer import Trainer
 
 

@@ -92,7 +92,7 @@ def test_what_the_user_declares_is_imported(trust: str, received: Path) -> None:
     rewrite(received, lambda values: values["pde"].update(_target_="evil_module.Mine"))
     refused = resume(received, "trust=evil_modul")
     assert_refused(refused, "add trust=evil_module")
-    result = resume(received, f"trust={trust}", "iterations=4")
+    result = resume(received, f"trust={trust}", "accept=pde._target_", "iterations=4")
     assert result.status == 0, result.stderr
     assert (received.parent / "harm").exists()
 

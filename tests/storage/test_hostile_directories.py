@@ -19,7 +19,8 @@ NOT_READ = {  # by a command that need not refuse what it does not look at, or w
         *("checkpoint.pt", "ntkrun.log", ".lock", "plots", "tensorboard"),
         *("references", "a reference", "environment", "resolver", "a long text"),
     ),
-    "resume": ("20 GB at summary.json", "JSON"),
+    # What stands in place of a table is kept aside: its rows are part of the checkpoint.
+    "resume": ("20 GB at summary.json", "JSON", "a long field", "a long header", "many columns"),
     "load": ("20 GB at summary.json", "JSON"),
 }
 
