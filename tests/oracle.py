@@ -44,7 +44,7 @@ def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Obj
     def columns(x: Tensor) -> dict[str, Tensor]:
         def named(name: str) -> Tensor:
             field, _, letters = name.partition("_")
-            index = pde.fields.index(field)
+            index = pde.outputs.index(field)
             return derivative(lambda z: function(z)[:, index], x, [pde.coordinates.index(letter) for letter in letters])
 
         combined = {

@@ -31,6 +31,7 @@ def print_closing(directory: Path, outcome: Outcome) -> None:
         *_error_rows(summary["rel_l2"], "final"),
         *(_error_rows(summary["rel_l2"], "best") if summary["rel_l2"]["best"] else []),
         *_held_out_rows(summary.get("held_out_loss")),
+        *((f"coefficient {name}", _coefficient(**each)) for name, each in summary.get("coefficients", {}).items()),
         *([("compilation", f"{seconds['compilation']:.2f} s")] if seconds["compilation"] else []),
         ("training", f"{seconds['training']:.2f} s"),
         ("weight updates", _updates(updates, seconds["weight_updates"])),
@@ -74,6 +75,13 @@ def _held_out_rows(losses: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         if losses
         else []
     )
+
+
+def _coefficient(value: float | None, standard_error: float | None, true: float | None) -> str:
+    if value is None:
+        return "not finite"
+    error = "" if standard_error is None else f" ± {standard_error:.1e}"
+    return f"{value:.6g}{error}" + ("" if true is None else f" (true {true:.6g})")
 
 
 def _error(value: float | None, step: int | None) -> str:

@@ -18,7 +18,7 @@ from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_setti
 from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.geometry import mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
-from ntkrun.network import constrained, convert
+from ntkrun.network import constrained, convert, with_coefficients
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer, Schedule
@@ -215,6 +215,8 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
         )
     if pde.constrains:
         network = constrained(network, pde)
+    if pde.coefficients:
+        network = with_coefficients(network, pde.coefficients)
     return convert(network, getattr(torch, settings.dtype), _device(settings.device))
 
 

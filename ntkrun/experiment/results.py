@@ -18,6 +18,8 @@ import torch
 
 from ntkrun import __version__
 from ntkrun.config.schema import Settings
+from ntkrun.network import coefficient_values
+from ntkrun.objective.uncertainty import coefficient_errors
 from ntkrun.pde import PDE
 from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
 from ntkrun.storage.reader import UnreadableError, read_json
@@ -135,6 +137,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
             **_by_field(objective.pde.fields, progress),
         },
         **_held_out(progress),
+        **_coefficients(trainer, outcome),
         "seconds": {**progress.seconds, "total": progress.elapsed},
         "weight_updates": progress.updates,
         "parameters": objective.layout.size,
@@ -162,6 +165,20 @@ def _by_field(fields: Sequence[str], progress: Progress) -> dict[str, Any]:
         return {}
     final, best = (dict(zip(fields, errors, strict=False)) for errors in (progress.errors, progress.best_errors))
     return {"fields": {field: {"final": final.get(field), "best": best.get(field)} for field in fields}}
+
+
+def _coefficients(trainer: Trainer, outcome: Outcome) -> dict[str, Any]:
+    """The unknown coefficients: value, true value where it is known, and standard error once the run has ended."""
+    objective, batch, errors = trainer.objective, trainer.points.batch, dict[str, float | None]()
+    values = coefficient_values(objective.network)
+    ended = outcome.status in ("completed", "interrupted") and bool(batch)
+    if values and ended and objective.ranks.count == 1:
+        errors = coefficient_errors(objective, batch)
+    coefficients = {
+        c.name: {"value": values[c.name], "standard_error": errors.get(c.name), "true": c.true}
+        for c in objective.pde.coefficients
+    }
+    return {"coefficients": coefficients} if coefficients else {}
 
 
 def _held_out(progress: Progress) -> dict[str, Any]:

@@ -351,6 +351,7 @@ def make_records(
         parts.point_weights.columns(),
         parts.pde.fields if len(parts.pde.fields) > 1 else (),
         parts.held_out is not None,
+        tuple(c.name for c in parts.pde.coefficients),
         parts.optimizer.columns(),
         parts.logger,
         digits,

@@ -1,6 +1,7 @@
 """Networks, and the layers that carry streams."""
 
 from ntkrun.network.base import JetNetwork, Linear, output_streams
+from ntkrun.network.coefficients import coefficient_values, with_coefficients
 from ntkrun.network.constrained import constrained
 from ntkrun.network.cpikan import ChebyshevKAN
 from ntkrun.network.ecrn import ECRN
@@ -17,7 +18,9 @@ __all__ = [
     "JetNetwork",
     "Linear",
     "ModifiedMLP",
+    "coefficient_values",
     "constrained",
     "convert",
     "output_streams",
+    "with_coefficients",
 ]

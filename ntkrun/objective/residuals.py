@@ -226,9 +226,9 @@ class Residuals:
     ) -> Derivatives:
         """What the group's plan reads, at ``x``, ``[N, fields]`` for each multi-index."""
         streams = output_streams(self.network, x, group.plan, parameters, uses)
-        if streams.shape[-1] != len(self.pde.fields):
+        if streams.shape[-1] != len(self.pde.outputs):
             raise ProblemError(
-                f"the network has {streams.shape[-1]} outputs; the fields are {', '.join(self.pde.fields)}"
+                f"the network has {streams.shape[-1]} outputs; expected are {', '.join(self.pde.outputs)}"
             )
         return group.plan.read(streams)
 
@@ -243,7 +243,7 @@ class Residuals:
 
         def columns(read: Derivatives, partner: Columns | None = None) -> Columns:
             named = {
-                name: read[index][:, self.pde.fields.index(field)] for name, (field, index) in self._parsed[i].items()
+                name: read[index][:, self.pde.outputs.index(field)] for name, (field, index) in self._parsed[i].items()
             }
             return Columns(named, what, partner)
 
@@ -326,7 +326,7 @@ class Residuals:
 
     def _parse(self, term: Term) -> dict[str, tuple[str, Index]]:
         try:
-            return term.reads(self.pde.fields, self.pde.coordinates)
+            return term.reads(self.pde.outputs, self.pde.coordinates)
         except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
 

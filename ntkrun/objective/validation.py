@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ntkrun.common.user_frames import cause, where
 from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
+from ntkrun.network.coefficients import CoefficientJets, CoefficientModule
 from ntkrun.network.constrained import Constrained, ConstrainedJets
 from ntkrun.objective.batch import Batch, Derivatives, Group, rows_of
 from ntkrun.objective.state import changed_by
@@ -55,6 +56,8 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
     components = [0] * len(residuals.names)
     changing: dict[str, tuple[str, ...]] = {}
     network, pde = residuals.network, residuals.pde
+    if isinstance(network, CoefficientJets | CoefficientModule):
+        network = network.network
     for group in batch:
         if isinstance(network, Constrained | ConstrainedJets):
             _probe_network(network.network, group, pde, "the network")

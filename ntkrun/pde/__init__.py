@@ -2,11 +2,12 @@
 
 from ntkrun.pde.advection import Advection
 from ntkrun.pde.allen_cahn import AllenCahn
-from ntkrun.pde.base import PDE, Columns, ProblemError, Reference, Term
+from ntkrun.pde.base import PDE, Coefficient, Columns, ProblemError, Reference, Term
 from ntkrun.pde.beam import Beam
 from ntkrun.pde.burgers import Burgers
 from ntkrun.pde.cavity import Cavity
 from ntkrun.pde.diffusion import Diffusion
+from ntkrun.pde.diffusion_inverse import DiffusionInverse
 from ntkrun.pde.helmholtz import Helmholtz
 from ntkrun.pde.klein_gordon import KleinGordon
 from ntkrun.pde.poisson import Poisson
@@ -21,8 +22,10 @@ __all__ = [
     "Beam",
     "Burgers",
     "Cavity",
+    "Coefficient",
     "Columns",
     "Diffusion",
+    "DiffusionInverse",
     "Helmholtz",
     "KleinGordon",
     "Poisson",

@@ -91,6 +91,34 @@ class Term:
         return {**known, **{name: parse_operator(f, fields, coordinates) for name, f in self.operators.items()}}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coefficient:
+    """An unknown number that is trained with the network; residuals that declare its name read it as ``d.<name>``.
+
+    Attributes:
+        name: without underscores, of no field and no coordinate.
+        start: the value that training starts from.
+        positive: keep it above zero, by an exponential function.
+        bounds: keep it between two numbers, by a logistic function.
+        scale: how far it is expected to lie from ``start``; steps of first-order optimisers and its part in kernels are
+            in proportion to it. Without, the size of ``start``, or 1 where that is 0. Not with ``positive`` or
+            ``bounds``, whose transformations have a scale.
+        true: the value, where it is known, to be compared with.
+    """
+
+    name: str
+    start: float
+    positive: bool = False
+    bounds: tuple[float, float] | None = None
+    scale: float | None = None
+    true: float | None = None
+
+    @property
+    def unit(self) -> float:
+        """The scale in use."""
+        return self.scale if self.scale is not None else abs(self.start) or 1.0
+
+
 @dataclass(frozen=True)
 class Reference:
     """A numerical solution on a product grid, for problems without a closed form.
@@ -115,6 +143,7 @@ class PDE(ABC):
         domain: the box that the solution lives on.
         fields: names of the network's outputs.
         periods: the period along every coordinate in which the solution is periodic.
+        coefficients: unknown numbers that are trained with the network.
         built_in: names of the terms that ``constrain`` satisfies exactly; they are not trained. Empty, ``constrain`` is
             not used; ``None``, it is an output transform where it is defined, and all terms are trained.
     """
@@ -122,6 +151,7 @@ class PDE(ABC):
     domain: Box
     fields: ClassVar[tuple[str, ...]] = ("u",)
     periods: Mapping[str, float] = MappingProxyType({})
+    coefficients: tuple[Coefficient, ...] = ()
     built_in: frozenset[str] | None = None
 
     @abstractmethod
@@ -156,6 +186,11 @@ class PDE(ABC):
     def constrains(self) -> bool:
         """Whether ``constrain`` is used: where it is defined, unless ``built_in`` is empty."""
         return type(self).constrain is not PDE.constrain and (self.built_in is None or bool(self.built_in))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The fields and the unknown coefficients: what residuals may read."""
+        return (*self.fields, *(c.name for c in self.coefficients))
 
     @property
     def coordinates(self) -> tuple[str, ...]:

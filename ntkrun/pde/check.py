@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntkrun.common.user_frames import cause
 from ntkrun.geometry import Box
-from ntkrun.pde.base import PDE, ProblemError, Term
+from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 
 
 def check_problem(pde: PDE) -> None:
@@ -24,6 +24,7 @@ def check_problem(pde: PDE) -> None:
         raise ProblemError(f"fields={pde.fields!r}: expected a tuple of names, as ('u',)")
     if len(set(pde.fields)) < len(pde.fields) or not pde.fields or any("_" in field for field in pde.fields):
         raise ProblemError(f"fields={pde.fields!r}: expected different names without underscores")
+    _check_coefficients(pde)
     try:
         terms: object = pde.terms()
     except Exception as error:
@@ -42,6 +43,36 @@ def check_problem(pde: PDE) -> None:
         raise ProblemError("built_in names loss terms, but there is no constrain() that makes them hard constraints")
     if not set(pde.periods) <= set(pde.coordinates):
         raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")
+
+
+def _check_coefficients(pde: PDE) -> None:
+    given: object = pde.coefficients
+    if not isinstance(given, tuple | list) or not all(isinstance(c, Coefficient) for c in given):
+        raise ProblemError(f"coefficients={given!r}: expected a tuple, as (Coefficient(name='nu', start=1.0),)")
+    names = [c.name for c in given]
+    named = all(isinstance(name, str) and name.isidentifier() and "_" not in name for name in names)
+    if not named or len({*names, *pde.fields, *pde.coordinates}) < len([*names, *pde.fields, *pde.coordinates]):
+        raise ProblemError(
+            f"the coefficients are called {', '.join(map(str, names))}: expected different names without underscores, "
+            "of no field and no coordinate"
+        )
+    for c in given:
+        _check_coefficient(c)
+
+
+def _check_coefficient(c: Coefficient) -> None:
+    what, free = f"coefficient {c.name}", not c.positive and c.bounds is None
+    if c.bounds is not None and not (isinstance(c.bounds, tuple | list) and len(c.bounds) == 2):
+        raise ProblemError(f"{what}: the bounds are {c.bounds!r}, expected two numbers")
+    for number in (c.start, *(c.bounds or ()), c.scale, c.true):
+        if number is not None and not (isinstance(number, Real) and math.isfinite(number)):
+            raise ProblemError(f"{what}: {number!r} is no finite number")
+    if c.bounds is not None and not c.bounds[0] < c.start < c.bounds[1]:
+        raise ProblemError(f"{what}: start={c.start} does not lie between the bounds {c.bounds}")
+    if c.positive and (c.start <= 0 or c.bounds is not None):
+        raise ProblemError(f"{what}: a positive one starts above 0 and has no bounds")
+    if c.scale is not None and (c.scale <= 0 or not free):
+        raise ProblemError(f"{what}: scale={c.scale} is to be above 0, and goes without positive and bounds")
 
 
 def _check_term(term: Term, pde: PDE) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ntkrun.plots.spectrum import plot_spectrum
 from ntkrun.storage.atomic import write_atomically, writing
-from ntkrun.storage.reader import read_arrays
+from ntkrun.storage.reader import UnreadableError, read_arrays, read_json
 
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
@@ -59,6 +59,8 @@ def plot_run(directory: Path) -> list[Path]:
             figures["error"] = plot_error(metrics)
         if (directory / "steps.csv").exists() and len(steps := pd.read_csv(directory / "steps.csv")):
             figures["damping"] = plot_damping(steps)
+        if _columns(metrics, "coefficient/"):
+            figures["coefficients"] = plot_coefficients(metrics, _known_coefficients(directory))
         if (directory / "solution.npz").exists():
             with np.load(directory / "solution.npz") as solution:
                 figures["solution"] = plot_scattered(solution) if "points" in solution else plot_solution(solution)
@@ -68,6 +70,16 @@ def plot_run(directory: Path) -> list[Path]:
             except (ValueError, TypeError, LookupError) as error:  # left by something else than this run
                 log.warning("spectrum.npz is not drawn: %s", error)
         return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
+
+
+def _known_coefficients(directory: Path) -> Mapping[str, Any]:
+    """``coefficients`` of ``summary.json``; empty where there are none."""
+    try:
+        summary = read_json(directory / "summary.json")
+    except UnreadableError:
+        return {}
+    known = summary.get("coefficients") if isinstance(summary, dict) else None
+    return known if isinstance(known, dict) else {}
 
 
 def plot_losses(metrics: pd.DataFrame) -> Figure:
@@ -99,6 +111,29 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
     _logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
     axes.set(xlabel="step", ylabel="weight $\\lambda$", title="Weights of the loss terms")
     _legend(axes)
+    return figure
+
+
+def plot_coefficients(metrics: pd.DataFrame, known: Mapping[str, Any]) -> Figure:
+    """Unknown coefficients against the step, one panel each, with their true values where these are known.
+
+    Args:
+        metrics: the table of the run.
+        known: ``coefficients`` of ``summary.json``.
+    """
+    columns = _columns(metrics, "coefficient/")
+    figure = Figure(figsize=(6.4, 1 + 2.4 * len(columns)))
+    panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, column in zip(panels, columns, strict=True):
+        name = column.removeprefix("coefficient/")
+        axes.plot(metrics["step"], metrics[column], label="trained")
+        true = known.get(name, {}).get("true")
+        if true is not None:
+            axes.axhline(true, color="black", linewidth=1, linestyle="--", label="true")
+        axes.set(ylabel=name)
+        _legend(axes)
+    panels[0].set_title("Unknown coefficients")
+    panels[-1].set_xlabel("step")
     return figure
 
 

@@ -158,7 +158,8 @@ class Evaluator:
                     if interrupted():
                         raise EvaluationStopped
                     x = self.nodes.points(start, start + CHUNK).to(self._like)
-                    take(slice(start, start + len(x)), output_streams(self._network, x, self._plan)[0])
+                    values = output_streams(self._network, x, self._plan)[0]
+                    take(slice(start, start + len(x)), values[:, : len(self._fields)])
         finally:
             self._network.train(training)
 

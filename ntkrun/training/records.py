@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LEAST = "least_point_weight"
 HELD_OUT = "held_out_loss"
+COEFFICIENT = "coefficient"
 
 
 class Records:
@@ -33,6 +34,7 @@ class Records:
         weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
         fields: names of the fields whose errors metrics.csv has each by itself.
         held_out: whether it has a loss at held-out points.
+        coefficients: names of the unknown coefficients.
         steps: columns of steps.csv; without any there is no such table.
         logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update and step.
         digits: see ``Table``.
@@ -48,6 +50,7 @@ class Records:
         weighted_points: Sequence[str],
         fields: Sequence[str],
         held_out: bool,
+        coefficients: Sequence[str],
         steps: Sequence[str],
         logger: Logger,
         digits: int,
@@ -62,6 +65,7 @@ class Records:
         later = [*(f"error/{field}" for field in fields), *([HELD_OUT] if held_out else [])]
         metrics = [
             "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", *later, "lr",
+            *(f"{COEFFICIENT}/{name}" for name in coefficients),
             *(f"{LEAST}/{term}" for term in weighted_points),
         ]  # fmt: skip
         weights = ["step", "seconds", "update_seconds", *self._names("weight")]
@@ -91,12 +95,14 @@ class Records:
         held_out: Sequence[float] | None,
         learning_rate: float | None,
         least_point_weights: Mapping[str, float],
+        coefficients: Mapping[str, float],
     ) -> None:
         """Append a row of metrics.csv; of ``losses`` and of those at held-out points it has the weighted sums, too."""
         total = sum(w * value for w, value in zip(weights, losses, strict=True))
         row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
         row |= self._values("loss", losses) | self._values("weight", weights)
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
+        row |= {f"{COEFFICIENT}/{name}": value for name, value in coefficients.items()}
         if errors is not None:
             row |= {f"error/{field}": each for field, each in errors.fields.items()}
         if held_out is not None:

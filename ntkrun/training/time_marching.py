@@ -37,6 +37,8 @@ class TimeWindow(PDE):
     def __init__(self, whole: PDE, index: int, count: int, before: nn.Module | None) -> None:
         if TIME not in whole.coordinates:
             raise ProblemError(f"time_windows={count}: the problem has no coordinate {TIME}")
+        if whole.coefficients:
+            raise ProblemError(f"time_windows={count}: the unknown coefficients belong to all of time")
         self.whole = whole
         self._before = before
         self._start, self._end = time_edges(whole.domain, count)[index : index + 2]

@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ntkrun.common.state_schema import Generator, read_state, schema_of
-from ntkrun.network import JetNetwork
+from ntkrun.network import JetNetwork, coefficient_values
 from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import StepError, Stepper
@@ -44,12 +44,14 @@ class Row:
         errors: relative L2 errors, if a solution is known and they are due.
         held_out: else losses at held-out points by term, if they are due.
         rate: learning rate, where there is one.
+        coefficients: the unknown coefficients by name.
         before: the state that the step changes, where it may have to be taken back.
     """
 
     errors: Errors | None
     held_out: Sequence[float] | None
     rate: float | None
+    coefficients: Mapping[str, float]
     before: Mapping[str, Any] | None
 
 
@@ -307,7 +309,8 @@ class Trainer:
         if self.loop.targets and not self._at_end():
             moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             before = copy.deepcopy({**moving, **self._weights_state()})
-        return Row(errors, held_out, self.optimizer.rate(self._factor()), before)
+        coefficients = coefficient_values(self.objective.network)
+        return Row(errors, held_out, self.optimizer.rate(self._factor()), coefficients, before)
 
     def _evaluate(self) -> tuple[Errors | None, Sequence[float] | None]:
         """Errors of the network as it is, or its losses at held-out points; it is kept if it is the best so far."""
@@ -355,7 +358,15 @@ class Trainer:
         total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
         least = self.point_weights.least()
         self.records.metrics(
-            progress.total_steps, progress.elapsed, losses, weights, row.errors, row.held_out, row.rate, least
+            progress.total_steps,
+            progress.elapsed,
+            losses,
+            weights,
+            row.errors,
+            row.held_out,
+            row.rate,
+            least,
+            row.coefficients,
         )
         tenth = max(1, self.loop.iterations // 10)
         told = progress.step % tenth < self.loop.log_every or self._at_end()

@@ -42,6 +42,7 @@ class NoRecords(Records):
         held_out: Sequence[float] | None,
         learning_rate: float | None,
         least_point_weights: Mapping[str, float],
+        coefficients: Mapping[str, float],
     ) -> None:
         pass
 

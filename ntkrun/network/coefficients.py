@@ -1,0 +1,120 @@
+"""Unknown coefficients of a problem, trained with the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ntkrun.jets import Jet
+from ntkrun.network.base import JetNetwork
+
+if TYPE_CHECKING:
+    from ntkrun.pde import Coefficient
+
+Value = TypeVar("Value", Jet, Tensor)
+
+
+def with_coefficients(network: nn.Module, coefficients: Sequence[Coefficient]) -> nn.Module:
+    """Wrap a network so that it puts out trainable coefficients beside its own outputs, the same at every point.
+
+    A coefficient is a gain p on a column of ones, so its rows of the Jacobian are exact on every route. p starts at 0
+    and stands for start + scale p; for start exp(p) where the coefficient is positive; for a point between its bounds
+    by the logistic function where it has bounds.
+
+    Args:
+        network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
+        coefficients: of the problem.
+
+    Returns:
+        A network of the same kind, with one more parameter, ``[len(coefficients)]``.
+    """
+    kind = CoefficientJets if isinstance(network, JetNetwork) else CoefficientModule
+    return kind(network, coefficients)  # type: ignore[arg-type]
+
+
+def coefficient_values(network: nn.Module) -> dict[str, float]:
+    """The present values of the coefficients that a network carries, by name."""
+    if not isinstance(network, (CoefficientJets, CoefficientModule)):
+        return {}
+    values = _values(network.coefficients, network.coefficient.detach().double()[None])
+    return {c.name: float(value) for c, value in zip(network.coefficients, values, strict=True)}
+
+
+def coefficient_slopes(network: nn.Module) -> dict[str, float]:
+    """The derivative of each coefficient with respect to its entry of the parameter ``coefficient``, by name."""
+    if not isinstance(network, (CoefficientJets, CoefficientModule)):
+        return {}
+    raw = network.coefficient.detach().double()[None].requires_grad_()
+    with torch.enable_grad():
+        (slopes,) = torch.autograd.grad(torch.cat(_values(network.coefficients, raw)).sum(), raw)
+    return {c.name: float(slope) for c, slope in zip(network.coefficients, slopes[0], strict=True)}
+
+
+class CoefficientJets(JetNetwork):
+    """A network on jets with coefficients as further outputs; see ``with_coefficients``."""
+
+    def __init__(self, network: JetNetwork, coefficients: Sequence[Coefficient]) -> None:
+        super().__init__()
+        self.network = network
+        self.periodic = network.periodic
+        self.coefficients = tuple(coefficients)
+        self.coefficient = nn.Parameter(torch.zeros(len(coefficients)))
+
+    def start_step(self, step: int) -> None:
+        self.network.start_step(step)
+
+    def traceable(self) -> bool:
+        return self.network.traceable()
+
+    def forward(self, jet: Jet) -> Jet:
+        fields: Jet = self.network(jet)
+        ones = fields.streams.new_ones(1, fields.streams.shape[1], len(self.coefficients))
+        columns = torch.cat([ones, ones.new_zeros(len(fields.streams) - 1, *ones.shape[1:])])
+        raw = Jet(columns, fields.plan, None, fields.uses).gain(self.coefficient)
+        values = [_value(c, raw.column(i), Jet.exp, Jet.tanh) for i, c in enumerate(self.coefficients)]
+        return Jet.cat([fields, *values])
+
+
+class CoefficientModule(nn.Module):
+    """Any other module with coefficients as further outputs; see ``with_coefficients``."""
+
+    def __init__(self, network: nn.Module, coefficients: Sequence[Coefficient]) -> None:
+        super().__init__()
+        self.network = network
+        self.periodic: bool = getattr(network, "periodic", False)
+        self.coefficients = tuple(coefficients)
+        self.coefficient = nn.Parameter(torch.zeros(len(coefficients)))
+
+    def start_step(self, step: int) -> None:
+        """Pass the step on to a network that asks for it."""
+        start_step = getattr(self.network, "start_step", None)
+        if start_step is not None:
+            start_step(step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, d]`` to ``[N, fields + coefficients]``."""
+        fields: Tensor = self.network(x)
+        raw = self.coefficient.to(fields.dtype).expand(len(fields), -1)
+        return torch.cat([fields, *_values(self.coefficients, raw)], dim=1)
+
+
+def _values(coefficients: Sequence[Coefficient], raw: Tensor) -> list[Tensor]:
+    """The coefficients that entries ``[N, k]`` stand for, ``[N, 1]`` each."""
+    return [_value(c, raw[:, i : i + 1], torch.exp, torch.tanh) for i, c in enumerate(coefficients)]
+
+
+def _value(c: Coefficient, raw: Value, exp: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Value:
+    if c.bounds is not None:
+        low, high = c.bounds
+        middle, half = (low + high) / 2, (high - low) / 2
+        inner = math.atanh((c.start - middle) / half)
+        between: Value = tanh(raw * 0.5 + inner) * half + middle
+        return between
+    if c.positive:
+        grown: Value = exp(raw) * c.start
+        return grown
+    return raw * c.unit + c.start

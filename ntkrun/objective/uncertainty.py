@@ -1,0 +1,58 @@
+"""Standard errors of unknown coefficients from the Jacobian at the end of training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ntkrun.network.coefficients import coefficient_slopes
+from ntkrun.objective.batch import Batch
+from ntkrun.objective.objective import Objective
+
+LARGEST = 2**26  # numbers of the Jacobian: half a GiB in float64
+NAME = "coefficient"  # of the parameter that the coefficients share
+
+
+def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | None]:
+    """Standard errors of the coefficients, by name, as linear regression has them.
+
+    Rows of a term are taken to be of equal variance, that of its residuals, and independent of each other. With these
+    standard deviations s_i, J~ = diag(1 / s_i) J and the covariance of the parameters is (J~'J~)^-1 N / (N - P). All
+    parameters of the network are free in it: what they can make up for, the data do not tell. It knows nothing of an
+    equation that is wrong, nor of a network that cannot represent the solution.
+
+    Args:
+        objective: the problem and the network.
+        batch: the points.
+
+    Returns:
+        ``None`` for a coefficient that the rows do not determine, as where there are no more rows than parameters, and
+        for all where the Jacobian is too large to be formed.
+    """
+    slopes = coefficient_slopes(objective.network)
+    rows, parameters = sum(objective.row_counts(batch)), objective.layout.size
+    unknown: dict[str, float | None] = dict.fromkeys(slopes)
+    if not slopes or rows <= parameters or rows * parameters > LARGEST:
+        return unknown
+    with torch.no_grad():
+        residuals = [r.double() for r in objective.residuals(batch)]
+    deviations = torch.cat([r.square().mean().sqrt().expand(len(r)) for r in residuals])
+    if not bool((torch.isfinite(deviations) & (deviations > 0)).all()):
+        return unknown
+    jacobian = objective.jacobian(batch).dense().double() / deviations[:, None]
+    if not bool(torch.isfinite(jacobian).all()):
+        return unknown
+    where = objective.layout.slices[NAME]
+    free = torch.ones(parameters, dtype=torch.bool, device=jacobian.device)
+    errors = dict(unknown)
+    for k, (name, slope) in enumerate(slopes.items()):
+        column = where.start + k
+        free[column] = False
+        own, others = jacobian[:, column : column + 1], jacobian[:, free]
+        free[column] = True
+        left = own - others @ torch.linalg.lstsq(others.cpu(), own.cpu(), driver="gelsd").solution.to(others)
+        information = float(left.square().sum())
+        if information > (torch.finfo(left.dtype).eps * rows) ** 2 * float(own.square().sum()):
+            errors[name] = abs(slope) * math.sqrt(rows / (rows - parameters) / information)
+    return errors

@@ -1,0 +1,182 @@
+"""Unknown coefficients: their values, rows of the Jacobian, standard errors, and training with them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ntkrun.geometry import Box
+from ntkrun.network import MLP, coefficient_values, with_coefficients
+from ntkrun.network.coefficients import coefficient_slopes
+from ntkrun.objective import Objective
+from ntkrun.objective.uncertainty import coefficient_errors
+from ntkrun.pde import PDE, Coefficient, DiffusionInverse, ProblemError, Term
+from ntkrun.pde.check import check_problem
+from tests.driver import ntkrun
+from tests.oracle import dense_jacobians, draw_batch
+
+ALL_KINDS = (
+    Coefficient(name="free", start=-2.0, scale=3.0),
+    Coefficient(name="positive", start=0.5, positive=True),
+    Coefficient(name="bounded", start=0.2, bounds=(0.0, 2.0)),
+)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: Tensor = self.layers(x)
+        return values
+
+
+class ThreeUnknowns(DiffusionInverse):
+    """A residual that is not linear in coefficients of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coefficients = ALL_KINDS
+
+    def terms(self) -> tuple[Term, ...]:
+        names = ("u", "u_t", "u_xx", "free", "positive", "bounded")
+
+        def residual(x: Any, d: Any) -> Tensor:
+            value: Tensor = d.u_t - d.positive * d.u_xx + d.free * d.bounded**2 * d.u
+            return value
+
+        return (Term("residual", (self.domain,), names, residual), *super().terms()[1:])
+
+
+def test_values_and_slopes_against_the_transformations() -> None:
+    network: Any = with_coefficients(MLP(4, 1, domain=Box.of(x=(0.0, 1.0))), ALL_KINDS)
+    assert coefficient_values(network) == pytest.approx({"free": -2.0, "positive": 0.5, "bounded": 0.2})
+    with torch.no_grad():
+        network.coefficient.copy_(torch.tensor([0.5, 1.0, -0.7]))
+    logistic = 1 / (1 + math.exp(0.7 - math.log(0.1 / 0.9)))
+    expected = {"free": -0.5, "positive": 0.5 * math.e, "bounded": 2 * logistic}
+    assert coefficient_values(network) == pytest.approx(expected)
+    slopes = {"free": 3.0, "positive": 0.5 * math.e, "bounded": 2 * logistic * (1 - logistic)}
+    assert coefficient_slopes(network) == pytest.approx(slopes)
+
+
+@pytest.mark.parametrize("route", ["structured", "per_point"])
+def test_rows_of_the_jacobian(route: str) -> None:
+    """Every route against back-propagation row by row in float64; the coefficients are part of theta."""
+    pde = ThreeUnknowns()
+    inner = MLP(6, 2, domain=pde.domain) if route == "structured" else Plain()
+    objective = Objective(pde, with_coefficients(inner, pde.coefficients).double())
+    assert objective.route == route
+    points, batch = draw_batch(objective, [5, 4, 3, 6])
+    blocks = dense_jacobians(objective, points)
+    dense = torch.cat(blocks)
+    ours = objective.jacobian(batch).dense()
+    assert torch.allclose(ours, dense, rtol=1e-11, atol=1e-11 * float(dense.abs().max()))
+    assert dense[:5, objective.layout.slices["coefficient"]].abs().min() > 0
+    traces = torch.stack([block.square().sum() for block in blocks])
+    assert torch.allclose(objective.traces(batch), traces, rtol=1e-11)
+
+
+class Line(PDE):
+    """Values of c + s x, with a network s x of one parameter: linear regression."""
+
+    domain = Box.of(x=(0.0, 1.0))
+    coefficients = (Coefficient(name="c", start=1.0),)
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("data", (self.domain,), ("u", "c"), lambda x, d: d.u + d.c - torch.sin(40 * x.x)),)
+
+
+class Slope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.slope * x
+
+
+def test_standard_errors_are_those_of_linear_regression() -> None:
+    pde = Line()
+    network: Any = with_coefficients(Slope(), pde.coefficients).double()
+    objective = Objective(pde, network)
+    x = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+    design = np.column_stack([np.ones(50), x.numpy()[:, 0]])
+    best, squares, *_ = np.linalg.lstsq(design, np.sin(40 * x.numpy()[:, 0]))
+    with torch.no_grad():
+        network.coefficient.fill_(best[0] - 1)
+        network.network.slope.fill_(best[1])
+    covariance = np.linalg.inv(design.T @ design) * squares[0] / (50 - 2)
+    errors = coefficient_errors(objective, objective.batch({"data": x}))
+    assert errors == pytest.approx({"c": math.sqrt(covariance[0, 0])}, rel=1e-9)
+    assert coefficient_errors(objective, objective.batch({"data": x[:2]})) == {"c": None}
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "message"),
+    [
+        (Coefficient(name="u", start=1.0), "of no field"),
+        (Coefficient(name="t", start=1.0), "of no field and no coordinate"),
+        (Coefficient(name="lambda_1", start=1.0), "without underscores"),
+        (Coefficient(name="c", start=math.nan), "nan is no finite number"),
+        (Coefficient(name="c", start=-1.0, positive=True), "starts above 0"),
+        (Coefficient(name="c", start=1.0, bounds=(2.0, 3.0)), "does not lie between"),
+        (Coefficient(name="c", start=1.0, scale=0.0), "scale=0.0"),
+        ("c", "expected a tuple"),
+    ],
+    ids=["field", "coordinate", "underscore", "not-finite", "negative", "outside", "scale", "kind"],
+)
+def test_refused(coefficient: Any, message: str) -> None:
+    pde = DiffusionInverse()
+    pde.coefficients = (coefficient,)
+    with pytest.raises(ProblemError, match=message):
+        check_problem(pde)
+
+
+SMALL = ["pde=diffusion_inverse", "network=mlp", "network.width=12", "network.depth=2", "network.activation=sin"]
+QUIET = ["pde.grid=20", "progress=false", "threads=1", "trainer.compile=false"]
+
+
+@pytest.mark.parametrize("weights", ["none", "exact", "sketched"])
+def test_diffusivity_within_one_percent(weights: str, tmp_path: Path) -> None:
+    """From clean data, started ten times too large."""
+    result = ntkrun(
+        *(*SMALL, *QUIET, "optimizer=gauss_newton", f"weights={weights}", "iterations=25", "plots=false"), cwd=tmp_path
+    )
+    assert result.status == 0, result.stderr
+    found = json.loads((tmp_path / result.directory / "summary.json").read_text())["coefficients"]["nu"]
+    assert abs(found["value"] / 0.05 - 1) < 0.01
+    assert found["true"] == 0.05
+    assert 0 < found["standard_error"] < 0.01
+    metrics = pd.read_csv(tmp_path / result.directory / "metrics.csv")
+    assert metrics["coefficient/nu"].iloc[0] == pytest.approx(0.5)
+    assert metrics["coefficient/nu"].iloc[-1] == pytest.approx(found["value"], rel=1e-12)
+    assert "coefficient nu" in result.stdout
+
+
+def test_first_order_optimisers_move_coefficients_and_resume(tmp_path: Path) -> None:
+    common = [*SMALL, *QUIET, "optimizer=adam", "schedule=constant", "dtype=float64", "log_every=5"]
+    for name, length in (("half", 10), ("whole", 20)):
+        result = ntkrun(*common, f"iterations={length}", f"hydra.run.dir={name}", cwd=tmp_path)
+        assert result.status == 0, result.stderr
+    assert (tmp_path / "whole" / "plots" / "coefficients.png").exists()
+    resumed = ntkrun("resume=half", "iterations=20", "plots=false", cwd=tmp_path)
+    assert resumed.status == 0, resumed.stderr
+    half, whole = (pd.read_csv(tmp_path / name / "metrics.csv")["coefficient/nu"] for name in ("half", "whole"))
+    assert whole.iloc[-1] != whole.iloc[0]
+    pd.testing.assert_series_equal(half, whole)
+
+
+def test_time_windows_are_refused(tmp_path: Path) -> None:
+    result = ntkrun(*SMALL, *QUIET, "time_windows=2", cwd=tmp_path)
+    assert result.status == 2
+    assert "the unknown coefficients belong to all of time" in result.stderr
