@@ -39,7 +39,11 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any], list[st
     directory = Path(overrides.pop("resume"))
     trusted = [each for each in overrides.pop("trust", "").split(",") if each]
     accepted = [each for each in overrides.pop("accept", "").split(",") if each]
-    values = read_received(directory, trusted)
+    try:
+        values = read_received(directory, trusted)
+    except ConfigError as error:
+        about_directory = str(error).startswith(f"{directory}: ")
+        raise ConfigError(f"resume={error}" if about_directory else str(error)) from None
     if trusted:
         look_for_modules_in(os.getcwd())
     if "iterations" in overrides and values.get("time_windows", 1) != 1:
