@@ -120,7 +120,7 @@ def _open(directory: Path, values: Mapping[str, Any], state: Mapping[str, Any]) 
     """The run of a directory with the networks of a state."""
     with process_state_kept():
         try:
-            pde, networks = build_networks(values, states_before(values, state))
+            pde, networks = build_networks({**values, "start_from": None}, states_before(values, state))
             schema = schema_of(networks[-1].state_dict())
             networks[-1].load_state_dict(read_state(schema, state.get("network"), "network"))
         except (StateError, RuntimeError) as error:

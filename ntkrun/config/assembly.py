@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ntkrun.common.errors import closest
-from ntkrun.common.state_schema import read_state, schema_of
+from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.torchrun import local_count, local_rank, several_processes
 from ntkrun.config.classes import is_own
 from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_settings, read_setup
@@ -26,6 +27,7 @@ from ntkrun.pde import PDE, ProblemError
 from ntkrun.point_weights import PointWeights
 from ntkrun.runtime.distributed import present
 from ntkrun.runtime.memory import check_fits, limit_memory, shortage
+from ntkrun.storage.checkpoint import CheckpointError, load_network
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, SharedEvaluator
 from ntkrun.training.held_out import HeldOut
@@ -180,9 +182,9 @@ def _networks(
     A window's network starts with the parameters of the one before.
     """
     if settings.time_windows == 1:
-        return whole, _network(values["network"], settings, whole), ()
+        return whole, _first_network(values["network"], settings, whole), ()
     pde = TimeWindow(whole, 0, settings.time_windows, None)
-    network = _network(values["network"], settings, pde)
+    network = _first_network(values["network"], settings, pde)
     networks: list[nn.Module] = []
     for k, state in enumerate(earlier, start=1):
         state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
@@ -193,6 +195,29 @@ def _networks(
         for name, parameter in network.named_parameters():
             parameter.data.copy_(state[name])
     return pde, network, tuple(networks)
+
+
+def _first_network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module:
+    """The network of a run that is there already, where the configuration names one; else a new one."""
+    network = _network(node, settings, pde)
+    if settings.start_from is not None:
+        own = network.state_dict()
+        try:
+            saved = load_network(Path(settings.start_from))
+            network.load_state_dict(read_state(_of_any_precision(own, saved), saved, "network"))
+        except (CheckpointError, StateError) as error:
+            raise ConfigError(f"start_from={settings.start_from}: {error}") from None
+    return network
+
+
+def _of_any_precision(own: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
+    """The schema of a network's state whose floats may be of another dtype; they are rounded to its own."""
+    schema = dict(own)
+    for name, value in own.items():
+        other = saved.get(name)
+        if isinstance(value, Tensor) and isinstance(other, Tensor) and other.dtype in (torch.float32, torch.float64):
+            schema[name] = value.to(other.dtype) if value.is_floating_point() else value
+    return schema_of(schema)
 
 
 def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module:

@@ -91,6 +91,7 @@ class Settings(BaseModel):
     log_every: Positive[int]
     evaluate_every: Positive[int]
     checkpoint_every: Positive[int]
+    start_from: str | None = None
     time_windows: Few
     stop: StopSettings
     keep_best: bool

@@ -18,6 +18,8 @@ NAMED = 5
 def identity(values: Mapping[str, Any]) -> str:
     """A configuration as JSON, without the keys that may change between its parts or do not concern the run."""
     own = copy.deepcopy(dict(values))
+    if own.get("start_from") is None:  # version 0.1.0 knows no such key
+        own.pop("start_from", None)
     for key in (*CHANGEABLE, "skip_completed", "report", "threads", "logger"):
         *groups, name = key.split(".")
         node = own

@@ -107,6 +107,8 @@ def execute(
             stop = agreed(own)
             if note:
                 log.info(note)
+            if state is None and values.get("start_from") is not None:
+                log.info("the network starts as that of %s", values["start_from"])
             if checkpoint is None:
                 set_aside(directory)
             elif checkpoint.trouble:
@@ -262,7 +264,7 @@ def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Par
     """The parts of the time window that a checkpoint was written in."""
     earlier = states_before(values, state)
     try:
-        return assemble(values, earlier)
+        return assemble({**values, "start_from": None}, earlier)  # the checkpoint has the network
     except (StateError, RuntimeError) as error:
         raise misfit(error) from None
 

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,19 @@ def load_earlier(directory: Path) -> dict[str, Any] | None:
         return _read(directory / (EARLIER + NAME))
     except CheckpointError:
         return None
+
+
+def load_network(place: Path) -> Mapping[str, Any]:
+    """The state of a network: the last one of a run directory, or that of a file in it; nothing is executed.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be used.
+    """
+    state = load_checkpoint(place).state if place.is_dir() else _read(place)
+    if not isinstance(state.get("network"), dict):
+        raise CheckpointError(f"{place} holds no network")
+    network: dict[str, Any] = state["network"]
+    return network
 
 
 def load_best(directory: Path) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from ntkrun.training.evaluation import Errors, worst
 
 MOST = 10_000  # fields, and terms
 
+ALWAYS = ("step", "window", "first_step", "seconds", "updates", "error", "error_step", "best_error", "best_step")
+"""Attributes that states of all versions have."""
+
 PHASES = ("compilation", "training", "weight_updates", "diagnostics", "evaluation", "logging", "saving")
 
 
@@ -83,7 +86,8 @@ class Progress:
         schema |= {name: ListOf(NoneOr(Real()), MOST) for name in ("errors", "best_errors")}
         schema["best_losses"] = ListOf(Real(), MOST)
         schema["seconds"] = {phase: Added(Real(least=0), 0.0) for phase in PHASES}
-        return {name: Added(schema.get(name, schema_of(value)), value) for name, value in vars(cls()).items()}
+        whole = {name: schema.get(name, schema_of(value)) for name, value in vars(cls()).items()}
+        return {name: each if name in ALWAYS else Added(each, getattr(cls(), name)) for name, each in whole.items()}
 
     @property
     def elapsed(self) -> float:
