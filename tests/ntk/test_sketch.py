@@ -264,3 +264,16 @@ def test_kernel_estimates_are_unbiased(setting: Setting, member: tuple[str, str,
 def test_contradictions_are_refused(options: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sketch(*options)  # type: ignore[arg-type]
+
+
+def test_every_term_has_the_order_of_its_own_points() -> None:
+    """Also where terms lie in groups in another order than their own."""
+    pde = Wave()
+    objective = Objective(pde, mlp(pde.domain))
+    _, batch = draw_batch(objective, [9, 5, 40, 7])
+    counts = objective.point_counts(batch)
+    assert tuple(len(x) for x in objective.points(batch).values()) != counts
+    for distribution in ("systematic", "coordinate"):
+        sketch = Sketch(size=4, side="residual", derivative="autodiff", distribution=distribution)  # type: ignore[arg-type]
+        for order, count in zip(sketch.orders(objective, batch), counts, strict=True):
+            assert order.sort().values.tolist() == list(range(count))
