@@ -9,18 +9,17 @@ from torch import Tensor
 
 
 class Sharding(Protocol):
-    """This process among those that share the points out.
-
-    Attributes:
-        rank: its number, from 0.
-        count: how many there are.
-    """
+    """This process among those that share the points out."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        ...
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many processes there are."""
+        ...
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place of ``tensor``; the same bits for all of them."""
@@ -35,6 +34,7 @@ class Alone:
     count: int = 1
 
     def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
         return tensor
 
 

@@ -23,16 +23,24 @@ class Residuals(Protocol):
     """What is tried of the residuals of a problem under a network."""
 
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> tuple[str, ...]:
+        """The names of the loss terms."""
+        ...
 
     @property
-    def terms(self) -> tuple[Term, ...]: ...
+    def terms(self) -> tuple[Term, ...]:
+        """The loss terms."""
+        ...
 
     @property
-    def network(self) -> nn.Module: ...
+    def network(self) -> nn.Module:
+        """The network."""
+        ...
 
     @property
-    def pde(self) -> PDE: ...
+    def pde(self) -> PDE:
+        """The problem."""
+        ...
 
     def derivatives(self, group: Group, x: Tensor) -> Derivatives:
         """What the group's plan reads, at ``x``."""
