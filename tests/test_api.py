@@ -27,7 +27,10 @@ from ntkrun.jets import UnknownDerivativeError
 from ntkrun.storage.checkpoint import CheckpointError
 from tests.driver import ntkrun as command_line
 
-TINY = ["network.width=6", "network.depth=2", "dtype=float64", "plots=false", "progress=false", "pde.grid=8"]
+TINY = [
+    *("optimizer=adam", "network.width=6", "network.depth=2", "dtype=float64", "plots=false", "progress=false"),
+    "pde.grid=8",
+]
 WAVE = ["pde=wave", *TINY, "iterations=20", "log_every=5"]
 WINDOWS = ["pde=diffusion", *TINY, "iterations=5", "time_windows=3"]
 
