@@ -24,7 +24,7 @@ AGAIN = """
 import signal
 
 before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-again = ntkrun.train(["pde=poisson", "weights=exact", "iterations=1000", "network.width=32", "log_every=50"])
+again = ntkrun.train(["pde=poisson", "weights=exact", "iterations=100"])
 assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 assert again.directory != run.directory
 assert again.metrics["loss"].equals(run.metrics["loss"])
