@@ -35,7 +35,7 @@ class Cavity(PDE):
     (Taylor 1962; taken out of a spectral method by Botella, Peyret, Computers & Fluids 27 (1998)):
     psi = b Y + theta (c X + d Y) in X, Y and theta, the distances to wall and lid and the angle from the lid, with
     c = 1 / (pi^2 / 4 - 1), d = c pi / 2, b = -d pi / 2, and p = -2 (c X + d Y) / (Re r^2). The momentum equations,
-    whose other terms still grow like 1/r, are multiplied by the square of the distance to the nearer corner.
+    whose other terms still grow like 1/r, are multiplied by the distance to the nearer corner (a smooth one).
 
     Args:
         reynolds: Reynolds number.
@@ -85,12 +85,11 @@ class Cavity(PDE):
     def _residual(self, x: Columns, d: Columns) -> Tensor:
         momentum_x = d.u * d.u_x + d.v * d.u_y + d.p_x - d.laplacian_u / self.reynolds
         momentum_y = d.u * d.v_x + d.v * d.v_y + d.p_y - d.laplacian_v / self.reynolds
-        near = self._square_distance(x) if self.corner_flow else 1.0
+        near = self._distance(x) if self.corner_flow else 1.0
         return torch.stack([near * momentum_x, near * momentum_y, d.u_x + d.v_y], dim=1)
 
     @staticmethod
-    def _square_distance(x: Columns) -> Tensor:
-        """Of the nearer of both upper corners; smooth, and half of it midway."""
+    def _distance(x: Columns) -> Tensor:
+        """To the nearer of both upper corners, up to a factor of sqrt(2) midway."""
         left, right = x.x**2 + (1 - x.y) ** 2, (1 - x.x) ** 2 + (1 - x.y) ** 2
-        distance: Tensor = left * right / (left + right)
-        return distance
+        return torch.sqrt(left * right / (left + right))
