@@ -24,7 +24,9 @@ from ntkrun.optimizer.least_squares import DampedLeastSquares, Solution, Solver
 log = logging.getLogger(__name__)
 
 DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Sethna)
-STALLS = 3  # steps in a row that find no lower loss, after which the run ends
+FAITHFUL = 0.75  # gain ratio beyond which a step is not corrected further
+WORTHWHILE = 0.9  # of the loss before it, the most that a correction may leave
+STALLS = 6  # steps in a row that find no lower loss, after which the run ends; points may be drawn anew within 5
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,6 +43,10 @@ class GaussNewton(Optimizer):
         damping_factor: by which damping changes between the trials of a step.
         gain_target: damping is lowered as long as the loss falls by more than this part of what its linear model says.
         acceleration: the most that 2|a| / |d| may be; steps that bend more are damped more. 0 leaves a out.
+        corrections: the most that a step may have. The residual at theta + d + a differs from its linear model R + J~d
+            by terms of third and higher order; a correction -(J~'J~ + mu)^-1 J~' times this difference, by the same
+            factors, brings it back (a chord iteration for r(theta + s) = R + J~d in the range of J~), and one more
+            evaluation judges it.
         solver: see ``DampedLeastSquares``.
         patience: steps after which a run ends that has gained too little in them; see ``least_gain``.
         least_gain: the part of its loss that a run must lose within ``patience`` steps.
@@ -50,6 +56,7 @@ class GaussNewton(Optimizer):
     damping_factor: Annotated[float, Field(gt=1)] = 4.0
     gain_target: Fraction = 0.1
     acceleration: NonNegative[float] = 0.75
+    corrections: NonNegative[int] = 3
     solver: Solver = "auto"
     patience: Positive[int] = 100
     least_gain: Fraction = 0.02
@@ -88,16 +95,7 @@ class GaussNewton(Optimizer):
 
         def attempt(damping: float) -> Trial | None:
             solution = squares.at(damping * squares.scale)
-            if solution is None:
-                return None
-            step = self._accelerated(system, solution)
-            if step is None:
-                return None
-            position = start + step
-            after = float(system.at(position).square().sum())
-            predicted = squares.predicted(solution)
-            ratio = (loss - after) / predicted if predicted > 0 and math.isfinite(after) else -math.inf
-            return Trial(damping, ratio, after, position, float(torch.linalg.vector_norm(step)))
+            return None if solution is None else self._try(system, solution, loss, squares.predicted(solution), damping)
 
         search = self._policy.search(self._damping, attempt)
         best = search.best
@@ -113,13 +111,34 @@ class GaussNewton(Optimizer):
             "step_length": 0.0 if best is None else best.length,
         }
 
-    def _accelerated(self, system: ResidualSystem, solution: Solution) -> Tensor | None:
+    def _try(
+        self, system: ResidualSystem, solution: Solution, loss: float, predicted: float, damping: float
+    ) -> Trial | None:
+        """A step, accelerated and corrected as far as that helps; nothing where the path bends too much."""
+        model = system.residual + system.rows.matvec(solution.step)
+        step = self._accelerated(system, solution, model)
+        if step is None:
+            return None
+        best: Trial | None = None
+        for k in range(1 + self.corrections):
+            position = system.parameters + step
+            residual = system.at(position)
+            after = float(residual.square().sum())
+            if not math.isfinite(after) or predicted <= 0 or (best is not None and after > WORTHWHILE * best.loss):
+                break
+            best = Trial(damping, (loss - after) / predicted, after, position, float(torch.linalg.vector_norm(step)))
+            if best.ratio >= FAITHFUL or k == self.corrections:
+                break
+            step = step + solution.solve(residual - model)
+        return best
+
+    def _accelerated(self, system: ResidualSystem, solution: Solution, model: Tensor) -> Tensor | None:
         """The step d + a, or nothing where the path bends too much."""
         d = solution.step
         if not self.acceleration:
             return d
         ahead = system.at(system.parameters + DIFFERENCE * d)
-        curvature = (2 / DIFFERENCE) * ((ahead - system.residual) / DIFFERENCE - system.rows.matvec(d))
+        curvature = (2 / DIFFERENCE) * ((ahead - system.residual) / DIFFERENCE - (model - system.residual))
         if not bool(torch.isfinite(curvature).all()):
             return None
         a = 0.5 * solution.solve(curvature)
