@@ -56,7 +56,7 @@ class GaussNewton(Optimizer):
     damping_factor: Annotated[float, Field(gt=1)] = 4.0
     gain_target: Fraction = 0.1
     acceleration: NonNegative[float] = 0.75
-    corrections: NonNegative[int] = 3
+    corrections: NonNegative[int] = 6
     solver: Solver = "auto"
     patience: Positive[int] = 100
     least_gain: Fraction = 0.02
@@ -120,14 +120,17 @@ class GaussNewton(Optimizer):
         if step is None:
             return None
         best: Trial | None = None
-        for k in range(1 + self.corrections):
+        for left in reversed(range(1 + self.corrections)):
             position = system.parameters + step
             residual = system.at(position)
             after = float(residual.square().sum())
-            if not math.isfinite(after) or predicted <= 0 or (best is not None and after > WORTHWHILE * best.loss):
+            if not math.isfinite(after) or predicted <= 0:
+                break
+            shrinks = after / best.loss if best is not None and best.loss else 0.0
+            if shrinks > WORTHWHILE:
                 break
             best = Trial(damping, (loss - after) / predicted, after, position, float(torch.linalg.vector_norm(step)))
-            if best.ratio >= FAITHFUL or k == self.corrections:
+            if best.ratio >= FAITHFUL or not left or after * shrinks**left > loss:  # even at this rate
                 break
             step = step + solution.solve(residual - model)
         return best

@@ -182,7 +182,7 @@ def test_least_damping_whose_gain_ratio_suffices(start: float, least: float, dam
 
 
 def test_nothing_helps() -> None:
-    search = DampingPolicy(target=0.1).search(1e-3, attempt(math.inf))
+    search = DampingPolicy(target=0.1, most=1.0).search(1e-3, attempt(math.inf))
     assert search.best is None
     assert 1 <= search.damping < 4
 
