@@ -20,6 +20,7 @@ from ntkrun.diagnostics import Diagnostics, NoDiagnostics
 from ntkrun.geometry import mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import constrained, convert, with_coefficients
+from ntkrun.network.coupling import shapeless
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer, Schedule
@@ -231,6 +232,11 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
         check_fits(COPIES * size, "network", _device(settings.device))
         torch.manual_seed(settings.seed)
     network = build(node, "network", nn.Module, **runtime)
+    if module := shapeless(network):
+        raise ConfigError(
+            f"network: {module} of {type(network).__name__} has no shape before it has seen points; take the module "
+            "that is given its sizes, with len(domain.coordinates) for the inputs of the network"
+        )
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("network: no trainable parameters")
     if complex_ones := [name for name, p in network.named_parameters() if p.is_complex() and p.requires_grad]:

@@ -27,6 +27,7 @@ from ntkrun.experiment.results import (
     write_solution,
     write_summary,
 )
+from ntkrun.network.coupling import suspects
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
 from ntkrun.runtime.memory import shortage
@@ -377,6 +378,11 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         "" if objective.like.device.type == "cuda" else f", threads: {torch.get_num_threads()}",
     )
     log.info("kernel route: %s", objective.route)
+    if not objective.pointwise:
+        log.warning(
+            "outputs at one point depend on other points, so derivatives there are mixed with those of others; %s",
+            suspects(objective.network) or "every point should stand alone",
+        )
     if objective.size is not None:
         shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""
         log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)

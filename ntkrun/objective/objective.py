@@ -15,11 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ntkrun.common.user_frames import cause
 from ntkrun.jacobian import Jacobian, RowBlock, ScaledJacobian, StackedJacobian, StructuredJacobian
 from ntkrun.jacobian.per_point import PerPointJacobian, dense_jacobian
 from ntkrun.jacobian.structured import row_blocks
 from ntkrun.jets import LinearUse
 from ntkrun.network.base import JetNetwork
+from ntkrun.network.coupling import suspects
 from ntkrun.objective.batch import Batch, Group
 from ntkrun.objective.residuals import PROBE_POINTS, Residuals
 from ntkrun.objective.sharding import ALONE, Sharding
@@ -263,14 +265,23 @@ class Objective(Residuals):
             if route == "dense" or (self.pointwise and self._vectorizes(probe) and self._rows_agree(probe)):
                 return
         if not self.pointwise:
-            raise RouteError(f"route {wanted} does not fit {name}: its residuals at one point depend on other points")
+            hint = suspects(self.network)
+            text = f"route {wanted} does not fit {name}: its residuals at one point depend on other points"
+            raise RouteError(f"{text}; {hint}; kernel.route=dense is left" if hint else text)
         raise RouteError(f"route {wanted} does not fit {name}: its rows cannot be formed, or J^T 1 is not the gradient")
 
     def _rows_stand_alone(self, probe: Batch) -> bool:
         """Whether residuals at a point stay what they are when the point is evaluated alone."""
         together = self.residuals(probe)
         for k in range(PROBE_POINTS):
-            alone = self.residuals(self.subset(probe, [torch.tensor([k])] * len(self.terms)))
+            try:
+                alone = self.residuals(self.subset(probe, [torch.tensor([k])] * len(self.terms)))
+            except Exception as error:
+                name, hint = type(self.network).__name__, suspects(self.network) or "every point must stand alone"
+                raise RouteError(
+                    f"route: {name} fails at a single point with {cause(error)}; {hint}; derivatives and kernels at a "
+                    "point would be mixed with those of others, so no route is left"
+                ) from error
             for rows, own in zip(together, alone, strict=True):
                 if not _close(rows.view(-1, PROBE_POINTS)[:, k], own, rows.norm()):
                     return False

@@ -17,10 +17,12 @@ from ntkrun.jacobian.per_point import RowFunction
 from ntkrun.jets import Index, LinearUse, UnknownDerivativeError
 from ntkrun.network.base import output_streams
 from ntkrun.objective.batch import Batch, Derivatives, Group, Plans, join_small, plan_groups, rows_of
-from ntkrun.objective.validation import probe
+from ntkrun.objective.validation import probe, values
 from ntkrun.pde import PDE, Columns, ProblemError, Term
+from ntkrun.pde.check import place
 
 PROBE_POINTS = 3
+AT_A_TIME = 4096  # points that are looked at for one that is bad
 ALIGNED_ROWS = 16  # rows that fill cache lines of 64 bytes, whatever the coordinates
 
 Result = TypeVar("Result")
@@ -240,15 +242,9 @@ class Residuals:
         """
         term = self.terms[i]
         what = f"loss term {term.name!r}"
-
-        def columns(read: Derivatives, partner: Columns | None = None) -> Columns:
-            named = {
-                name: read[index][:, self.pde.outputs.index(field)] for name, (field, index) in self._parsed[i].items()
-            }
-            return Columns(named, what, partner)
-
-        partner = None if partners is None else columns(partners)
-        residual = term.residual(self.pde.columns(x, self.progress), columns(derivatives, partner))
+        partner = None if partners is None else Columns(self.read(i, partners), what)
+        read = Columns(self.read(i, derivatives), what, partner)
+        residual = term.residual(self.pde.columns(x, self.progress), read)
         if not isinstance(residual, Tensor):
             hint = "; is its return missing?" if residual is None else ""
             raise ProblemError(f"{what}: the residual is of type {type(residual).__name__}, expected a tensor{hint}")
@@ -258,6 +254,25 @@ class Residuals:
                 f"{what}: the residual has shape {list(residual.shape)}, expected [{len(x)}] or [{len(x)}, m]{hint}"
             )
         return residual[:, None] if residual.dim() == 1 else residual
+
+    def read(self, i: int, derivatives: Derivatives) -> dict[str, Tensor]:
+        """What the residual of term i reads, ``[N]`` by name."""
+        parsed = self._parsed[i].items()
+        return {name: derivatives[index][:, self.pde.outputs.index(field)] for name, (field, index) in parsed}
+
+    def bad_row(self, batch: Batch, i: int) -> str | None:
+        """The first point at which the residual of term i is not finite, in words, with what it reads there."""
+        (group,) = (group for group in batch if i in group.members)
+        for x in group.x[group.slices[group.members.index(i)]].split(AT_A_TIME):
+            with torch.no_grad():
+                at = [x] if group.shift is None else [x, x + group.shift]
+                known = [self.derivatives(group, each) for each in at]
+                bad = ~torch.isfinite(self.residual(i, x, *known)).all(1)
+            if bad.any():
+                k = int(bad.nonzero()[0])
+                read = [self.read(i, rows_of(each, slice(k, k + 1))) for each in known]
+                return f"{place(self.pde, x[k])}, where {values(*read)}"
+        return None
 
     def _holds_by_construction(self, term: Term) -> bool:
         """Whether the problem's constraint or the network's periodicity satisfies a term."""

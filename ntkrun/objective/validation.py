@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
 from ntkrun.network.coefficients import CoefficientJets, CoefficientModule
 from ntkrun.network.constrained import Constrained, ConstrainedJets
+from ntkrun.network.coupling import suspects
 from ntkrun.objective.batch import Batch, Derivatives, Group, rows_of
 from ntkrun.objective.state import changed_by
 from ntkrun.pde import PDE, ProblemError, Term
@@ -50,6 +52,10 @@ class Residuals(Protocol):
         """The residual of term i at points ``[N, d]``, ``[N, m]``."""
         ...
 
+    def read(self, i: int, derivatives: Derivatives) -> dict[str, Tensor]:
+        """What the residual of term i reads, by name."""
+        ...
+
 
 def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
     """Try the network and every term; returns the residuals per point, and what residuals change, by term.
@@ -76,7 +82,9 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
         try:
             derivatives = [residuals.derivatives(group, x) for x in at]
         except Exception as error:
-            raise ProblemError(f"the network's derivatives fail with {cause(error)}") from error
+            hint = suspects(network)
+            text = f"the network's derivatives fail with {cause(error)}"
+            raise ProblemError(f"{text}; {hint}" if hint else text) from error
         # Leaves of a graph of their own, to see whether a residual reads them.
         leaves = [{k: d.detach().requires_grad_() for k, d in each.items()} for each in derivatives]
         for i, rows in zip(group.members, group.slices, strict=True):
@@ -98,7 +106,9 @@ def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> Non
     except ProblemError as error:
         raise ProblemError(f"{what}: {error}{where(error)}") from error
     except Exception as error:
-        raise ProblemError(f"{what} fails on points {list(x.shape)} with {cause(error)}") from error
+        hint = suspects(network)
+        text = f"{what} fails on points {list(x.shape)} with {cause(error)}"
+        raise ProblemError(f"{text}; {hint}" if hint else text) from error
     if not isinstance(output, kind):
         raise ProblemError(f"{what} gives a {type(output).__name__}, expected a {kind.__name__}")
     values = output.resolve() if isinstance(output, Jet) else output
@@ -127,7 +137,10 @@ def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Deriv
         text = text if text.startswith(what) else f"{what}: {text}"
         raise ProblemError(text + where(error)) from error
     except Exception as error:
-        raise ProblemError(f"{what}: its residual fails with {cause(error)}") from error
+        raise ProblemError(
+            f"{what}: its residual fails at the {len(x)} points that it is tried on, whose columns are of length "
+            f"{len(x)}, with {cause(error)}"
+        ) from error
     m = residual.shape[1]
     if fewer.shape[1] != m:
         raise ProblemError(
@@ -141,8 +154,19 @@ def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Deriv
         )
     if not residual.requires_grad:
         raise ProblemError(f"{what}: the residual does not depend on the network")
-    _check_finite(residual, x, residuals.pde, f"{what}: the residual")
+    for k in range(len(x)):
+        if not torch.isfinite(residual[k]).all():
+            read = [residuals.read(i, rows_of(each, slice(k, k + 1))) for each in derivatives]
+            at = place(residuals.pde, x[k])
+            raise ProblemError(f"{what}: the residual is not finite at {at}, where {values(*read)}")
     return m
+
+
+def values(read: Mapping[str, Tensor], partner: Mapping[str, Tensor] | None = None) -> str:
+    """What a residual reads at a point, by name, in words."""
+    own = [f"{name}={value.item():.6g}" for name, value in read.items()]
+    others = [f"partner.{name}={value.item():.6g}" for name, value in (partner or {}).items()]
+    return ", ".join([*own, *others])
 
 
 def _check_finite(values: Tensor, x: Tensor, pde: PDE, what: str) -> None:

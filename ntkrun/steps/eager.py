@@ -23,7 +23,13 @@ class Stepper:
     Args:
         objective: the problem and the network.
         optimizer: moves the network's parameters.
+
+    Attributes:
+        halted: a loss was not finite, so the parameters have not been moved; not looked for on devices and in
+            compiled steps.
     """
+
+    halted = False
 
     def __init__(self, objective: Objective, optimizer: Optimizer) -> None:
         self.objective = objective
@@ -44,6 +50,9 @@ class Stepper:
         if self.optimizer.wants_rows:
             return step_on_rows(self.objective, self.optimizer, request, batch)
         evaluation = request.evaluate(self.objective, batch)
+        if evaluation.losses.device.type == "cpu" and not evaluation.losses.isfinite().all():
+            self.halted = True  # at the parameters that show why
+            return evaluation
         self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
         return evaluation
 

@@ -150,6 +150,8 @@ class Trainer:
             raise DivergenceError(f"step {progress.total_steps}: {error}") from error
         update = self.weighting.take(request, evaluation)
         self._watch(progress.total_steps, evaluation.losses)
+        if self._stepper.halted:
+            self._check_losses()
         if update is not None:
             self._weight_log.add(progress.total_steps, progress.elapsed, update)
             progress.seconds["weight_updates"] += update.seconds or 0.0
@@ -296,7 +298,16 @@ class Trainer:
         self._weight_log.write(steps[first])
         pairs = zip(self.objective.names, torch.isfinite(losses[first]).tolist(), strict=True)
         bad = [name for name, each in pairs if not each]
-        raise DivergenceError(f"step {steps[first]}: the loss of term {', '.join(bad)} is not finite")
+        text = f"step {steps[first]}: the loss of term {', '.join(bad)} is not finite"
+        raise DivergenceError(text + self._reason(bad[0], steps[first]))
+
+    def _reason(self, term: str, step: int) -> str:
+        """Where the residual of a term is not finite; nothing where the parameters have been moved since."""
+        present = step == self.progress.total_steps
+        if not present or not all(all_finite(p.detach()) for p in self.objective.trainable.values()):
+            return ""
+        bad = self.objective.bad_row(self.points.batch, self.objective.names.index(term))
+        return "" if bad is None else f", first at {bad}"
 
     def _start_row(self) -> Row:
         """What a row of metrics.csv says of the network before its step, which may move the parameters in one go."""

@@ -119,7 +119,7 @@ def test_the_line_at_fault_is_named() -> None:
         return torch.cat([d.u_x, x.x[:, None]])
 
     place = f"{Path(__file__).name}:{residual.__code__.co_firstlineno + 1}"
-    with pytest.raises(ProblemError, match=rf"its residual fails with RuntimeError: .*{place}\)$"):
+    with pytest.raises(ProblemError, match=rf"its residual fails at the 3 points .* with RuntimeError: .*{place}\)$"):
         Objective(problem(residual=residual), MLP(4, 1, domain=ONE))
 
 

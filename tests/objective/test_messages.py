@@ -1,0 +1,152 @@
+"""What a problem or network that cannot be used is told: which module, which term, which points, which values."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ntkrun.geometry import Box
+from ntkrun.network.coupling import shapeless, suspects
+from ntkrun.objective import Objective, RouteError
+from ntkrun.pde import PDE, Columns, ProblemError, Term
+from tests.cli.test_resume import start, summary
+from tests.driver import assert_refused, ntkrun
+from tests.problems import ONE, mlp
+
+HERE = "tests.objective.test_messages"
+FEW = ("optimizer=adam", "iterations=2", "plots=false", "hydra.run.dir=run")
+
+
+class Root(PDE):
+    """Of a field that may become negative."""
+
+    domain = ONE
+
+    def __init__(self, shift: float = -0.5) -> None:
+        self.shift = shift
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term("residual", (self.domain,), ("u", "u_x"), lambda x, d: d.u_x + torch.sqrt(0 * d.u + x.x + self.shift)),
+        )
+
+
+class Drift(PDE):
+    """Fine up to half of the run, then not at the points where x < 1/4."""
+
+    domain = ONE
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term("start", self.domain.faces("x"), ("u",), lambda x, d: d.u - 1),
+            Term("residual", (self.domain,), ("u", "u_x"), self.equation),
+        )
+
+    def equation(self, x: Columns, d: Columns) -> Tensor:
+        result: Tensor = d.u_x + torch.sqrt(x.x - 0.25 * (x.progress > 0.5))
+        return result
+
+
+class Measured(PDE):
+    """As a first try has it: measured values as one tensor."""
+
+    domain = ONE
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("data", (self.domain,), ("u",), lambda x, d: d.u - torch.zeros(60)),)
+
+
+class Normed(nn.Module):
+    """Batch statistics of the very points."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.net(x)
+        return result
+
+
+class Lazy(nn.Module):
+    """A layer that waits for points to take its size from."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.Linear(4, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.net(x)
+        return result
+
+
+def test_a_residual_that_is_not_finite_names_what_it_read() -> None:
+    with pytest.raises(ProblemError) as caught:
+        Objective(Root(), mlp(ONE))
+    text = r"loss term 'residual': the residual is not finite at x=(\S+), where u=(\S+), u_x=(\S+)"
+    found = re.fullmatch(text, str(caught.value))
+    assert found
+    assert float(found[1]) < 0.5
+    assert all(math.isfinite(float(number)) for number in found.groups())
+
+
+def test_a_loss_that_is_not_finite_names_the_first_point(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "pde"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text(
+        f"_target_: {HERE}.Drift\npoints: {{residual: 9, start: 2}}\nsampling: equispaced\n"
+        "resample_every: null\ngrid: 5\n"
+    )
+    result = start(tmp_path / "run", "--config-dir", "conf", "pde=own", "trainer.compile=false", "dtype=float64")
+    assert result.status == 1
+    # 30 steps: the 16th is the first beyond the half; the first point is x = 0.
+    text = r"step 16: the loss of term residual is not finite, first at x=0, where u=\S+, u_x=\S+"
+    assert re.fullmatch(text, summary(tmp_path / "run")["message"])
+
+
+def test_a_shape_that_does_not_fit_names_the_points() -> None:
+    with pytest.raises(ProblemError) as caught:
+        Objective(Measured(), mlp(ONE))
+    text = "loss term 'data': its residual fails at the 3 points that it is tried on, whose columns are of length 3, "
+    assert str(caught.value).startswith(text + "with RuntimeError: The size of tensor a (3) must match the size of ten")
+
+
+def test_batch_statistics() -> None:
+    with pytest.raises(RouteError) as caught:
+        Objective(Root(1.0), Normed(ONE))
+    text = str(caught.value)
+    assert text.startswith("route: Normed fails at a single point with ValueError: Expected more than 1 value per ")
+    assert "BatchNorm1d (net.1) lets points meet, where every point must stand alone, as with LayerNorm" in text
+
+
+def test_lazy_modules(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "network"
+    folder.mkdir(parents=True)
+    (folder / "lazy.yaml").write_text(f"_target_: {HERE}.Lazy\n")
+    result = ntkrun("--config-dir", "conf", "network=lazy", *FEW, cwd=tmp_path)
+    text = "network: LazyLinear (net.0) of Lazy has no shape before it has seen points; take the module that is given"
+    assert_refused(result, tmp_path, text)
+    assert not (tmp_path / "run").exists()
+
+
+def test_which_modules_are_suspected() -> None:
+    assert suspects(nn.Sequential(nn.Linear(1, 4), nn.LayerNorm(4))) == ""
+    attention = nn.ModuleDict({"a": nn.MultiheadAttention(4, 2), "b": nn.MultiheadAttention(4, 2)})
+    assert suspects(attention).startswith("MultiheadAttention (a), MultiheadAttention (b) let points meet")
+    assert suspects(nn.BatchNorm1d(3)).startswith("BatchNorm1d (the network itself) lets points meet")
+    assert shapeless(mlp(ONE)) is None
+
+
+def test_a_network_whose_points_meet_is_warned_of(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "network"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text("_target_: tests.problems.Coupled\n")
+    result = ntkrun("--config-dir", "conf", "network=own", *FEW, cwd=tmp_path)
+    assert result.status == 0
+    log = (tmp_path / "run" / "ntkrun.log").read_text()
+    assert "outputs at one point depend on other points, so derivatives there are mixed with those of others" in log
