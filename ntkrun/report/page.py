@@ -26,6 +26,7 @@ from ntkrun.report.aggregate import (
 )
 from ntkrun.report.figures import Drawing
 from ntkrun.report.gather import OUTPUT_KEYS, Run, brief
+from ntkrun.report.verdict import verdicts
 
 LONGEST = 120
 """Most characters of a name or value; ``runs.csv`` has all of them."""
@@ -110,6 +111,7 @@ class Section:
     anchor: str
     heading: str
     text: str
+    verdicts: list[str]
     table: Table
     figures: list[Picture]
 
@@ -148,7 +150,9 @@ def _section(number: int, sweep: Sweep, pictures: list[Picture]) -> Section:
     if sweep.runs and not sweep.solved:
         said.append("No exact solution is known, so the unweighted loss stands for the error.")
     table = _groups_table(sweep)
-    return Section(f"problem-{number}", f"Problem {_short(sweep.problem)}", " ".join(said), table, pictures)
+    return Section(
+        f"problem-{number}", f"Problem {_short(sweep.problem)}", " ".join(said), verdicts(sweep), table, pictures
+    )
 
 
 def _groups_table(sweep: Sweep) -> Table:
