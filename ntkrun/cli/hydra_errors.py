@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_module
@@ -29,13 +31,15 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return _no_such_choice(f"{group}={choice}", choice, error.options)
+    if isinstance(error, UnicodeError | yaml.reader.ReaderError) and (reason := _unreadable(arguments)):
+        return reason
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{os.path.relpath(mark.name)}:{mark.line + 1}: not YAML: {error.problem}"
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key in GROUPS and isinstance(error, ValueError) and not isinstance(error, HydraException):
-            return _no_such_choice(argument, value, choices(key))
+        if _is_choice_error(error) and key in GROUPS and value not in (known := choices(key)):
+            return _no_such_choice(argument, value, known)
         if reason := _unparsable(argument):
             return f"{argument}: not of the form key=value: {reason}"
     text = str(error) or type(error).__name__
@@ -46,6 +50,32 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         if argument.startswith("~") and group in GROUPS and "interpolation" in text:  # of the tuned settings' names
             return f"{argument}: choose one of the group {group!r}, as {group}=NAME"
     return " ".join(re.sub(r"See https?://\S+ for details", "", text).split())
+
+
+def _is_choice_error(error: Exception) -> bool:
+    """Hydra raises nothing more telling where a group is given something that is no name."""
+    return isinstance(error, ValueError) and not isinstance(error, HydraException | UnicodeError)
+
+
+BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16", codecs.BOM_UTF32_LE: "UTF-32"}
+
+
+def _unreadable(arguments: Sequence[str]) -> str | None:
+    """The first file of the user's own configuration directories that is not in UTF-8, and what it is in."""
+    for place in _config_directories(arguments):
+        for path in sorted(Path(place).rglob("*.y*ml")):
+            content = path.read_bytes()
+            try:
+                text = content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                found = [name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)]
+                line = content[: error.start].count(b"\n") + 1
+                kind = f"in {found[0]}" if found else f"not in UTF-8, see line {line}"
+                return f"{os.path.relpath(path)} is {kind}; save it in UTF-8"
+            if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+                line = text[: unprintable.start()].count("\n") + 1
+                return f"{os.path.relpath(path)}:{line}: the character {unprintable[0]!r} is not allowed in YAML"
+    return None
 
 
 def _no_such_choice(given: str, choice: str, options: Sequence[str]) -> str:
@@ -75,13 +105,15 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
         hint = closest(key, known)
     if not hint and siblings:
         hint = "; known are " + ", ".join(prefix + sibling for sibling in siblings)
+    if key.startswith("let."):
+        hint = f"; values of your own are added, +{key}"
     return f"unknown key {key}{hint}"
 
 
 def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
     """Every key of the configuration with the command line's choices from groups."""
     chosen = [a for a in arguments if a.partition("=")[0] in GROUPS]
-    own = [f"hydra.searchpath=['file://{os.path.abspath(path)}']" for path in _config_directory(arguments)]
+    own = [f"hydra.searchpath=['file://{os.path.abspath(path)}']" for path in _given_directory(arguments)]
     GlobalHydra.instance().clear()
     for overrides in ([*own, *chosen], []):
         try:
@@ -93,7 +125,13 @@ def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
         return
 
 
-def _config_directory(arguments: Sequence[str]) -> list[str]:
+def _config_directories(arguments: Sequence[str]) -> list[str]:
+    """The directories that the command line names: of ``--config-dir`` and of ``hydra.searchpath``."""
+    searched = [path for argument in arguments for path in re.findall(r"file://([^\]'\",]+)", argument)]
+    return [path for path in (*_given_directory(arguments), *searched) if os.path.isdir(path)]
+
+
+def _given_directory(arguments: Sequence[str]) -> list[str]:
     """The value of ``--config-dir``, if it is given."""
     found = []
     for argument, following in itertools.pairwise([*arguments, ""]):

@@ -15,6 +15,7 @@ from typing import NoReturn
 from ntkrun.common.errors import ConfigError, fail, refuse
 from ntkrun.common.streams import lasting_streams
 from ntkrun.common.torchrun import leads
+from ntkrun.runtime.compiler_cache import make_cache_usable
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -39,6 +40,7 @@ def _main(arguments: Sequence[str]) -> int:
         print(f"ntkrun {__version__}")
         return 0
     act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
+    make_cache_usable()
     from ntkrun.common.user_frames import cause, from_user_code
     from ntkrun.runtime.distributed import LostError, join
     from ntkrun.runtime.user_changes import user_changes_undone

@@ -22,7 +22,7 @@ from ntkrun.common.errors import fail, refuse
 from ntkrun.common.torchrun import several_processes
 from ntkrun.common.user_frames import cause, from_user_code
 from ntkrun.config.assembly import assemble
-from ntkrun.config.schema import ConfigError, plain
+from ntkrun.config.schema import ConfigError, numbers_read, plain
 from ntkrun.experiment.description import FOLDER
 from ntkrun.runtime.signals import signal_passed_on
 from ntkrun.storage.atomic import WriteError
@@ -77,7 +77,7 @@ def own_values(config: DictConfig) -> dict[str, Any]:
     """The configuration without Hydra's own node, as plain values."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     assert isinstance(own, DictConfig)
-    return plain(own)
+    return numbers_read(plain(own))
 
 
 def _check(config: DictConfig) -> None:

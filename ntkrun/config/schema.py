@@ -6,6 +6,7 @@ The same holds for classes that users bring.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import re
@@ -101,6 +102,7 @@ class Settings(BaseModel):
     report: bool
     kernel: KernelSettings
     trainer: TrainerSettings
+    let: dict[str, Any] = Field(default_factory=dict)  # values that only others refer to
 
 
 class Setup(BaseModel):
@@ -229,10 +231,50 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
+        with suppress(ValidationError):
+            return adapter.validate_python(_texts_read(value, error))
         # What YAML can only write as something else, such as tuples and paths.
         with suppress(TypeError, ValueError):
             return adapter.validate_json(json.dumps(value))
         raise ConfigError(_describe(error, key, value)) from None
+
+
+def numbers_read(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose settings are numbers where they are given as text, such as by ``${oc.env:SEED}``."""
+    try:
+        Settings.model_validate(values)
+    except ValidationError as error:
+        read: dict[str, Any] = _texts_read(values, error)
+        return read
+    return values
+
+
+NUMBER = re.compile(r"[+-]?(\d{1,18}|(?=\.?\d)\d{0,30}(\.\d{0,30})?([eE][+-]?\d{1,4})?)", re.ASCII)
+LOGICAL = {"true": True, "false": False}
+
+
+def _texts_read(value: Any, error: ValidationError) -> Any:
+    """A value with numbers and logical values in place of the texts that an error complains of."""
+    box = [copy.deepcopy(value)]
+    for each in error.errors():
+        node: Any = box
+        key: Any = 0
+        for part in each["loc"]:  # beyond the keys, locations name the branches of a union
+            below = node[key]
+            if not (isinstance(below, dict) and part in below) and not (
+                isinstance(below, list) and isinstance(part, int) and part < len(below)
+            ):
+                break
+            node, key = below, part
+        if isinstance(node[key], str):
+            node[key] = _read(node[key])
+    return box[0]
+
+
+def _read(text: str) -> str | float | bool:
+    if NUMBER.fullmatch(text.strip()):
+        return float(text) if any(c in text for c in ".eE") else int(text)
+    return LOGICAL.get(text.strip().lower(), text)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -246,6 +288,8 @@ def _model(model: type[Model], values: Mapping[str, Any], key: str, others: Iter
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
+        with suppress(ValidationError):
+            return model.model_validate(_texts_read(dict(values), error))
         first = error.errors()[0]
         if first["type"] == "missing":
             raise ConfigError(f"{prefix}{first['loc'][0]} is missing") from None
@@ -255,7 +299,10 @@ def _model(model: type[Model], values: Mapping[str, Any], key: str, others: Iter
 def _unknown(key: str, prefix: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     hint = closest(key.removeprefix(prefix), choices, prefix)
-    return f"unknown key {key}{hint or '; known are ' + ', '.join(prefix + choice for choice in choices)}"
+    if not hint:
+        hint = "; known are " + ", ".join(prefix + choice for choice in choices)
+        hint += "" if prefix else f"; for a value that others refer to, ${{let.{key}}}, there is +let.{key}"
+    return f"unknown key {key}{hint}"
 
 
 def _describe(error: ValidationError, key: str, values: Any) -> str:

@@ -20,7 +20,7 @@ def identity(values: Mapping[str, Any]) -> str:
     own = copy.deepcopy(dict(values))
     if own.get("start_from") is None:  # version 0.1.0 knows no such key
         own.pop("start_from", None)
-    for key in (*CHANGEABLE, "skip_completed", "report", "threads", "logger"):
+    for key in (*CHANGEABLE, "skip_completed", "report", "threads", "logger", "let"):
         *groups, name = key.split(".")
         node = own
         for group in groups:

@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ntkrun.backend.matmul import faster_product
 from ntkrun.backend.tracing import traced
 from ntkrun.network import JetNetwork
+from ntkrun.runtime.compiler_cache import cache_trouble
 from ntkrun.steps.eager import StepError
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ class Compiler:
         if self.failed:
             return None
         made = None
+        if trouble := cache_trouble():
+            log.warning(trouble)
         self._announce(True)
         with self._measured():
             try:

@@ -1,3 +1,6 @@
+import contextlib
+import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -5,11 +8,14 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from ntkrun.cli.help import choices
+from ntkrun.cli.main import main
 from tests.driver import Result, assert_refused, ntkrun
 
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "ntkrun")
@@ -28,7 +34,12 @@ REFUSED = {
     "network.widht=3": ("network.widht", "did you mean network.width?"),
     "iteratons=10": ("iteratons", "did you mean iterations?"),
     "pde=wave pde.cc=1": ("pde.cc", "did you mean pde.c?"),
-    "+qqq=1": ("qqq", "iterations", "pde", "schedule"),
+    "+qqq=1": ("qqq", "iterations", "pde", "schedule", "${let.qqq}, there is +let.qqq"),
+    "let.n=1": ("unknown key let.n", "+let.n"),
+    "let=3": ("let=3: expected keys with values",),
+    "seed='3.5'": ("seed=3.5: expected a valid integer",),
+    "progress='maybe'": ("progress=maybe: expected a valid boolean",),
+    "iterations='99999999999999999999'": ("iterations=99999999999999999999",),
     "network.width=abc": ("network.width=abc", "integer"),
     "network.width=2.5": ("network.width=2.5", "integer"),
     "network.width=null": ("network.width=null", "integer"),
@@ -118,6 +129,86 @@ def test_wrong_input_in_a_process_of_its_own(command: list[str], line: str, tmp_
 def test_a_wrong_value_in_a_sweep_is_refused(tmp_path: Path) -> None:
     result = ntkrun("-m", "network.width=4,abc", "iterations=1", "plots=false", cwd=tmp_path)
     assert_refused(result, tmp_path, "network.width=abc: expected a valid integer")
+
+
+# Values from elsewhere
+
+
+def test_numbers_given_as_text_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "12")
+    given = ["seed=${oc.env:MINE}", "pde.points.residual='33'", "optimizer.learning_rate='2e-3'", "plots='False'"]
+    result = ntkrun("iterations=0", "network.width=4", "pde.grid=5", *given, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert np.load(result.directory / "points.npz")["residual"].shape == (33, 1)
+    assert json.loads((result.directory / "summary.json").read_text())["seed"] == 12
+    assert not (result.directory / "plots").exists()
+    alike = ["seed=12", "pde.points.residual=33", "optimizer.learning_rate=2e-3"]
+    again = ntkrun("iterations=0", "network.width=4", "pde.grid=5", *alike, "plots=false", cwd=tmp_path)
+    summaries = [json.loads((each.directory / "summary.json").read_text()) for each in (result, again)]
+    assert summaries[0]["weights"] == summaries[1]["weights"]
+
+
+def test_values_that_others_refer_to(tmp_path: Path) -> None:
+    given = [
+        "+let.n=50",
+        "pde.points.residual=${let.n}",
+        "iterations=0",
+        "network.width=4",
+        "pde.grid=5",
+        "plots=false",
+    ]
+    result = ntkrun(*given, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert np.load(result.directory / "points.npz")["residual"].shape == (50, 1)
+
+
+CONTENT = "_target_: ntkrun.pde.Poisson # caf\xe9\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\n" + CONTENT.encode("latin-1"), "own/pde/mine.yaml is not in UTF-8, see line 2; save it in UTF-8"),
+        (CONTENT.encode("utf-16"), "own/pde/mine.yaml is in UTF-16; save it in UTF-8"),
+        (b"a: 1\nb: \x07\n", "own/pde/mine.yaml:2: the character '\\x07' is not allowed in YAML"),
+    ],
+    ids=["latin-1", "utf-16", "bell"],
+)
+def test_a_file_that_is_not_of_unicode_text_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "own" / "pde" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    assert_refused(ntkrun("--config-dir", "own", "pde=mine", cwd=tmp_path), tmp_path, words)
+
+
+def test_a_cache_of_the_compiler_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ntkrun.runtime import compiler_cache
+
+    monkeypatch.setattr(compiler_cache.atexit, "register", lambda *_, **__: None)
+    good, bad = str(tmp_path / "cache"), str(tmp_path / "file" / "cache")
+    (tmp_path / "file").touch()
+    for given in (good, bad):
+        monkeypatch.setenv(compiler_cache.VARIABLE, given)
+        compiler_cache.make_cache_usable()
+        used = os.environ[compiler_cache.VARIABLE]
+        assert (used == given) is (given == good)
+        assert Path(used).is_dir()
+        assert compiler_cache.cache_trouble().startswith(
+            "" if given == good else f"{compiler_cache.VARIABLE}={bad} cannot"
+        )
+        assert compiler_cache.cache_trouble() == ""
+    os.rmdir(used)
+
+
+def test_what_calls_the_command_line_from_python_is_left_as_it_was(tmp_path: Path) -> None:
+    """As a notebook does."""
+    before = sys.argv[:], sys.path[:], dict(os.environ), matplotlib.get_backend(), os.getcwd()
+    streams = sys.stdout, sys.stderr
+    with contextlib.chdir(tmp_path), pytest.raises(SystemExit) as leaving:
+        main(["iterations=1", "network.width=4", "pde.grid=5", "progress=false"])
+    assert leaving.value.code == 0
+    assert (sys.argv, sys.path, dict(os.environ), matplotlib.get_backend(), os.getcwd()) == before
+    assert (sys.stdout, sys.stderr) == streams
 
 
 # Help
