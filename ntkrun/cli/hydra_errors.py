@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import itertools
 import os
 import re
@@ -18,7 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntkrun.cli.help import choices
 from ntkrun.common.errors import closest
+from ntkrun.common.user_frames import message
 from ntkrun.config.schema import GROUPS, plain
+
+TOO_DEEP = "nested too deeply"
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -31,6 +35,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return _no_such_choice(f"{group}={choice}", choice, error.options)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        longest = max(arguments, key=len)
+        return f"{longest}: this is longer than the name of a file may be"
     if isinstance(error, UnicodeError | yaml.reader.ReaderError) and (reason := _unreadable(arguments)):
         return reason
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
@@ -42,7 +49,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
             return _no_such_choice(argument, value, known)
         if reason := _unparsable(argument):
             return f"{argument}: not of the form key=value: {reason}"
-    text = str(error) or type(error).__name__
+    text = TOO_DEEP if isinstance(error, RecursionError) else message(error) or type(error).__name__
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", text):
         return _unknown_key(match[1], arguments)
     for argument in arguments:
@@ -88,7 +95,9 @@ def _unparsable(argument: str) -> str | None:
         return None
     try:
         OverridesParser.create().parse_override(argument)
-    except HydraException as error:
+    except RecursionError:
+        return TOO_DEEP
+    except Exception as error:  # of functions within an override as well, and of numbers of too many digits
         return " ".join(str(error).partition("See https")[0].split()) or type(error).__name__
     return None
 

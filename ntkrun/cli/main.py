@@ -5,6 +5,7 @@ Heavy imports come late: help and shell completion must answer at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -141,7 +142,8 @@ def _hydra(arguments: Sequence[str]) -> int:
             refuse(error)
         if _raised_by_a_job(error):
             raise
-        if isinstance(error, OSError) and not isinstance(error, HydraException):  # Hydra's own files
+        writing = isinstance(error, OSError) and not isinstance(error, HydraException)  # Hydra's own files
+        if isinstance(error, OSError) and writing and error.errno != errno.ENAMETOOLONG:
             fail(f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}")
         refuse(explain(error, arguments))
     sweep = started_sweep()

@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ntkrun.cli.hydra_errors import explain
 from ntkrun.cli.sweep import Sweep
@@ -59,10 +56,10 @@ class CheckBeforeStart(Callback):
             for each in each_value_once(overrides):
                 _check(compose(config.hydra.job.config_name, overrides=each))
             planned = planned_jobs(config, overrides)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
-            refuse(explain(error, sys.argv[1:]))
         except (ConfigError, SharedDirectoryError) as error:
             refuse(error)
+        except Exception as error:  # Hydra, which calls this, would make a warning of it and go on
+            refuse(explain(error, sys.argv[1:]))
         sweep = Sweep(Path(config.hydra.sweep.dir).absolute(), bool(config.report), planned)
         try:
             sweep.begin()

@@ -41,7 +41,10 @@ def _check_size(overrides: Sequence[Override]) -> None:
     for override in overrides:
         if not override.is_discrete_sweep():
             continue
-        values = sum(1 for _ in itertools.islice(override.sweep_iterator(), MOST_JOBS + 1))
+        try:
+            values = sum(1 for _ in itertools.islice(override.sweep_iterator(), MOST_JOBS + 1))
+        except (ValueError, ArithmeticError):
+            raise ConfigError(f"{override.input_line}: there are no such values") from None
         if not values:
             raise ConfigError(f"{override.input_line}: there is no value in it; the sweep would be empty")
         jobs *= values

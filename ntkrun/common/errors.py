@@ -31,9 +31,15 @@ def fail(reason: object) -> NoReturn:
     sys.exit(1)
 
 
+LONGEST = 2000  # characters of a line
+
+
 def one_line(text: object) -> str:
-    """A text as one line; what is not printable in it is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text).strip())
+    """A text as one line; what is not printable in it is escaped, and what is too long left out in the middle."""
+    line = str(text).strip()
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 4]} ... {line[-LONGEST // 4 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def closest(word: str, choices: Iterable[str], prefix: str = "") -> str:

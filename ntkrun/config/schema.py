@@ -124,6 +124,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except RecursionError:
+        raise ConfigError("the configuration is nested too deeply") from None
     except OmegaConfBaseException as error:
         if isinstance(error, MissingMandatoryValue):
             raise ConfigError(f"{error.full_key} is missing") from None
