@@ -140,6 +140,7 @@ def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Pa
     """From a directory that holds nothing else; the run is resumed there, too."""
     write(tmp_path, readme_files())
     small = [
+        "optimizer=adam",
         "plots=false",
         "log_every=20",
         "evaluate_every=20",
