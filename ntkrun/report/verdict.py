@@ -52,7 +52,7 @@ def compare(best: Sequence[tuple[object, float]], other: Sequence[tuple[object, 
         other: likewise.
     """
     errors = {seed: error for seed, error in best if error > 0}
-    ratios = [math.log(error / errors[seed]) for seed, error in other if seed in errors and error > 0]
+    ratios = [math.log(error) - math.log(errors[seed]) for seed, error in other if seed in errors and error > 0]
     if len(ratios) < 2:
         return None
     mean = fmean(ratios)

@@ -39,6 +39,9 @@ def test_only_common_seeds_count() -> None:
     assert found is not None
     assert (found.ratio, found.seeds, found.low) == (pytest.approx(2), 2, pytest.approx(2))
     assert compare([(0, 1.0)], [(0, 2.0)]) is None
+    wide = compare([(0, 1e-300), (1, 1.0)], [(0, 1e100), (1, 1.0)])
+    assert wide is not None
+    assert (wide.low, wide.high, wide.told_apart) == (0, float("inf"), False)
     assert compare([(0, 1.0), (1, 1.0)], [(2, 2.0), (3, 2.0)]) is None
 
 
