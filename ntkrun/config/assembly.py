@@ -90,7 +90,7 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
     try:
         pde, network, networks = _networks(values, settings, whole, earlier)
         objective = _objective(pde, network, settings, sum(setup.points.values()))
-        _check_size(pde, setup, weighting, objective)
+        _check_size(pde, setup, weighting, optimizer, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)
     except ProblemError as error:
@@ -251,8 +251,8 @@ def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module
     return convert(network, getattr(torch, settings.dtype), _device(settings.device))
 
 
-def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objective) -> None:
-    """Turn down more points, or probes, than fit into memory, before any are drawn."""
+def _check_size(pde: PDE, setup: Setup, weighting: Weighting, optimizer: Optimizer, objective: Objective) -> None:
+    """Turn down more points, probes or matrices than fit into memory, before any are drawn or made."""
     row = DRAWN * 8 * len(pde.coordinates)
     check_fits(row * sum(setup.points.values()), f"pde.points={setup.points}")
     own = getattr(weighting, "points", None)
@@ -264,6 +264,9 @@ def _check_size(pde: PDE, setup: Setup, weighting: Weighting, objective: Objecti
         rows = max(n * m for n, m in zip(points, objective.components, strict=True))
         size = like.element_size() * sketch.numbers(objective.layout.size, rows)
         check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
+    rows = sum(setup.points.get(name, 0) * m for name, m in zip(objective.names, objective.components, strict=True))
+    what = f"optimizer: {type(optimizer).__name__} with {rows} rows and {objective.layout.size} parameters"
+    check_fits(8 * optimizer.matrix_entries(rows, objective.layout.size), what, objective.like.device.type)
 
 
 def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:

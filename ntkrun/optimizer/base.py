@@ -88,6 +88,15 @@ class Optimizer(ABC):
     def rate(self, factor: float) -> float | None:
         """The learning rate in use under the schedule's ``factor``, where there is one."""
 
+    def matrix_entries(self, rows: int, parameters: int) -> int:
+        """How many entries of 8 bytes its matrices have, beyond those of a gradient step.
+
+        Args:
+            rows: residual rows of all terms.
+            parameters: trainable ones.
+        """
+        return 0
+
     @property
     def wants_rows(self) -> bool:
         """Whether the coming step is made by ``step_on_rows``."""

@@ -23,6 +23,7 @@ from ntkrun.optimizer.least_squares import DampedLeastSquares, Solution, Solver
 
 log = logging.getLogger(__name__)
 
+MATRICES = 3  # of the smaller side: the Gram matrix, a damped copy, and its factor
 DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Sethna)
 FAITHFUL = 0.75  # gain ratio beyond which a step is not corrected further
 WORTHWHILE = 0.9  # of the loss before it, the most that a correction may leave
@@ -75,6 +76,9 @@ class GaussNewton(Optimizer):
 
     def gradient_steps(self, iterations: int) -> int:
         return 0
+
+    def matrix_entries(self, rows: int, parameters: int) -> int:
+        return MATRICES * min(rows, parameters) ** 2
 
     def rate(self, factor: float) -> float | None:
         return None

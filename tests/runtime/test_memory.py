@@ -94,6 +94,13 @@ def test_a_sketch_larger_than_memory_is_refused_before_the_run(choices: tuple[st
     assert_refused(result, tmp_path, "weights.sketch_size=1000000000: takes about", "GB are free")
 
 
+def test_normal_equations_larger_than_memory_are_refused_before_the_run(tmp_path: Path) -> None:
+    """Chunks and blocks bound all else; 3 matrices of 200,000 rows and columns take 0.96 TB."""
+    options = ["optimizer=gauss_newton", "network.width=300", "network.depth=4", "pde.points.residual=200000"]
+    result = ntkrun("pde=diffusion", *options, "pde.hard_boundary=true", "pde.points.initial=2", cwd=tmp_path)
+    assert_refused(result, tmp_path, "optimizer: GaussNewton with 200002 rows and", "GB of memory", "GB are free")
+
+
 @pytest.mark.parametrize("choices", [(), ("weights.distribution=gaussian", "weights.estimator=hutchpp")])
 def test_a_sketch_that_takes_all_rows_has_any_size(choices: tuple[str, ...], tmp_path: Path) -> None:
     small = ("optimizer=adam", "pde.grid=5", "network.width=4", "iterations=1", "plots=false", "progress=false")
