@@ -63,9 +63,7 @@ def _main(arguments: Sequence[str]) -> int:
     except BaseException as error:
         if not from_user_code(error):  # how ntkrun itself leaves, or a fault of its own
             raise
-        if leads():
-            fail(cause(error))
-        return 1
+        fail(cause(error) if leads() else f"process {os.environ['RANK']}: {cause(error)}")
 
 
 # Hydra's options. Its experimental rerun is not among them: that one executes what a pickle says.
