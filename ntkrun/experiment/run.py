@@ -173,7 +173,7 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
             outcome = Outcome("failed", 1, f"step {progress.total_steps}: {reason}")
             log.error("%s; the last checkpoint is kept", outcome.message)
         else:
-            outcome = Outcome("failed", 1, cause(error))
+            outcome = Outcome("failed", 1, ", ".join([cause(error), *getattr(error, "__notes__", ())[:1]]))
             log.error("the run failed at step %d: %s", progress.total_steps, outcome.message, exc_info=error)
             if isinstance(error, KeyboardInterrupt) and stop.signal is not None:  # the second Ctrl-C
                 raise

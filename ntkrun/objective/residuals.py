@@ -244,7 +244,11 @@ class Residuals:
         what = f"loss term {term.name!r}"
         partner = None if partners is None else Columns(self.read(i, partners), what)
         read = Columns(self.read(i, derivatives), what, partner)
-        residual = term.residual(self.pde.columns(x, self.progress), read)
+        try:
+            residual = term.residual(self.pde.columns(x, self.progress), read)
+        except Exception as error:
+            error.add_note(f"in the residual of term {term.name}, whose columns are of length {len(x)} there")
+            raise
         if not isinstance(residual, Tensor):
             hint = "; is its return missing?" if residual is None else ""
             raise ProblemError(f"{what}: the residual is of type {type(residual).__name__}, expected a tensor{hint}")

@@ -302,10 +302,10 @@ class Trainer:
         raise DivergenceError(text + self._reason(bad[0], steps[first]))
 
     def _reason(self, term: str, step: int) -> str:
-        """Where the residual of a term is not finite; nothing where the parameters have been moved since."""
+        """Where the residual of a term is not finite; how to find out where the parameters have been moved since."""
         present = step == self.progress.total_steps
         if not present or not all(all_finite(p.detach()) for p in self.objective.trainable.values()):
-            return ""
+            return "; resumed with trainer.compile=false, the run names the point" if self.choice.pays() else ""
         bad = self.objective.bad_row(self.points.batch, self.objective.names.index(term))
         return "" if bad is None else f", first at {bad}"
 

@@ -14,7 +14,7 @@ from ntkrun.geometry import Box
 from ntkrun.network.coupling import shapeless, suspects
 from ntkrun.objective import Objective, RouteError
 from ntkrun.pde import PDE, Columns, ProblemError, Term
-from tests.cli.test_resume import start, summary
+from tests.cli.test_resume import resume, start, summary
 from tests.driver import assert_refused, ntkrun
 from tests.problems import ONE, mlp
 
@@ -116,6 +116,26 @@ def test_a_shape_that_does_not_fit_names_the_points() -> None:
     assert str(caught.value).startswith(text + "with RuntimeError: The size of tensor a (3) must match the size of ten")
 
 
+class Counted(Measured):
+    """Fine at the few points that it is tried on."""
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("data", (self.domain,), ("u",), lambda x, d: d.u - torch.zeros(min(60, len(d.u)))),)
+
+
+def test_a_shape_that_does_not_fit_in_training_names_term_and_points(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "pde"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text(
+        f"_target_: {HERE}.Counted\npoints: {{data: 61}}\nsampling: uniform\nresample_every: 1\ngrid: 5\n"
+    )
+    result = ntkrun("--config-dir", "conf", "pde=own", *FEW, cwd=tmp_path)
+    assert result.status == 1
+    text = r"RuntimeError: The size of tensor a \(61\) must match the size of tensor b \(60\) .*"
+    end = "in the residual of term data, whose columns are of length 61 there"
+    assert re.fullmatch(f"{text}, {end}", summary(tmp_path / "run")["message"])
+
+
 def test_batch_statistics() -> None:
     with pytest.raises(RouteError) as caught:
         Objective(Root(1.0), Normed(ONE))
@@ -150,3 +170,19 @@ def test_a_network_whose_points_meet_is_warned_of(tmp_path: Path) -> None:
     assert result.status == 0
     log = (tmp_path / "run" / "ntkrun.log").read_text()
     assert "outputs at one point depend on other points, so derivatives there are mixed with those of others" in log
+
+
+def test_a_loss_that_is_not_finite_in_a_compiled_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step has moved the parameters in one go; the run goes on from its checkpoint step by step."""
+    monkeypatch.setattr("ntkrun.steps.graph.compile_trace", lambda trace, inputs, like: trace)
+    folder, run = tmp_path / "conf" / "pde", tmp_path / "run"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text(
+        f"_target_: {HERE}.Drift\npoints: {{residual: 9, start: 2}}\nsampling: equispaced\n"
+        "resample_every: null\ngrid: 5\n"
+    )
+    assert start(run, "--config-dir", "conf", "pde=own", "trainer.compile=true").status == 1
+    text = "step 16: the loss of term residual is not finite"
+    assert summary(run)["message"] == f"{text}; resumed with trainer.compile=false, the run names the point"
+    assert resume(run, "trainer.compile=false", f"trust={HERE}").status == 1
+    assert summary(run)["message"].startswith(f"{text}, first at x=0, where u=")
