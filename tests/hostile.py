@@ -91,6 +91,7 @@ HARMS: Mapping[str, Harm] = {
     "digits in YAML": more("b: " + "7" * 5000),
     "digits in base 16": more("b: 0x" + "f" * 200_000),
     "digits in base 60": more("b: 1" + ":59" * 60_000),
+    "odd values in JSON": put(SUMMARY, '{"status": [], "rel_l2": {"final": "x"}, "message": {}}'),
     "digits in JSON": put(SUMMARY, '{"status": "completed", "step": ' + "7" * 5000 + "}"),
     "tags": more("b: !!set {a, b}\n"),
     "a long field": put(TABLE, METRICS + "0,1,2,3,4,5," + "9" * 200_000 + "\n"),
@@ -130,6 +131,7 @@ def load(run: Path) -> str:
         found = ntkrun.load(run)
         assert found.summary is not None
         assert len(found.metrics)
+        assert repr(found)
     except ValueError as error:  # what its documentation names
         return f"refused: {error}"
     return "loaded"

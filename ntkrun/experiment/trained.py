@@ -52,8 +52,9 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         summary = self.summary
-        error = summary.get("rel_l2", {}).get("final")
-        known = "" if error is None else f", relative L2 error {error:.3e}"
+        errors = summary.get("rel_l2")
+        error = errors.get("final") if isinstance(errors, dict) else None
+        known = f", relative L2 error {error:.3e}" if isinstance(error, int | float) else ""
         return f"<{type(self.pde).__name__} in {self.directory}: {summary.get('status', 'unknown')}{known}>"
 
     @property

@@ -137,7 +137,7 @@ def _walk(top: Path) -> Iterator[Path]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts ``2`` before ``10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def read_run(directory: Path) -> Run:

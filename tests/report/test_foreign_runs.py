@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -84,6 +85,14 @@ def test_an_odd_run_does_not_end_the_report(kind: str, tmp_path: Path) -> None:
     assert runs[0]["reason"] == ""
     assert (runs[1]["reason"] == "") is counted, runs[1]["reason"]
     assert len(runs[1]["reason"]) <= 300
+
+
+@pytest.mark.parametrize("name", ["²", "٣", "1²", " ", "-", "=1", "javascript:alert(1)", "a" * 255])
+def test_odd_names_of_directories(name: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "9", status="failed")
+    make_run(tmp_path / name, status="failed")
+    page = write_report([tmp_path], tmp_path / "report").read_text(encoding="utf-8")
+    assert f'href="../{quote(name)}/"' in page
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
