@@ -124,8 +124,8 @@ class Graph:
             if all(_close(a, b) for a, b in pairs) or not all(b.isfinite().all() for b in expected):
                 return outputs
             near = [_moved(tensor) for tensor in before]
-            spreads = [a - b for a, b in zip([*self._function(*near), *near], expected, strict=True)]
-            if all(_close(a, b, s) for (a, b), s in zip(pairs, spreads, strict=True)):
+            moved = [*self._function(*near), *near]
+            if all(_close(a, b, m) for (a, b), m in zip(pairs, moved, strict=True)):
                 return outputs
         raise StepError(
             "the compiled step differs from the operations that it was made from, so a residual or the network depends "
@@ -209,20 +209,20 @@ def _moved(tensor: Tensor) -> Tensor:
     return tensor * (1 + MOVE * torch.finfo(tensor.dtype).eps * signs.to(tensor))
 
 
-def _close(a: Tensor, b: Tensor, spread: Tensor | None = None) -> bool:
+def _close(a: Tensor, b: Tensor, moved: Tensor | None = None) -> bool:
     """Equal up to rounding that a whole step has amplified: ten times two thirds of the digits, in norm.
 
     Args:
         a: of a compiled step.
         b: of its operations.
-        spread: what the smallest changes of the inputs make of ``b``; a hundred times as much is allowed, if given.
+        moved: what ``b`` becomes by the smallest changes of the inputs; a hundred times as much is allowed, if given.
     """
     if not a.is_floating_point():
-        return torch.equal(a, b)
+        return torch.equal(a, b) or (moved is not None and not torch.equal(moved, b))
     if a.isnan().any() or b.isnan().any():
         return torch.equal(a.isnan(), b.isnan())
     allowed = 10 * torch.finfo(a.dtype).eps ** (2 / 3) * b.norm()
-    return bool((a - b).norm() <= (allowed if spread is None else allowed + 100 * spread.norm()))
+    return bool((a - b).norm() <= (allowed if moved is None else allowed + 100 * (moved - b).norm()))
 
 
 def compile_trace(trace: fx.GraphModule, inputs: Sequence[Tensor], like: Tensor) -> Callable[..., list[Tensor]]:

@@ -191,14 +191,14 @@ def test_rounding_near_the_end_of_training_is_no_difference(traced: None) -> Non
     from ntkrun.steps.graph import Graph
 
     def function(x: Tensor) -> list[Tensor]:
-        return [(x + 1000.0 - 1000.0 - x).square().mean()[None]]
+        return [(x + 1000.0 - 1000.0 - x).square().mean()[None], x > 0]
 
     like = torch.zeros(())
     graph = Graph(function, lambda k: [torch.linspace(1, 2 + k, 50)], torch.nn.Identity(), like, ())
-    graph._compiled = lambda x: [(x - 1000.0 + 1000.0 - x).square().mean()[None]]
+    graph._compiled = lambda x: [(x - 1000.0 + 1000.0 - x).square().mean()[None], x > 0]
     graph.check_next = True
     graph([torch.linspace(0.1, 0.7, 50)])
-    graph._compiled = lambda x: [function(x)[0] + 1e-3]
+    graph._compiled = lambda x: [function(x)[0] + 1e-3, x > 0]
     graph.check_next = True
     with pytest.raises(StepError):
         graph([torch.linspace(0.1, 0.7, 50)])
