@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from ntkrun.training.collocation import PointSource
 from tests.driver import Result, ntkrun
@@ -324,17 +325,19 @@ def test_an_unexpected_error_leaves_the_rows_so_far(
 ) -> None:
     points_at = PointSource.at
 
-    def fail(self: PointSource, at: int) -> object:
+    def fail(self: PointSource, at: int, *weights: Tensor) -> object:
         if at == step:
             raise AccidentError("the disk fell off")
-        return points_at(self, at)
+        return points_at(self, at, *weights)
 
     monkeypatch.setattr(PointSource, "at", fail)
     directory = tmp_path / "run"
-    with pytest.raises(AccidentError):
-        ntkrun(*SMALL, "weights.update_every=3", f"plots={plots}", f"hydra.run.dir={directory}", cwd=tmp_path)
+    result = ntkrun(*SMALL, "weights.update_every=3", f"plots={plots}", f"hydra.run.dir={directory}", cwd=tmp_path)
+    assert result.status == 1
+    assert result.stderr.count("AccidentError: the disk fell off") == 1
     summary = strict_json(directory / "summary.json")
-    assert (summary["status"], summary["message"]) == ("failed", "AccidentError: the disk fell off")
+    place = f"({Path(__file__)}:{fail.__code__.co_firstlineno + 2})"
+    assert (summary["status"], summary["message"]) == ("failed", f"AccidentError: the disk fell off {place}")
     assert summary["step"] == step
     assert pd.read_csv(directory / "metrics.csv")["step"].tolist() == rows
     # Updates are written when the losses of their steps are checked, at the latest with the next row.
