@@ -76,3 +76,22 @@ def test_jobs_do_not_outlive_their_sweep(sweep: subprocess.Popen[str], tmp_path:
     wait_until(lambda: all(summary(tmp_path / "sweep" / k)["status"] != "running" for k in "01"))
     assert_stopped(tmp_path / "sweep")
     wait_until(lambda: not members(sweep.pid))
+
+
+def test_the_end_tells_of_killed_workers(tmp_path: Path) -> None:
+    """joblib gives the whole sweep up then."""
+    (tmp_path / "killed.py").write_text(
+        "import os, signal\nimport multiprocessing\nfrom ntkrun.pde import Poisson\n\n\nclass Killed(Poisson):\n"
+        "    def __init__(self, a: int = 4, hard_boundary: bool = False) -> None:\n        super().__init__(a)\n"
+        "        if a == 5 and multiprocessing.current_process().name != 'MainProcess':\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    jobs = ["-m", *SMALL, "iterations=20", "pde._target_=killed.Killed", "pde.a=4,5,3", "hydra.sweep.dir=sweep"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = subprocess.run(command(*jobs, *launcher), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ntkrun: the sweep ended early: TerminatedWorkerError: " in done.stderr
+    assert "ntkrun: 1 failed: the process ended without a word; see its log" in done.stderr
+    assert done.stdout.splitlines()[-2].startswith("3 jobs: ")
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "sweep")
