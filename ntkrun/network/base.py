@@ -66,9 +66,10 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.scale = 1.0
+        self.scale = 1 / math.sqrt(inputs) if initialization == "ntk" else 1.0
+        if self.weight.is_meta:  # built for its size alone; drawing numbers there loads torch's compiler, in seconds
+            return
         if initialization == "ntk":
-            self.scale = 1 / math.sqrt(inputs)
             nn.init.normal_(self.weight, generator=generator)
             nn.init.normal_(self.bias, generator=generator)
         elif initialization == "glorot_normal":

@@ -51,11 +51,13 @@ class Inputs(nn.Module):
         self._others = [i for i in range(len(domain.coordinates)) if i not in self._periods]
         self.width = len(self._others) + 2 * len(self._periods)
         if standardize:
-            # Of double precision whatever the network's: rounded, they would stay so when it is converted.
-            low = torch.tensor(list(domain.low.values()), dtype=torch.float64)
-            high = torch.tensor(list(domain.high.values()), dtype=torch.float64)
-            self.register_buffer("mean", low + (high - low) / 2)
-            self.register_buffer("deviation", (high - low) / math.sqrt(12))
+            # Of double precision whatever the network's: rounded, they would stay so when it is converted. Computed as
+            # numbers: with tensors without memory (device meta) torch would load its compiler, which takes seconds.
+            ends = [(domain.low[c], domain.high[c]) for c in domain.coordinates]
+            mean = [low + (high - low) / 2 for low, high in ends]
+            deviation = [(high - low) / math.sqrt(12) for low, high in ends]
+            self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+            self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float64))
 
     def forward(self, jet: Jet) -> Jet:
         """Map the jet of the coordinates, ``[S, N, d]``, to one of ``width`` columns."""
