@@ -251,7 +251,7 @@ def numbers_read(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-NUMBER = re.compile(r"[+-]?(\d{1,18}|(?=\.?\d)\d{0,30}(\.\d{0,30})?([eE][+-]?\d{1,4})?)", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d{1,18}|(?=\.?\d)\d{0,30}(\.\d{0,30}([eE][+-]?\d{1,4})?|[eE][+-]?\d{1,4}))", re.ASCII)
 LOGICAL = {"true": True, "false": False}
 
 

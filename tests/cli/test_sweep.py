@@ -125,7 +125,7 @@ def test_settings_of_the_process_are_put_back(tmp_path: Path) -> None:
     try:
         assert sweep(run, "pde._target_=leaky.Leaky", "pde.a=1,4", "threads=1,auto").status == 0
         assert [summary(run / str(k))["threads"] for k in range(4)] == [1, before, 1, before]
-        alone = ntkrun(*SMALL, cwd=tmp_path).directory
+        alone = ntkrun(*SMALL, "pde._target_=leaky.Leaky", cwd=tmp_path).directory
         assert_same_end(alone, run / "3")
     finally:
         torch.set_default_dtype(torch.float32)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ntkrun.training.collocation import PointSource
 from tests.driver import Result, assert_refused, ntkrun
@@ -123,17 +124,18 @@ def test_a_resumed_run_ends_with_the_same_spectra(
 ) -> None:
     points_at = PointSource.at
 
-    def fail(self: PointSource, at: int) -> object:
+    def fail(self: PointSource, at: int, *weights: Tensor) -> object:
         if at == stop:
             raise AccidentError
-        return points_at(self, at)
+        return points_at(self, at, *weights)
 
     parts = tmp_path / "parts"
     overrides = [*WAVE, *SPECTRUM, "diagnostics.points=20", "iterations=30", "weights.update_every=1"]
     with monkeypatch.context() as patch:
         patch.setattr(PointSource, "at", fail)
-        with pytest.raises(AccidentError):
-            start(parts, *overrides, "plots=false", "checkpoint_every=2")
+        failed = start(parts, *overrides, "plots=false", "checkpoint_every=2")
+    assert failed.status == 1
+    assert "AccidentError" in failed.stderr
     assert spectrum(parts)["steps"].tolist() == [step for step in (0, 2, 5, 13) if step < stop]
     assert ntkrun(f"resume={parts}", cwd=tmp_path).status == 0
     assert_same_spectrum(run, parts)
@@ -160,9 +162,8 @@ def test_divergence_is_still_reported_as_such(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     assert "not finite" in result.stdout
     arrays = spectrum(tmp_path / "run")
-    assert arrays["steps"].tolist() == [0, 2, 5]
-    assert np.isfinite(arrays["eigenvalues"][0]).all()
-    assert np.isnan(arrays["eigenvalues"][1:]).all()
+    assert arrays["steps"].tolist() == [0]  # the loss of step 1 is not finite, which ends the run there
+    assert np.isfinite(arrays["eigenvalues"]).all()
     assert (tmp_path / "run" / "plots" / "eigenvalues.png").exists()
     assert not (tmp_path / "run" / "plots" / "drift.png").exists()
 

@@ -272,7 +272,12 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         (RESIDUAL, "the residual is not finite at x=", "t="),
     ),
     "residual without the network": (PROBLEM, EQUATION, "return x.x", (RESIDUAL, "does not depend on the network")),
-    "unknown coordinate": (PROBLEM, EQUATION, "return d.u - x.y", (RESIDUAL, "no 'y', only x, t (my_problems.py:24)")),
+    "unknown coordinate": (
+        PROBLEM,
+        EQUATION,
+        "return d.u - x.y",
+        (RESIDUAL, "no 'y', only x, t, progress (my_problems.py:24)"),
+    ),
     "undeclared derivative": (
         *(PROBLEM, DECLARED, '("u", "u_t")'),
         (RESIDUAL, "no 'u_xx', only u, u_t (my_problems.py:24)"),
@@ -423,7 +428,7 @@ def test_a_mistake_gets_one_line(file: str, text: str, instead: str, words: tupl
         source = source.replace("- self.exact(x)", "- x.t")
     write(folder, {file: source.replace(text, instead)})
     command = readme_commands()[file in (NETWORK, NETWORK_YAML)]
-    assert_refused(ntkrun(*command, "pde.grid=6", cwd=folder), folder, *words)
+    assert_refused(ntkrun(*command, "pde.grid=6", "dtype=float32", cwd=folder), folder, *words)
 
 
 WRONG_LINES = {
