@@ -21,7 +21,7 @@ TERMS = ("residual", "boundary")
 
 
 def records(directory: Path) -> Records:
-    return Records(directory, TERMS, ("trace",), (), TablesOnly(), 17)
+    return Records(directory, TERMS, ("trace",), (), (), False, (), (), TablesOnly(), 17)
 
 
 def update(k: int, flag: bool = False) -> WeightUpdate:
