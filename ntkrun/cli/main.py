@@ -140,7 +140,8 @@ def _hydra(arguments: Sequence[str]) -> int:
             refuse(error)
         if _raised_by_a_job(error):
             raise
-        writing = isinstance(error, OSError) and not isinstance(error, HydraException)  # Hydra's own files
+        # Of Hydra's own files; OmegaConf raises errors without a number where a file holds no configuration.
+        writing = isinstance(error, OSError) and error.errno is not None and not isinstance(error, HydraException)
         if isinstance(error, OSError) and writing and error.errno != errno.ENAMETOOLONG:
             fail(f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}")
         refuse(explain(error, arguments))
