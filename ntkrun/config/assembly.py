@@ -264,7 +264,7 @@ def _check_size(pde: PDE, setup: Setup, weighting: Weighting, optimizer: Optimiz
         rows = max(n * m for n, m in zip(points, objective.components, strict=True))
         size = like.element_size() * sketch.numbers(objective.layout.size, rows)
         check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
-    rows = sum(setup.points.get(name, 0) * m for name, m in zip(objective.names, objective.components, strict=True))
+    rows = objective.residual_rows(setup.points)
     what = f"optimizer: {type(optimizer).__name__} with {rows} rows and {objective.layout.size} parameters"
     check_fits(8 * optimizer.matrix_entries(rows, objective.layout.size), what, objective.like.device.type)
 

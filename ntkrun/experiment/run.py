@@ -144,7 +144,9 @@ def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple
         given, done = parts.settings.iterations, progress.step
         raise ConfigError(f"iterations={given}: the run has done {done} steps; give {done} or more")
     if parts.settings.threads == "auto":
-        spare_threads(step_work(parts.objective, parts.points.counts))
+        counts, size = parts.points.counts, parts.objective.layout.size
+        matrices = parts.optimizer.matrix_work(parts.objective.residual_rows(counts), size)
+        spare_threads(step_work(parts.objective, counts) + matrices)
     keep_freed_memory()
     return parts, progress
 

@@ -112,6 +112,10 @@ class Residuals:
             groups.append([Group(plan, members, slices, each, shift) for each in x.unbind()])
         return list(zip(*groups, strict=True))
 
+    def residual_rows(self, counts: Mapping[str, int]) -> int:
+        """Rows of the residuals of all terms, for so many points by term."""
+        return sum(counts.get(name, 0) * m for name, m in zip(self.names, self.components, strict=True))
+
     def stream_rows(self, counts: Mapping[str, int]) -> int:
         """Rows that every layer sees in one evaluation: streams times points, partner points included.
 

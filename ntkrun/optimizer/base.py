@@ -97,6 +97,15 @@ class Optimizer(ABC):
         """
         return 0
 
+    def matrix_work(self, rows: int, parameters: int) -> float:
+        """Floating-point operations of a step on its matrices, roughly, beyond those of a gradient step.
+
+        Args:
+            rows: residual rows of all terms.
+            parameters: trainable ones.
+        """
+        return 0.0
+
     @property
     def wants_rows(self) -> bool:
         """Whether the coming step is made by ``step_on_rows``."""

@@ -80,6 +80,10 @@ class GaussNewton(Optimizer):
     def matrix_entries(self, rows: int, parameters: int) -> int:
         return MATRICES * min(rows, parameters) ** 2
 
+    def matrix_work(self, rows: int, parameters: int) -> float:
+        side = min(rows, parameters)
+        return 2.0 * rows * parameters * side + side**3 / 3  # a Gram matrix and its factors
+
     def rate(self, factor: float) -> float | None:
         return None
 

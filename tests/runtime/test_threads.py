@@ -8,6 +8,7 @@ import torch
 
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
+from ntkrun.optimizer import Adam, GaussNewton
 from ntkrun.pde import Wave
 from ntkrun.runtime.threads import WORK, set_threads, spare_threads
 from ntkrun.steps.cost_model import step_work
@@ -36,6 +37,24 @@ def test_work_is_that_of_the_products() -> None:
     counts = {"residual": 30, "boundary": 20, "initial": 10, "initial_velocity": 10}
     rows, size = 4 * 30 + 20 + 10 + 2 * 10, 3 * 50 + 3 * 51 * 50 + 51
     assert step_work(Objective(pde, network), counts) == 6 * rows * size
+
+
+def test_gauss_newton_has_the_work_of_its_gram_matrix_and_factors() -> None:
+    """Of the smaller side: 2,000 rows of 500 parameters, or 500 rows of 2,000 parameters."""
+    for rows, parameters in ((2000, 500), (500, 2000)):
+        assert GaussNewton().matrix_work(rows, parameters) == 2 * 2000 * 500 * 500 + 500**3 / 3
+    assert Adam().matrix_work(2000, 500) == 0
+
+
+@pytest.mark.usefixtures("four")
+def test_a_gauss_newton_run_computes_with_the_threads_that_its_matrices_occupy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """20 x 3 on 1,400 rows: Gram matrix and factors are 2.4e9 operations a step, its products with weights 3e7."""
+    monkeypatch.setattr("ntkrun.runtime.threads._AT_START", 4)
+    result = ntkrun("pde=wave", "optimizer=gauss_newton", "iterations=1", "plots=false", cwd=tmp_path)
+    assert result.status == 0
+    assert ", threads: 4\n" in (result.directory / "ntkrun.log").read_text()
 
 
 @pytest.mark.usefixtures("four")
