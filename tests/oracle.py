@@ -40,12 +40,15 @@ def derivative(function: Callable[[Tensor], Tensor], x: Tensor, axes: list[int])
 def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Objective, i: int) -> Columns:
     """The derivatives that term i declares, of a function ``[N, d] -> [N, fields]``, at partner points too."""
     pde, term = objective.pde, objective.terms[i]
+    d = len(pde.coordinates)
 
     def columns(x: Tensor) -> dict[str, Tensor]:
         def named(name: str) -> Tensor:
             field, _, letters = name.partition("_")
             index = pde.outputs.index(field)
-            return derivative(lambda z: function(z)[:, index], x, [pde.coordinates.index(letter) for letter in letters])
+            return derivative(
+                lambda z: function(z)[:, index], x[:, :d], [pde.coordinates.index(letter) for letter in letters]
+            )
 
         combined = {
             name: torch.stack([factor * named(part) for part, factor in formula.items()]).sum(0)
@@ -56,7 +59,7 @@ def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Obj
     partner = None
     if term.partner is not None:
         shift = torch.tensor([term.partner.get(c, 0.0) for c in pde.coordinates], dtype=x.dtype)
-        partner = Columns(columns(x + shift), "oracle")
+        partner = Columns(columns(x[:, :d] + shift), "oracle")
     return Columns(columns(x), "oracle", partner)
 
 
@@ -66,7 +69,7 @@ def residual_rows(objective: Objective, points: Mapping[str, Tensor]) -> list[Te
     for i, term in enumerate(objective.terms):
         x = points[term.name]
         columns = term_columns(lambda z: values(objective.network, z), x, objective, i)
-        residual = term.residual(objective.pde.columns(x), columns)
+        residual = term.residual(objective.pde.columns(x, None, term.columns), columns)
         rows.append(residual.reshape(len(x), -1).T.flatten())
     return rows
 

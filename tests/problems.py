@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, Draws
 from ntkrun.jets import ACTIVATIONS, Jet
 from ntkrun.network import (
     ECRN,
@@ -56,6 +58,41 @@ class Mixed(PDE):
         return (
             Term("residual", (self.domain,), ("u_xt", "u_xxxx", "u"), lambda x, d: d.u_xt + 0.1 * d.u_xxxx + d.u * x.t),
             Term("corner", (corner,), ("u",), lambda x, d: d.u - 1),
+        )
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A circle in the unit square whose points carry their outward normal: a region that is no box."""
+
+    radius: float
+    coordinates: tuple[str, ...] = ("x", "t")
+    columns: tuple[str, ...] = ("nx", "nt")
+    dimension: int = 1
+    least: int = 1
+
+    @property
+    def measure(self) -> float:
+        return 2 * math.pi * self.radius
+
+    def draw(self, draws: Draws) -> Tensor:
+        angle = 2 * math.pi * draws.unit(1)
+        normal = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        return torch.cat([0.5 + self.radius * normal, normal], dim=-1)
+
+
+class Carried(PDE):
+    """Points with further columns and without, in one group and with partner points."""
+
+    domain = TWO
+
+    def terms(self) -> tuple[Term, ...]:
+        circle = Circle(0.4)
+        return (
+            Term("residual", (self.domain,), ("u_t", "u_xx"), lambda x, d: d.u_t - d.u_xx),
+            Term("flux", (circle, Circle(0.2)), ("u_x", "u_t"), lambda x, d: d.u_x * x.nx + d.u_t * x.nt - x.x),
+            Term("slope", (self.domain,), ("u_x", "u_t"), lambda x, d: d.u_x - x.t),
+            Term("jump", (circle,), ("u",), lambda x, d: d.u * x.nx - d.partner.u, partner={"t": 0.1}),
         )
 
 

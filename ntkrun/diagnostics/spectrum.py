@@ -153,9 +153,11 @@ class Observations(Schema):
 
     def read(self, value: Any, place: str) -> Any:
         given = read_state(dict.fromkeys(("observed", "points", "first_parameters"), Unread()), value, place)
-        coordinates = len(self.objective.pde.coordinates)
-        shape = Shaped((None, coordinates), self.objective.like, self.points or LARGEST, finite=True)
-        points = EmptyOr(dict.fromkeys(self.objective.names, shape)).read(given["points"], f"{place}.points")
+        shapes = {
+            name: Shaped((None, width), self.objective.like, self.points or LARGEST, finite=True)
+            for name, width in zip(self.objective.names, self.objective.widths, strict=True)
+        }
+        points = EmptyOr(shapes).read(given["points"], f"{place}.points")
         steps = given["observed"] if points and isinstance(given["observed"], dict) else {}
         if not all(type(step) is int and step >= 0 for step in steps):
             raise StateError(f"{place}.observed: steps are expected")

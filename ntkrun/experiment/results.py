@@ -48,7 +48,7 @@ class Outcome:
 
 
 def write_points(points: PointSource, directory: Path) -> None:
-    """Write ``points.npz``: the points in use, ``[N_i, d]`` by term."""
+    """Write ``points.npz``: the points in use, ``[N_i, d + k_i]`` by term."""
     arrays: dict[str, Any] = {name: x.numpy() for name, x in points.points.items()}
     write_atomically(directory / "points.npz", lambda file: np.savez(file, **arrays))
 

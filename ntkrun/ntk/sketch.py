@@ -139,8 +139,8 @@ class Sketch:
     def orders(self, objective: Objective, batch: Batch) -> tuple[Tensor, ...]:
         """The points of every term in the order that ``choose`` chooses from: indices, ``[N_i]`` each."""
         if self.distribution == "systematic":
-            points = objective.points(batch)  # in the order of their groups
-            return tuple(hilbert_order(points[name]) for name in objective.names)
+            points, d = objective.points(batch), len(objective.pde.coordinates)  # in the order of their groups
+            return tuple(hilbert_order(points[name][:, :d]) for name in objective.names)
         return tuple(torch.arange(n) for n in objective.point_counts(batch))
 
     def choose(self, orders: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ntkrun.jets import Index, StreamPlan, plan_streams
@@ -21,8 +22,8 @@ class Group:
         plan: their streams.
         members: indices of the terms.
         slices: the rows of ``x`` that belong to each member.
-        x: the points of all members, ``[N, d]``.
-        shift: translation to the partner points of its terms, ``[d]``, or ``None``.
+        x: the points of all members, ``[N, d + k]``: coordinates, and what points of any member carry beyond them.
+        shift: translation to the partner points of its terms, ``[d + k]``, or ``None``.
         scales: factors of every member's rows, ``[N_i, 1]`` or ``[N_i, m_i]``, or ``None``: square roots of
             its point weights.
     """
@@ -47,6 +48,12 @@ Plans = list[tuple[StreamPlan, tuple[int, ...]]]
 def rows_of(derivatives: Derivatives, rows: slice) -> Derivatives:
     """Some rows of all derivatives."""
     return {index: d[rows] for index, d in derivatives.items()}
+
+
+def widened(points: Tensor, width: int) -> Tensor:
+    """Points with columns of zeros after their own, ``[..., width]``."""
+    missing = width - points.shape[-1]
+    return torch.nn.functional.pad(points, (0, missing)) if missing else points
 
 
 def plan_groups(terms: Sequence[Term], indices: Sequence[frozenset[Index]], coordinates: Sequence[str]) -> Plans:

@@ -292,7 +292,7 @@ def _kept(objective: Objective, group: Group, times: int) -> int:
         if jets:
             objective.group_residuals(replace(group, x=x, slices=(slice(0, len(x)),)))
         else:
-            objective.network(x)
+            objective.network(x[:, : len(objective.pde.coordinates)])
     return sum(storages.values()) * (1 if jets else _nested_passes(objective, group))
 
 

@@ -16,10 +16,11 @@ from ntkrun.jacobian.operators import ParameterLayout
 from ntkrun.jacobian.per_point import RowFunction
 from ntkrun.jets import Index, LinearUse, UnknownDerivativeError
 from ntkrun.network.base import output_streams
-from ntkrun.objective.batch import Batch, Derivatives, Group, Plans, join_small, plan_groups, rows_of
+from ntkrun.objective.batch import Batch, Derivatives, Group, Plans, join_small, plan_groups, rows_of, widened
 from ntkrun.objective.validation import probe, values
 from ntkrun.pde import PDE, Columns, ProblemError, Term
 from ntkrun.pde.check import place
+from ntkrun.pde.measured import loss_terms
 
 PROBE_POINTS = 3
 AT_A_TIME = 4096  # points that are looked at for one that is bad
@@ -49,6 +50,7 @@ class Residuals:
     Attributes:
         terms, names: the loss terms and their names, without hard constraints.
         built_in: names of the terms that are hard constraints.
+        widths: columns of every term's points: the coordinates and what they carry beyond them.
         components: residuals per point of every term.
         trainable: the trainable parameters by name.
         layout: their order in one vector.
@@ -62,7 +64,7 @@ class Residuals:
     def __init__(self, pde: PDE, network: nn.Module) -> None:
         self.pde = pde
         self.network = network
-        terms = pde.terms()
+        terms = loss_terms(pde)
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise ProblemError(f"two loss terms share a name: {', '.join(names)}")
@@ -71,6 +73,7 @@ class Residuals:
             raise ProblemError("there are no loss terms")
         self.names = tuple(term.name for term in self.terms)
         self.built_in = tuple(name for name in names if name not in self.names)
+        self.widths = tuple(len(pde.coordinates) + len(term.columns) for term in self.terms)
         self.trainable: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.layout = ParameterLayout(network)
         self._parsed = [self._parse(term) for term in self.terms]
@@ -84,7 +87,7 @@ class Residuals:
         """Gather the points of terms with equal needs, and those of few points with others that need more.
 
         Args:
-            points: the points of each term by name, ``[N_i, d]``, of the network's dtype and device.
+            points: the points of each term by name, ``[N_i, d + k_i]``, of the network's dtype and device.
         """
         (batch,) = self.batches({name: x[None] for name, x in points.items()})
         return batch
@@ -93,21 +96,22 @@ class Residuals:
         """The batches of several draws, gathered at a time.
 
         Args:
-            points: the points of each term by name, ``[K, N_i, d]``, of the network's dtype and device.
+            points: the points of each term by name, ``[K, N_i, d + k_i]``, of the network's dtype and device.
         """
         groups = []
         for plan, members in self._groups(tuple(points[name].shape[1] for name in self.names)):
             partner = self.terms[members[0]].partner
-            parts = [points[self.names[i]] for i in members]
+            width = max(self.widths[i] for i in members)
+            parts = [widened(points[self.names[i]], width) for i in members]
             ends = list(accumulate(part.shape[1] for part in parts))
             slices = tuple(slice(end - part.shape[1], end) for end, part in zip(ends, parts, strict=True))
-            shift = (
-                None if partner is None else self.like.new_tensor([partner.get(c, 0.0) for c in self.pde.coordinates])
-            )
+            shift = None
+            if partner is not None:
+                shift = widened(self.like.new_tensor([partner.get(c, 0.0) for c in self.pde.coordinates]), width)
             # Products may round otherwise where a matrix lies elsewhere in a cache line, and resumed runs start there.
-            draws, gap, dimensions = len(parts[0]), -ends[-1] % ALIGNED_ROWS, parts[0].shape[2]
+            draws, gap = len(parts[0]), -ends[-1] % ALIGNED_ROWS
             if draws > 1 and gap:
-                parts.append(parts[0].new_zeros(draws, gap, dimensions))
+                parts.append(parts[0].new_zeros(draws, gap, width))
             x = torch.cat(parts, dim=1)[:, : ends[-1]]
             groups.append([Group(plan, members, slices, each, shift) for each in x.unbind()])
         return list(zip(*groups, strict=True))
@@ -160,8 +164,12 @@ class Residuals:
         )
 
     def points(self, batch: Batch) -> dict[str, Tensor]:
-        """The points of each term by name, ``[N_i, d]``: what the batch was made from."""
-        return {self.names[i]: g.x[rows] for g in batch for i, rows in zip(g.members, g.slices, strict=True)}
+        """The points of each term by name, ``[N_i, d + k_i]``: what the batch was made from."""
+        return {
+            self.names[i]: g.x[rows, : self.widths[i]]
+            for g in batch
+            for i, rows in zip(g.members, g.slices, strict=True)
+        }
 
     def point_counts(self, batch: Batch) -> tuple[int, ...]:
         """The number of points of every term."""
@@ -230,8 +238,8 @@ class Residuals:
         parameters: Mapping[str, Tensor] | None = None,
         uses: list[LinearUse] | None = None,
     ) -> Derivatives:
-        """What the group's plan reads, at ``x``, ``[N, fields]`` for each multi-index."""
-        streams = output_streams(self.network, x, group.plan, parameters, uses)
+        """What the group's plan reads, at ``x``, ``[N, d + k]``: ``[N, fields]`` for each multi-index."""
+        streams = output_streams(self.network, x[:, : len(self.pde.coordinates)], group.plan, parameters, uses)
         if streams.shape[-1] != len(self.pde.outputs):
             raise ProblemError(
                 f"the network has {streams.shape[-1]} outputs; expected are {', '.join(self.pde.outputs)}"
@@ -239,7 +247,7 @@ class Residuals:
         return group.plan.read(streams)
 
     def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
-        """The residual of term i at points ``[N, d]`` with these derivatives there, ``[N, m]``.
+        """The residual of term i at points ``[N, d + k]`` with these derivatives there, ``[N, m]``.
 
         Raises:
             ProblemError: it is no tensor of that shape.
@@ -249,7 +257,8 @@ class Residuals:
         partner = None if partners is None else Columns(self.read(i, partners), what)
         read = Columns(self.read(i, derivatives), what, partner)
         try:
-            residual = term.residual(self.pde.columns(x, self.progress), read)
+            columns = self.pde.columns(x[:, : self.widths[i]], self.progress, term.columns)
+            residual = term.residual(columns, read)
         except Exception as error:
             error.add_note(f"in the residual of term {term.name}, whose columns are of length {len(x)} there")
             raise

@@ -49,7 +49,7 @@ class Residuals(Protocol):
         ...
 
     def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
-        """The residual of term i at points ``[N, d]``, ``[N, m]``."""
+        """The residual of term i at points ``[N, d + k]``, ``[N, m]``."""
         ...
 
     def read(self, i: int, derivatives: Derivatives) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
 
 def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> None:
     """Check kind, shape and type of a network's output, and that it depends on the parameters."""
-    x, kind = group.x, Jet if isinstance(network, JetNetwork) else Tensor
+    x, kind = group.x[:, : len(pde.coordinates)], Jet if isinstance(network, JetNetwork) else Tensor
     try:
         with torch.enable_grad():
             output = network(x if kind is Tensor else Jet(group.plan.seed(x), group.plan))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, Region, Table
 from ntkrun.jets import Index, parse_derivative, parse_operator
 
 
@@ -22,6 +22,8 @@ class ProblemError(ValueError):
 
 class Columns:
     """Named columns of length N: the coordinates of points (``x.t``) or derivatives at them (``d.u_xx``).
+
+    Points of some regions carry further columns, such as measured values, under the names that the region gives them.
 
     ``d.partner`` holds the derivatives at the partner points of a term that has them.
     """
@@ -61,7 +63,7 @@ class Term:
 
     Attributes:
         name: the name used in configuration, CSV columns and plots.
-        region: the boxes from which the term's points are drawn.
+        region: the boxes, or other regions, from which the term's points are drawn; their ``columns`` are alike.
         derivatives: what the residual reads, such as ``("u_tt", "u_xx")``; ``"u"`` is the value.
         residual: computes the residual rows.
         operators: linear operators with constant coefficients that it reads too, by a name of their own, such as
@@ -74,12 +76,17 @@ class Term:
     """
 
     name: str
-    region: tuple[Box, ...]
+    region: tuple[Region, ...]
     derivatives: tuple[str, ...]
     residual: Residual
     partner: Mapping[str, float] | None = None
     operators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     shares: Sequence[float] | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what the term's points carry beyond their coordinates."""
+        return self.region[0].columns
 
     def reads(self, fields: Sequence[str], coordinates: Sequence[str]) -> dict[str, tuple[str, Index]]:
         """Field and index of everything that the residual reads, by name.
@@ -144,6 +151,7 @@ class PDE(ABC):
         fields: names of the network's outputs.
         periods: the period along every coordinate in which the solution is periodic.
         coefficients: unknown numbers that are trained with the network.
+        measurements: tables of measured values by field; each makes a loss term, see ``ntkrun.pde.measured``.
         built_in: names of the terms that ``constrain`` satisfies exactly; they are not trained. Empty, ``constrain`` is
             not used; ``None``, it is an output transform where it is defined, and all terms are trained.
     """
@@ -152,6 +160,7 @@ class PDE(ABC):
     fields: ClassVar[tuple[str, ...]] = ("u",)
     periods: Mapping[str, float] = MappingProxyType({})
     coefficients: tuple[Coefficient, ...] = ()
+    measurements: Mapping[str, Table] = MappingProxyType({})
     built_in: frozenset[str] | None = None
 
     @abstractmethod
@@ -197,7 +206,13 @@ class PDE(ABC):
         """Coordinate letters, in the order of the network's inputs."""
         return self.domain.coordinates
 
-    def columns(self, points: Tensor, progress: Tensor | None = None) -> Columns:
-        """Name the columns of ``points``, ``[N, d]``, and, for residuals, the ``progress`` of the training."""
-        named = dict(zip(self.coordinates, points.unbind(1), strict=True))
+    def columns(self, points: Tensor, progress: Tensor | None = None, further: Sequence[str] = ()) -> Columns:
+        """Name the columns of ``points``, ``[N, d + k]``.
+
+        Args:
+            points: coordinates and further columns.
+            progress: of the training, for residuals.
+            further: names of the columns beyond the coordinates.
+        """
+        named = dict(zip((*self.coordinates, *further), points.unbind(1), strict=True))
         return Columns(named if progress is None else {**named, "progress": progress}, "the point set")

@@ -9,7 +9,7 @@ from numbers import Real
 from torch import Tensor
 
 from ntkrun.common.user_frames import cause
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, Region, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 
 
@@ -36,6 +36,7 @@ def check_problem(pde: PDE) -> None:
         if not isinstance(term, Term):
             raise ProblemError(f"terms() gives a {type(term).__name__} among its terms, expected a tuple of Term")
         _check_term(term, pde)
+    _check_measurements(pde)
     built_in = pde.built_in or ()
     if isinstance(built_in, str) or not set(built_in) <= {term.name for term in terms}:
         raise ProblemError(f"built_in={pde.built_in!r}: expected a set of names of loss terms")
@@ -43,6 +44,19 @@ def check_problem(pde: PDE) -> None:
         raise ProblemError("built_in names loss terms, but there is no constrain() that makes them hard constraints")
     if not set(pde.periods) <= set(pde.coordinates):
         raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")
+
+
+def _check_measurements(pde: PDE) -> None:
+    tables: object = pde.measurements
+    if not isinstance(tables, Mapping) or not all(isinstance(table, Table) for table in tables.values()):
+        raise ProblemError(f"measurements={tables!r}: expected tables by field, as {{'u': Table(...)}}")
+    for field, table in tables.items():
+        if field not in pde.fields or table.coordinates != pde.coordinates or table.columns[:1] != (field,):
+            raise ProblemError(
+                f"measurements of {field!r} have the columns {', '.join((*table.coordinates, *table.columns))}; "
+                f"expected are {', '.join(pde.coordinates)}, a field and what is known of it, the fields being "
+                f"{', '.join(pde.fields)}"
+            )
 
 
 def _check_coefficients(pde: PDE) -> None:
@@ -81,8 +95,7 @@ def _check_term(term: Term, pde: PDE) -> None:
         raise ProblemError(f"{what}: expected a name")
     if not isinstance(term.region, tuple | list) or not term.region:
         raise ProblemError(f"{what}: the region is a {type(term.region).__name__}, expected a tuple of Box, as (box,)")
-    for box in term.region:
-        _check_box(box, f"{what}: the region", pde.coordinates)
+    _check_regions(term, pde)
     names = term.derivatives
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise ProblemError(f"{what}: the derivatives are {names!r}, expected a tuple of names, as ('u', 'u_xx')")
@@ -109,6 +122,23 @@ def _check_term(term: Term, pde: PDE) -> None:
         raise ProblemError(
             f"{what}: the shares are {term.shares!r}, expected one positive number for each of {len(term.region)} boxes"
         )
+
+
+def _check_regions(term: Term, pde: PDE) -> None:
+    what = f"loss term {term.name!r}: the region"
+    for part in term.region:
+        if isinstance(part, Box) or not isinstance(part, Region):
+            _check_box(part, what, pde.coordinates)
+        elif part.coordinates != pde.coordinates:
+            raise ProblemError(f"{what} has the coordinates {list(part.coordinates)}, expected {list(pde.coordinates)}")
+    columns = [tuple(part.columns) for part in term.region]
+    if different := [each for each in columns if each != columns[0]]:
+        raise ProblemError(
+            f"{what} has parts with the columns {list(columns[0])} and {list(different[0])}; they must be alike"
+        )
+    names = [*pde.coordinates, "progress", *columns[0]]
+    if not all(isinstance(name, str) and name.isidentifier() for name in names) or len({*names}) < len(names):
+        raise ProblemError(f"{what} has the columns {list(columns[0])}, expected names of no coordinate, all different")
 
 
 def _is_operator(named: tuple[object, object]) -> bool:
@@ -140,5 +170,5 @@ def _check_box(box: object, what: str, coordinates: tuple[str, ...] = ()) -> Non
 
 
 def place(pde: PDE, point: Tensor) -> str:
-    """The coordinates of a point, ``[d]``, by letter."""
-    return ", ".join(f"{c}={value:.6g}" for c, value in zip(pde.coordinates, point.tolist(), strict=True))
+    """The coordinates of a point, ``[d]`` or with further columns, by letter."""
+    return ", ".join(f"{c}={value:.6g}" for c, value in zip(pde.coordinates, point.tolist(), strict=False))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ntkrun.geometry import Sampler
 from ntkrun.objective import Evaluation
-from ntkrun.objective.batch import Batch
+from ntkrun.objective.batch import Batch, widened
 from ntkrun.objective.chunked import ChunkedObjective, Piece
 from ntkrun.optimizer import Optimizer
 from ntkrun.steps.cost_model import CompileChoice
@@ -116,6 +116,7 @@ class CompiledPieces:
         def trial(k: int) -> list[Tensor]:
             region, n = objective.terms[piece.term].region, piece.longest
             x = Sampler(region, n, "uniform", TRIAL + k).draw().to(objective.like)
+            x = widened(x, piece.group.x.shape[1])
             scale = torch.linspace(0.5, 1 + k, n)[:, None].expand(-1, objective.components[piece.term])
             moved = [(1.01 + 0.01 * k) * p for p in self._parameters]
             progress = torch.full_like(objective.progress, 0.25 + 0.5 * k)

@@ -13,6 +13,7 @@ from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whol
 from ntkrun.geometry import Method, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.pde import Term
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class PointSource:
 
     Raises:
         ValueError: counts do not fit the terms, or equispaced points are to be resampled, or a term has fewer points
-            than boxes and these stay, or adaptive points are to stay.
+            than boxes or rows of a table and these stay, or adaptive points are to stay.
     """
 
     def __init__(
@@ -62,11 +63,7 @@ class PointSource:
         if method == "equispaced" and isinstance(resample_every, int):
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
         for term in objective.terms:
-            if resample_every is None and counts[term.name] < len(term.region):
-                raise ValueError(
-                    f"{term.name}: {counts[term.name]} points for {len(term.region)} boxes, of which some would never "
-                    f"have any; give at least {len(term.region)}, or set resample_every, and they take turns"
-                )
+            check_all_have_points(term, counts[term.name], resample_every)
         if method == "adaptive" and resample_every is None:
             raise ValueError("adaptive points follow the residuals at every draw; give resample_every, say 10 steps")
         self.counts = {name: counts[name] for name in objective.names}
@@ -84,7 +81,7 @@ class PointSource:
         self._independent: Batch = ()
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
-        self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d], and their batches
+        self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d + k_i], and their batches
         self._batches: list[Batch] = []
         self._position = 0  # of the draw in use among these
 
@@ -137,7 +134,7 @@ class PointSource:
 
     @property
     def points(self) -> dict[str, Tensor]:
-        """The points in use, ``[N_i, d]`` in float64 by term; empty before the first draw."""
+        """The points in use, ``[N_i, d + k_i]`` in float64 by term; empty before the first draw."""
         return {name: draws[self._position] for name, draws in self._block.items()}
 
     def _draw(self) -> None:
@@ -177,7 +174,7 @@ class PointSource:
         self._use(chosen)
 
     def _use(self, block: dict[str, Tensor]) -> None:
-        """Use the first of several draws, ``[K, N_i, d]`` by term."""
+        """Use the first of several draws, ``[K, N_i, d + k_i]`` by term."""
         like = self._objective.like
         self._block, self._position = block, 0
         self._batches = self._objective.batches({name: x.to(like) for name, x in block.items()})
@@ -200,9 +197,25 @@ class PointSource:
     def state_schema(self, step: int) -> Any:
         """What a state saved at a step must look like, see ``ntkrun.common.state_schema``."""
         like = torch.zeros((), dtype=torch.float64)
-        width = len(self._objective.pde.coordinates)
-        points = {name: Shaped((count, width), like, finite=True) for name, count in self.counts.items()}
+        widths = dict(zip(self._objective.names, self._objective.widths, strict=True))
+        points = {name: Shaped((count, widths[name]), like, finite=True) for name, count in self.counts.items()}
         return {"drawn_at": NoneOr(Whole(0, step)), "points": EmptyOr(points), "drawn": Whole(0, step + 1)}
+
+
+def check_all_have_points(term: Term, count: int, resample_every: Every) -> None:
+    """Turn down a term of which some boxes, or rows of a table, would never have a point.
+
+    Raises:
+        ValueError: how many points are enough.
+    """
+    least = sum(part.least for part in term.region)
+    if count >= least or isinstance(resample_every, int):
+        return
+    what = f"{least} boxes" if least == len(term.region) else f"{least} rows"
+    raise ValueError(
+        f"{term.name}: {count} points for {what}, of which some would never have any; give at least {least}, or set "
+        "resample_every to a number of steps, and they take turns"
+    )
 
 
 def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> None:

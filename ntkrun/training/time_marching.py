@@ -72,9 +72,12 @@ class TimeWindow(PDE):
 
     def _clipped(self, term: Term) -> Term:
         start, end = self.whole.domain.low[TIME], self.whole.domain.high[TIME]
-        times = {(box.low[TIME], box.high[TIME]) for box in term.region}
+        boxes = tuple(box for box in term.region if isinstance(box, Box))
+        if len(boxes) < len(term.region):
+            raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes")
+        times = {(box.low[TIME], box.high[TIME]) for box in boxes}
         if times == {(start, end)}:
-            region = tuple(_with_time(box, self._start, self._end) for box in term.region)
+            region = tuple(_with_time(box, self._start, self._end) for box in boxes)
             return replace(term, region=region)
         if times != {(start, start)}:
             raise ProblemError(
@@ -84,7 +87,7 @@ class TimeWindow(PDE):
             raise ProblemError(f"time_windows: the condition {term.name!r} is built in for the initial time only")
         if self._before is None:
             return term
-        region = tuple(_with_time(box, self._start, self._start) for box in term.region)
+        region = tuple(_with_time(box, self._start, self._start) for box in boxes)
         return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 
     def _continuity(self, term: Term, before: nn.Module) -> Any:

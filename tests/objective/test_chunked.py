@@ -36,13 +36,14 @@ from ntkrun.weights import (
 )
 from tests.driver import assert_refused, ntkrun
 from tests.oracle import dense_jacobians, draw_batch, relative
-from tests.problems import Coupled, Gain, System, mlp
+from tests.problems import Carried, Coupled, Gain, System, mlp
 
 PROBLEMS: dict[str, tuple[Callable[[], PDE], list[int]]] = {
     "joined": (Poisson, [40, 2]),
     "four-terms": (Wave, [31, 9, 8, 5]),
     "partners": (Advection, [20, 7, 9]),
     "several-residuals": (System, [17, 8, 1]),
+    "columns": (Carried, [20, 9, 7, 5]),
 }
 NETWORKS: dict[Route, Callable[..., nn.Module]] = {"structured": mlp, "per_point": Gain, "dense": mlp}
 SIZE = 6
