@@ -13,17 +13,14 @@ alone.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from whole_run import whole_run
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks"
@@ -45,25 +42,16 @@ GOALS = {  # relative L2 error, and seconds of the whole command on two cores
 
 def solve(problem: str, seed: int, further: Sequence[str]) -> dict[str, str | float | int]:
     """Run a problem as a command; its final and best error, seconds in all and of training, and steps."""
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "ntkrun", f"pde={problem}", f"seed={seed}", *further]
-        start, before = time.perf_counter(), os.times()
-        done = subprocess.run(
-            [*command, f"hydra.run.dir={directory}/run"], cwd=directory, capture_output=True, text=True
-        )
-        seconds, after = time.perf_counter() - start, os.times()
-        if done.returncode:
-            sys.exit(done.stderr)
-        summary = json.loads((Path(directory) / "run" / "summary.json").read_text(encoding="utf-8"))
+    done = whole_run([f"pde={problem}", f"seed={seed}", *further])
     return {
         "problem": problem,
         "seed": seed,
-        "error": summary["rel_l2"]["final"],
-        "best_error": summary["rel_l2"]["best"],
-        "seconds": seconds,
-        "cpu_seconds": after.children_user + after.children_system - before.children_user - before.children_system,
-        "training_seconds": summary["seconds"]["training"],
-        "steps": summary["step"],
+        "error": done.summary["rel_l2"]["final"],
+        "best_error": done.summary["rel_l2"]["best"],
+        "seconds": done.seconds,
+        "cpu_seconds": done.cpu_seconds,
+        "training_seconds": done.summary["seconds"]["training"],
+        "steps": done.summary["step"],
     }
 
 

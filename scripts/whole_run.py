@@ -1,0 +1,67 @@
+"""A run as a command of its own, from the start of its process to its exit; what scripts that measure runs share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """What came of a run.
+
+    Attributes:
+        summary: its ``summary.json``.
+        metrics: its ``metrics.csv``.
+        seconds: of the whole process.
+        cpu_seconds: of all its threads.
+    """
+
+    summary: Mapping[str, Any]
+    metrics: pd.DataFrame
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """The rows that have an error: step, seconds of the run, relative L2 error."""
+        known = self.metrics.dropna(subset="error/rel_l2")
+        return known.rename(columns={"error/rel_l2": "error"})[["step", "seconds", "error"]]
+
+    @property
+    def around(self) -> float:
+        """Seconds of the process before the first step and after the last one."""
+        return self.seconds - float(self.metrics["seconds"].iloc[-1])
+
+
+def whole_run(overrides: Sequence[str], python: str = sys.executable) -> WholeRun:
+    """Carry out ``ntkrun OVERRIDES`` in a process of its own and a directory that is removed again.
+
+    Args:
+        overrides: as on the command line.
+        python: which has ntkrun.
+
+    Raises:
+        RuntimeError: it ended with another exit status than 0; its last words are the message.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        command = [python, "-m", "ntkrun", *overrides, f"hydra.run.dir={place}/run"]
+        start, before = time.perf_counter(), os.times()
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+        seconds, after = time.perf_counter() - start, os.times()
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(overrides)}: {done.stderr[-2000:]}")
+        summary = json.loads((Path(place) / "run" / "summary.json").read_text(encoding="utf-8"))
+        metrics = pd.read_csv(Path(place) / "run" / "metrics.csv")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return WholeRun(summary, metrics, seconds, cpu)
