@@ -153,8 +153,8 @@ def page(table: pd.DataFrame) -> str:
     lines = [
         "# Time to accuracy",
         "",
-        "CPU seconds of training on one thread until the relative L2 error is below an accuracy, medians over seeds; in "
-        "brackets how many times as long as ntkrun's default takes. `around`: CPU seconds of the process before and "
+        "CPU seconds of training on one thread until the relative L2 error is below an accuracy, medians over seeds; "
+        "in brackets how many times as long as ntkrun's default takes. `around`: CPU seconds of the process before and "
         "after training, which come on top; `least`: the smallest error within the seconds of training named before "
         "it. `python scripts/time_to_accuracy.py`, which says how it measures.",
         "",

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MATRICES = 3  # of the smaller side: the Gram matrix, a damped copy, and its factor
 DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Sethna)
+ROUGH = 1e-3  # relative accuracy of accelerations and corrections, which the residual after them judges
 FAITHFUL = 0.75  # gain ratio beyond which a step is not corrected further
 WORTHWHILE = 0.9  # of the loss before it, the most that a correction may leave
 STALLS = 6  # steps in a row that find no lower loss, after which the run ends; points may be drawn anew within 5
@@ -140,7 +141,7 @@ class GaussNewton(Optimizer):
             best = Trial(damping, (loss - after) / predicted, after, position, float(torch.linalg.vector_norm(step)))
             if best.ratio >= FAITHFUL or not left or after * shrinks**left > loss:  # even at this rate
                 break
-            step = step + solution.solve(residual - model)
+            step = step + solution.solve(residual - model, ROUGH)
         return best
 
     def _accelerated(self, system: ResidualSystem, solution: Solution, model: Tensor) -> Tensor | None:
@@ -152,7 +153,7 @@ class GaussNewton(Optimizer):
         curvature = (2 / DIFFERENCE) * ((ahead - system.residual) / DIFFERENCE - (model - system.residual))
         if not bool(torch.isfinite(curvature).all()):
             return None
-        a = 0.5 * solution.solve(curvature)
+        a = 0.5 * solution.solve(curvature, ROUGH)
         return d + a if 2 * a.norm() <= self.acceleration * d.norm() else None
 
     def _take_note(self, loss: float, best: Trial | None) -> None:

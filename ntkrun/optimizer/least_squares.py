@@ -37,8 +37,13 @@ class Solution(ABC):
     mu: float
 
     @abstractmethod
-    def solve(self, right: Tensor) -> Tensor:
-        """-(J'J + mu)^-1 J'w for another right-hand side w, ``[N]``; returns ``[P]``."""
+    def solve(self, right: Tensor, accuracy: float = REFINED) -> Tensor:
+        """-(J'J + mu)^-1 J'w for another right-hand side w, ``[N]``; returns ``[P]``.
+
+        Args:
+            right: w.
+            accuracy: relative, as far as round-off is concerned; what need not be accurate costs less.
+        """
 
 
 class Factorization(ABC):
@@ -163,15 +168,15 @@ class GramSolution(Solution):
         self.mu = mu
         self.step = self._finish(owner.residual if owner.kernel_side else owner.gradient)
 
-    def solve(self, right: Tensor) -> Tensor:
-        return self._finish(right if self._owner.kernel_side else self._owner.rows.rmatvec(right))
+    def solve(self, right: Tensor, accuracy: float = REFINED) -> Tensor:
+        return self._finish(right if self._owner.kernel_side else self._owner.rows.rmatvec(right), accuracy)
 
-    def _finish(self, right: Tensor) -> Tensor:
+    def _finish(self, right: Tensor, accuracy: float = REFINED) -> Tensor:
         solution = self._inverse(right)
         contraction = EPSILON * self._owner.trace / self.mu  # of the error by one correction
         error = contraction
         for _ in range(REFINEMENTS):
-            if error < REFINED:
+            if error < accuracy:
                 break
             solution += self._inverse(right - self._owner.damped(solution, self.mu))
             error *= contraction
@@ -235,7 +240,7 @@ class QRSolution(Solution):
         solution = torch.linalg.solve_triangular(upper, right[:, None], upper=True)
         self.step = -owner.lift(solution[:, 0])
 
-    def solve(self, right: Tensor) -> Tensor:
+    def solve(self, right: Tensor, accuracy: float = REFINED) -> Tensor:
         """By the corrected semi-normal equations (Björck 1987): U'U y = A'w, and once more for what is left."""
         pulled = self._owner.pull(right)
         solution = self._inverse(pulled)

@@ -305,6 +305,8 @@ def _legend(axes: Axes) -> None:
 def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
     with writing(directory):
         directory.mkdir(exist_ok=True)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it stays as it is, instead of being laid out again for every file
     paths = [directory / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         write_atomically(path, partial(figure.savefig, format=path.suffix[1:]))

@@ -15,6 +15,7 @@ from torch import Tensor
 from accuracy.cases import Case, Watch, hard, residual
 
 ITERATIONS = 10_000_000  # the watch ends the training
+CALL = 20  # iterations of L-BFGS between looks at the watch; its memory lasts
 WEIGHT = 100.0  # of conditions, tuned
 
 
@@ -65,10 +66,11 @@ def train(case: Case, seed: int, limit: float, tuned: bool) -> Watch:
     while not ender.over:  # from where it has converged by its own account, with an empty memory
         own = {"maxcor": 200, "gtol": 1e-12, "ftol": 0} if tuned else {}
         dde.optimizers.set_LBFGS_options(maxiter=15_000, **own)
-        before = len(watch.curve), model.train_state.step
+        dde.optimizers.config.LBFGS_options.update(iter_per_step=CALL, fun_per_step=CALL * 5 // 4)
+        before = model.train_state.step
         model.compile("L-BFGS", loss_weights=weights, verbose=0)
         model.train(display_every=ITERATIONS, callbacks=[ender], verbose=0)
-        if model.train_state.step - before[1] < 3:
+        if model.train_state.step - before < 3:
             break
     return watch
 

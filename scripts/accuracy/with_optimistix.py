@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -49,7 +50,11 @@ def train(case: Case, seed: int, limit: float) -> Watch:
     state = solver.init(function, parameters, None, {}, *struct, tags)
     step = eqx.filter_jit(lambda p, s: solver.step(function, p, None, {}, s, tags))
     values = jax.jit(jax.vmap(u, in_axes=(None, 0)))
-    while not watch.over(lambda x: torch.from_numpy(np.array(values(parameters, jnp.asarray(x.numpy()))))):
+
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.array(values(parameters, jnp.asarray(x.numpy()))))
+
+    while not watch.over(predict):
         parameters, state, _ = step(parameters, state)
         jax.block_until_ready(parameters)
         if not all(bool(jnp.isfinite(part).all()) for part in jax.tree.leaves(parameters)):
@@ -60,10 +65,7 @@ def train(case: Case, seed: int, limit: float) -> Watch:
 def draw(case: Case, random: np.random.Generator) -> Any:
     """Glorot's normal weights and zero biases."""
     sizes = [case.inputs, *[case.width] * case.depth, 1]
-    return [
-        (jnp.asarray(random.normal(0, math.sqrt(2 / (a + b)), (b, a))), jnp.zeros(b))
-        for a, b in zip(sizes, sizes[1:], strict=False)
-    ]
+    return [(jnp.asarray(random.normal(0, math.sqrt(2 / (a + b)), (b, a))), jnp.zeros(b)) for a, b in pairwise(sizes)]
 
 
 def along(f: Callable[[Any], Any], z: Any, axis: int, order: int) -> Any:

@@ -33,10 +33,13 @@ def train(case: Case, seed: int, limit: float) -> Watch:
     network = Periodic(case, inner) if case.pde.periods else inner
     terms, points = case.terms, case.points(seed)
 
+    box = case.pde.domain
+    whole = {"all": CartesianDomain({c: [box.low[c], box.high[c]] for c in names})}
+
     class Problem(AbstractProblem):
         input_variables = names
         output_variables = ["u"]  # noqa: RUF012 (as PINA wants it)
-        domains = {"all": CartesianDomain({c: [case.pde.domain.low[c], case.pde.domain.high[c]] for c in names})}
+        domains = whole
         conditions = {  # noqa: RUF012
             term.name: Condition(input=LabelTensor(points[term.name], names), equation=Equation(equation(case, term)))
             for term in terms
