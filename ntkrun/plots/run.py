@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
@@ -303,11 +304,17 @@ def _legend(axes: Axes) -> None:
 
 
 def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
+    """Write a figure as PNG and PDF; it is laid out once, where ``Figure.savefig`` would do so for every file."""
     with writing(directory):
         directory.mkdir(exist_ok=True)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it stays as it is, instead of being laid out again for every file
-    paths = [directory / f"{name}.{suffix}" for suffix in ("png", "pdf")]
-    for path in paths:
-        write_atomically(path, partial(figure.savefig, format=path.suffix[1:]))
-    return paths
+    figure.set_layout_engine("none")
+    png: Any = FigureCanvasAgg(figure)
+    pdf: Any = FigureCanvasPdf(figure)
+    writers: dict[Path, Callable[[IO[bytes]], object]] = {
+        directory / f"{name}.png": lambda file: png.print_png(file),
+        directory / f"{name}.pdf": lambda file: pdf.print_pdf(file),
+    }
+    for path, write in writers.items():
+        write_atomically(path, write)
+    return list(writers)
