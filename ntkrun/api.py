@@ -10,15 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf, open_dict
 
-from ntkrun.cli.hydra_errors import explain
+from ntkrun.cli.compose import compose_run
 from ntkrun.cli.hydra_job import describe  # its module registers what names run directories
 from ntkrun.cli.preflight import own_values
 from ntkrun.cli.resume import read_resume
@@ -146,7 +142,7 @@ def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[P
     Returns:
         The directory, the configuration, and what to keep there of it.
     """
-    config = _compose(overrides, config_dir)
+    config = compose_run(overrides, config_dir, hydra=True)
     HydraConfig.instance().set_config(config)
     directory = Path(config.hydra.run.dir).absolute()
     OmegaConf.set_readonly(config.hydra, False)
@@ -158,19 +154,3 @@ def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[P
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     return directory, values, describe(config)
-
-
-def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig:
-    for override in overrides:
-        if override.startswith("-") or not ("=" in override or override.startswith("~")):
-            raise ConfigError(f"{override}: expected key=value; options and sweeps are for the command line")
-    own = []
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise ConfigError(f"config_dir={config_dir}: no such directory")
-        own.append(f"hydra.searchpath=['file://{Path(config_dir).absolute()}']")
-    try:
-        with initialize_config_module("ntkrun.conf", version_base="1.3"):
-            return compose("config", overrides=[*own, *overrides], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
-        raise ConfigError(explain(error, overrides)) from None

@@ -24,6 +24,10 @@ neural tangent kernel (NTK), computed exactly or by randomised sketching.
 usage: ntkrun [group=choice | key=value] ...
        ntkrun resume=RUN_DIRECTORY [trust=MODULE,...] [accept=KEY,...] [key=value] ...
        ntkrun -m key=value1,value2,... ...          one run per combination
+       ntkrun show pde=NAME [key=value] ...         a problem in mathematical notation
+       ntkrun --list [GROUP]                        the choices of a group, one a line
+
+ntkrun-predict, ntkrun-export, ntkrun-watch and ntkrun-report are for what comes during and after training.
 """
 
 EXAMPLES = """\
@@ -39,6 +43,8 @@ own under outputs/ and prints that directory as its last line.
 
 More: ntkrun --cfg job (the whole configuration), ntkrun --hydra-help (sweeps, launchers,
 configuration directories), ntkrun --version.
+
+Exit status: 0 done, 1 a run failed, 2 what was given cannot be used, 128 + n stopped by signal n.
 """
 
 
@@ -49,10 +55,8 @@ def help_text() -> str:
     defaults, keys = _top_level(conf)
     for group, meaning in GROUPS.items():
         lines.append(f"  {group}: {meaning}")
-        for name in choices(group):
-            text = (conf / group / f"{name}.yaml").read_text(encoding="utf-8").removeprefix("# @package _global_\n")
-            mark = "*" if defaults.get(group) == name else " "
-            lines.append(f"   {mark} {name:<18} {text.splitlines()[0].removeprefix('# ')}")
+        for name, line in zip(choices(group), group_lines(group), strict=True):
+            lines.append(f"   {'*' if defaults.get(group) == name else ' '} {line}")
     lines += ["", "Top-level keys with their defaults:"]
     tuned = _tuned(conf, defaults)
     for key, value, comment in keys:
@@ -63,6 +67,14 @@ def help_text() -> str:
         f"  Problems have settings of their own under optimizer={defaults['optimizer']}: ntkrun --cfg job pde=NAME"
     )
     return "\n".join([*lines, "", EXAMPLES.rstrip()])
+
+
+def group_lines(group: str) -> list[str]:
+    """The choices of a group, each with the line that its file begins with."""
+    folder = files("ntkrun.conf") / group
+    texts = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in choices(group)}
+    first = {name: text.removeprefix("# @package _global_\n").splitlines()[0] for name, text in texts.items()}
+    return [f"{name:<18} {line.removeprefix('# ')}" for name, line in first.items()]
 
 
 def choices(group: str) -> list[str]:

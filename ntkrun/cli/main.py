@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ntkrun.common.errors import ConfigError, fail, refuse
+from ntkrun.common.errors import ConfigError, closest, fail, refuse
 from ntkrun.common.streams import lasting_streams
 from ntkrun.common.torchrun import leads
 from ntkrun.runtime.compiler_cache import make_cache_usable
@@ -40,7 +40,15 @@ def _main(arguments: Sequence[str]) -> int:
 
         print(f"ntkrun {__version__}")
         return 0
-    act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
+    if "--list" in arguments:
+        return _list(arguments)
+    act = (
+        _show
+        if arguments[:1] == ["show"]
+        else _resume
+        if any(argument.startswith("resume=") for argument in arguments)
+        else _hydra
+    )
     make_cache_usable()
     from ntkrun.common.user_frames import cause, from_user_code
     from ntkrun.runtime.distributed import LostError, join
@@ -50,7 +58,7 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         join()
         with user_changes_undone():  # whoever calls this from Python continues afterwards
-            return act(_arranged(arguments))
+            return act(arguments[1:] if act is _show else _arranged(arguments))
     except ConfigError as error:
         refuse(error)
     except WriteError as error:
@@ -64,6 +72,25 @@ def _main(arguments: Sequence[str]) -> int:
         if not from_user_code(error):  # how ntkrun itself leaves, or a fault of its own
             raise
         fail(cause(error) if leads() else f"process {os.environ['RANK']}: {cause(error)}")
+
+
+def _list(arguments: Sequence[str]) -> int:
+    """Print the choices of a group, or the groups, one a line."""
+    from ntkrun.cli.help import GROUPS, group_lines
+
+    _, _, group = " ".join(arguments).partition("--list")
+    group = group.strip(" =")
+    if group and group not in GROUPS:
+        refuse(f"--list {group}: no such group; there are {', '.join(GROUPS)}{closest(group, GROUPS)}")
+    for line in group_lines(group) if group else [f"{name:<18} {meaning}" for name, meaning in GROUPS.items()]:
+        print(line)
+    return 0
+
+
+def _show(arguments: Sequence[str]) -> int:
+    from ntkrun.cli.show import show
+
+    return show(arguments)
 
 
 # Hydra's options. Its experimental rerun is not among them: that one executes what a pickle says.

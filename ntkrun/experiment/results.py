@@ -19,6 +19,7 @@ import torch
 from ntkrun import __version__
 from ntkrun.config.schema import Settings
 from ntkrun.network import coefficient_values
+from ntkrun.objective import Objective
 from ntkrun.objective.uncertainty import coefficient_errors
 from ntkrun.pde import PDE
 from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
@@ -51,6 +52,23 @@ def write_points(points: PointSource, directory: Path) -> None:
     """Write ``points.npz``: the points in use, ``[N_i, d + k_i]`` by term."""
     arrays: dict[str, Any] = {name: x.numpy() for name, x in points.points.items()}
     write_atomically(directory / "points.npz", lambda file: np.savez(file, **arrays))
+
+
+def write_residuals(points: PointSource, objective: Objective, directory: Path) -> None:
+    """Write ``residuals.npz``: by term the sizes of the residuals at the points in use, ``[N_i]``.
+
+    Of several residuals per point it is the root of the sum of their squares. Point weights have no part in it. Nothing
+    is written where there are no points yet, or several processes share them.
+    """
+    if not points.batch or objective.ranks.count > 1:
+        return
+    with torch.no_grad():
+        rows = objective.residuals(points.batch)
+    arrays: dict[str, Any] = {
+        name: row.view(-1, len(points.points[name])).norm(dim=0).numpy(force=True)
+        for name, row in zip(objective.names, rows, strict=True)
+    }
+    write_atomically(directory / "residuals.npz", lambda file: np.savez(file, **arrays))
 
 
 def write_solution(evaluator: Evaluator, pde: PDE, directory: Path, interrupted: Interrupted) -> None:

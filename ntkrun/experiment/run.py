@@ -24,6 +24,7 @@ from ntkrun.experiment.results import (
     read_summary,
     remove_solution,
     write_points,
+    write_residuals,
     write_solution,
     write_summary,
 )
@@ -406,6 +407,8 @@ def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str
     """
     directory = trainer.directory
     write_points(parts.points, directory)
+    if outcome.status != "failed":
+        write_residuals(parts.points, parts.objective, directory)
     parts.diagnostics.finish(directory)
     try:
         _evaluate_end(parts, trainer, _patience(stop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from ntkrun.experiment.display import as_html
+from ntkrun.experiment.export import Prediction, export
 from ntkrun.experiment.results import read_summary
 from ntkrun.jets import Index, StreamPlan, parse_derivative, plan_streams
 from ntkrun.network import output_streams
@@ -57,6 +60,10 @@ class TrainedRun:
         known = f", relative L2 error {error:.3e}" if isinstance(error, int | float) else ""
         return f"<{type(self.pde).__name__} in {self.directory}: {summary.get('status', 'unknown')}{known}>"
 
+    def _repr_html_(self) -> str:
+        """A table and the solution, in notebooks."""
+        return as_html(self.directory, type(self.pde).__name__, self.config, self.summary)
+
     @property
     def summary(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
@@ -98,6 +105,39 @@ class TrainedRun:
         if isinstance(points, pd.DataFrame):
             return pd.DataFrame(values.numpy(force=True), columns=list(names), index=points.index)
         return values if isinstance(points, Tensor) else values.numpy(force=True)
+
+    def prediction(self, derivatives: Sequence[str] | None = None) -> Prediction:
+        """The fields, or derivatives of them, as a module: points ``[N, d]`` to ``[N, k]``, in the run's own precision.
+
+        Args:
+            derivatives: as for ``predict``.
+
+        Raises:
+            UnknownDerivativeError: a derivative does not fit the fields and coordinates, or has a higher order.
+        """
+        fields, coordinates = self.pde.fields, self.pde.coordinates
+        wanted = [parse_derivative(name, fields, coordinates) for name in derivatives or fields]
+        plan = plan_streams(dict.fromkeys(index for _, index in wanted), coordinates)
+        columns = [(index, fields.index(field)) for field, index in wanted]
+        time = coordinates.index(TIME) if self._edges else 0
+        return Prediction(copy.deepcopy(self._networks), self._edges[1:-1], time, plan, columns).eval()
+
+    def export(self, path: str | Path, derivatives: Sequence[str] | None = None) -> float:
+        """Write the network as a program that needs nothing of ntkrun, and compare it with this run.
+
+        Args:
+            path: ``.pt2``, for ``torch.export.load``, or ``.onnx``, which needs the extra ``onnx``.
+            derivatives: as for ``predict``; the columns of what the program computes.
+
+        Returns:
+            The largest difference between both at points of the domain, relative to the largest value.
+
+        Raises:
+            ExportError: it cannot be exported, or the program computes something else.
+            UnknownDerivativeError: a derivative does not fit the fields and coordinates, or has a higher order.
+            WriteError: the file cannot be written.
+        """
+        return export(self, Path(path), derivatives)
 
     def _evaluate(self, x: Tensor, plan: StreamPlan, wanted: Sequence[tuple[str, Index]]) -> Tensor:
         """The wanted derivatives, ``[N, k]``, at checked points, each by the network of its time window."""

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from ntkrun.plots.residuals import plot_residuals
+from ntkrun.plots.slices import plot_slices
 from ntkrun.plots.spectrum import plot_spectrum
 from ntkrun.storage.atomic import write_atomically, writing
 from ntkrun.storage.reader import UnreadableError, read_arrays, read_json
@@ -44,8 +46,8 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw all figures of a run into ``directory/plots``, as PNG and PDF.
 
     Args:
-        directory: a run directory with ``metrics.csv``, ``weights.csv``, ``solution.npz`` and perhaps ``steps.csv``
-            and ``spectrum.npz``.
+        directory: a run directory with ``metrics.csv``, ``weights.csv``, ``solution.npz`` and perhaps ``steps.csv``,
+            ``points.npz`` with ``residuals.npz``, and ``spectrum.npz``.
 
     Returns:
         The files written.
@@ -65,12 +67,28 @@ def plot_run(directory: Path) -> list[Path]:
         if (directory / "solution.npz").exists():
             with np.load(directory / "solution.npz") as solution:
                 figures["solution"] = plot_scattered(solution) if "points" in solution else plot_solution(solution)
+                figures |= {} if "points" in solution else plot_slices(solution)
+                figures |= _residuals(directory, solution)
         if (directory / "spectrum.npz").exists():
             try:
                 figures |= plot_spectrum(read_arrays(directory / "spectrum.npz"))
             except (ValueError, TypeError, LookupError) as error:  # left by something else than this run
                 log.warning("spectrum.npz is not drawn: %s", error)
         return [path for name, figure in figures.items() for path in _save(figure, directory / "plots", name)]
+
+
+def _residuals(directory: Path, solution: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
+    """The figure of points and residuals, where a run has written both."""
+    if not all((directory / name).exists() for name in ("points.npz", "residuals.npz")):
+        return {}
+    axes = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
+    coordinates = axes or [str(c) for c in solution["coordinates"]]
+    try:
+        points, sizes = read_arrays(directory / "points.npz"), read_arrays(directory / "residuals.npz")
+        return {"residuals": plot_residuals(points, sizes, coordinates)} if sizes else {}
+    except (ValueError, TypeError, LookupError) as error:  # left by something else than this run
+        log.warning("residuals.npz is not drawn: %s", error)
+        return {}
 
 
 def _known_coefficients(directory: Path) -> Mapping[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ntkrun.common.arguments import Parser
 from ntkrun.common.errors import fail, refuse
 from ntkrun.common.streams import lasting_streams
 
@@ -15,12 +15,6 @@ DESCRIPTION = """\
 Gather runs into a report: runs.csv, groups.csv (means over seeds, by whatever was swept),
 figures/, and index.html, which shows all of it without a network.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Complain in one line."""
-        refuse(f"{message}; ntkrun-report --help shows the usage")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -33,12 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _main(arguments: Sequence[str] | None) -> NoReturn:
-    parser = _Parser(
-        prog="ntkrun-report",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("ntkrun-report", DESCRIPTION)
     parser.add_argument(
         "directories", metavar="DIR", nargs="+", type=Path, help="searched for run directories, itself included"
     )

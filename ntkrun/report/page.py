@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from ntkrun.report.aggregate import (
     ABSENT,
@@ -24,6 +25,7 @@ from ntkrun.report.aggregate import (
     text,
     values_by_run,
 )
+from ntkrun.report.charts import chart_data
 from ntkrun.report.figures import Drawing
 from ntkrun.report.gather import OUTPUT_KEYS, Run, brief
 from ntkrun.report.verdict import verdicts
@@ -61,19 +63,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be sorted by any column."""
+    """A table that can be sorted by any column.
+
+    Attributes:
+        name, caption, columns, rows: its content.
+        groups: which group every row belongs to, as ``PROBLEM:NUMBER``; empty where groups are not told apart.
+    """
 
     name: str
     caption: str
     columns: list[Column]
     rows: list[list[Cell]]
+    groups: list[str]
 
     @classmethod
-    def of(cls, name: str, caption: str, columns: dict[str, list[Cell]]) -> Table:
+    def of(cls, name: str, caption: str, columns: dict[str, list[Cell]], groups: Sequence[str] = ()) -> Table:
         """From cells by column."""
         ranked = [_ranked(cells) for cells in columns.values()]
         heads = [Column(_short(name), any(cell.kind == "number" for cell in cells)) for name, cells in columns.items()]
-        return cls(name, caption, heads, [list(row) for row in zip(*ranked, strict=True)])
+        rows = [list(row) for row in zip(*ranked, strict=True)]
+        return cls(name, caption, heads, rows, list(groups) or [""] * len(rows))
 
 
 def _ranked(cells: Sequence[Cell]) -> list[Cell]:
@@ -87,7 +96,13 @@ def _ranked(cells: Sequence[Cell]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page shows it, with its size in CSS pixels."""
+    """A figure as the page shows it, with its size in CSS pixels.
+
+    Attributes:
+        title, caption, description, data, width, height: of the figure.
+        kind: ``curves`` where the page also has a chart of the same that answers to the pointer, ``solution``, or
+            empty.
+    """
 
     title: str
     caption: str
@@ -95,13 +110,16 @@ class Picture:
     data: str
     width: int
     height: int
+    kind: str = ""
 
     @classmethod
     def of(cls, drawing: Drawing, png: Path) -> Picture:
         """From a figure and the file that it was saved to."""
         width, height = (round(96 * inches) for inches in drawing.figure.get_size_inches())
         data = base64.b64encode(png.read_bytes()).decode("ascii")
-        return cls(drawing.title, drawing.caption, drawing.description, data, width, height)
+        kinds = {"curves": ("_error", "_loss", "_cost"), "solution": ("_best", "_median", "_only")}
+        kind = next((kind for kind, ends in kinds.items() if drawing.name.endswith(ends)), "")
+        return cls(drawing.title, drawing.caption, drawing.description, data, width, height, kind)
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,8 @@ class Section:
     verdicts: list[str]
     table: Table
     figures: list[Picture]
+    solutions: list[Picture]
+    data: Markup
 
 
 def render(runs: Sequence[Run], keys: Sequence[str], found: Sequence[tuple[Sweep, list[Picture]]], output: Path) -> str:
@@ -135,7 +155,7 @@ def render(runs: Sequence[Run], keys: Sequence[str], found: Sequence[tuple[Sweep
         f"{', '.join(map(_short, keys)) or 'nothing but the seed'}.",
         common=_common(runs, keys),
         sections=[_section(number, sweep, pictures) for number, (sweep, pictures) in enumerate(found, start=1)],
-        runs=_runs_table(runs, keys, output),
+        runs=_runs_table(runs, keys, output, _groups([sweep for sweep, _ in found])),
         excluded=_excluded_table(excluded, output),
     )
 
@@ -149,13 +169,29 @@ def _section(number: int, sweep: Sweep, pictures: list[Picture]) -> Section:
     said.append(f"Swept: {'; '.join(swept)}." if swept else "Nothing was swept but the seed.")
     if sweep.runs and not sweep.solved:
         said.append("No exact solution is known, so the unweighted loss stands for the error.")
-    table = _groups_table(sweep)
     return Section(
-        f"problem-{number}", f"Problem {_short(sweep.problem)}", " ".join(said), verdicts(sweep), table, pictures
+        f"problem-{number}",
+        f"Problem {_short(sweep.problem)}",
+        " ".join(said),
+        verdicts(sweep),
+        _groups_table(sweep, _groups([sweep], number)),
+        [picture for picture in pictures if picture.kind != "solution"],
+        [picture for picture in pictures if picture.kind == "solution"],
+        chart_data(sweep),
     )
 
 
-def _groups_table(sweep: Sweep) -> Table:
+def _groups(found: Sequence[Sweep], first: int = 1) -> dict[Path, str]:
+    """The group of every run that is in one that counts, as the page's charts number them."""
+    return {
+        run.directory: f"problem-{number}:{place}"
+        for number, sweep in enumerate(found, start=first)
+        for place, group in enumerate(group for group in sweep.groups if group.runs)
+        for run in group.members
+    }
+
+
+def _groups_table(sweep: Sweep, known: Mapping[Path, str]) -> Table:
     groups = sweep.groups
     columns: dict[str, list[Cell]] = {
         key: _value_cells([group.values[k] for group in groups]) for k, key in enumerate(sweep.keys)
@@ -174,10 +210,11 @@ def _groups_table(sweep: Sweep) -> Table:
         if any(each.count not in (0, len(group.runs)) for each, group in zip(found, groups, strict=True)):
             columns[f"{name}, count"] = [_count_cell(each.count) for each in found]
     caption = "Mean over seeds ± standard deviation (n - 1). Errors are relative L2 errors, seconds those in "
-    return Table.of(f"Means of {_short(sweep.problem)}", caption + "training and weight updates.", columns)
+    marks = [known.get(group.members[0].directory, "") for group in groups]
+    return Table.of(f"Means of {_short(sweep.problem)}", caption + "training and weight updates.", columns, marks)
 
 
-def _runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> Table:
+def _runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path, known: Mapping[Path, str]) -> Table:
     columns = {"run": _run_cells(runs, output)}
     values = values_by_run(runs, keys)
     columns |= {key: _value_cells([row[k] for row in values]) for k, key in enumerate(keys)}
@@ -190,7 +227,8 @@ def _runs_table(runs: Sequence[Run], keys: Sequence[str], output: Path) -> Table
         columns[f"final error of {_short(name)}"] = [_number_cell(run.field_errors.get(name)) for run in runs]
     columns["unweighted loss"] = [_number_cell(run.unweighted_loss) for run in runs]
     columns["seconds"] = [_number_cell(run.seconds) for run in runs]
-    return Table.of("Runs", "All runs, by what distinguishes them; click a heading to sort.", columns)
+    marks = [known.get(run.directory, "") for run in runs]
+    return Table.of("Runs", "All runs, by what distinguishes them; click a heading to sort.", columns, marks)
 
 
 def _excluded_table(runs: Sequence[Run], output: Path) -> Table:

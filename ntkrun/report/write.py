@@ -15,6 +15,7 @@ from ntkrun.report.aggregate import Sweep, groups_table, runs_table, sweeps, swe
 from ntkrun.report.figures import draw
 from ntkrun.report.gather import gather
 from ntkrun.report.page import Picture, render
+from ntkrun.report.solutions import draw_solutions
 from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
 
 LONGEST = 100
@@ -78,7 +79,7 @@ def _write(path: Path, text: str) -> None:
 def _save(sweep: Sweep, directory: Path, taken: set[str]) -> list[Picture]:
     """Draw the figures of a problem and save them as PNG, under names that are not yet taken."""
     pictures = []
-    for drawing in draw(sweep):
+    for drawing in [*draw(sweep), *draw_solutions(sweep)]:
         name = re.sub(r"[^A-Za-z0-9_-]", "-", drawing.name)[-LONGEST:].lstrip("-")
         if name in taken:
             name += f"-{len(taken)}"

@@ -158,7 +158,7 @@ def test_a_pickle_in_place_of_a_state_is_not_executed(name: str, form: str, rece
     assert not harm.exists()
 
 
-@pytest.mark.parametrize("name", ["solution.npz", "spectrum.npz", "points.npz"])
+@pytest.mark.parametrize("name", ["solution.npz", "spectrum.npz", "points.npz", "residuals.npz"])
 def test_a_pickle_in_an_array_file_is_not_executed(name: str, received: Path) -> None:
     harm = received.parent / "harm"
     np.savez(received / name, axis_x=np.array([Harmful(harm)], dtype=object))

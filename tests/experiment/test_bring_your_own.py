@@ -30,7 +30,7 @@ PROBLEM, PROBLEM_YAML = "my_problems.py", "my_conf/pde/my_pde.yaml"
 NETWORK, NETWORK_YAML = "my_networks.py", "my_conf/network/my_net.yaml"
 RUN_DIRECTORY = {
     *(".hydra", "ntkrun.log", "metrics.csv", "weights.csv", "summary.json", "points.npz", "solution.npz"),
-    *("checkpoint.pt", "best.pt", ".lock"),
+    *("checkpoint.pt", "best.pt", "residuals.npz", ".lock"),
 }
 
 SMALL = ["optimizer=adam", "network.width=4", "pde.grid=6", "iterations=2", "plots=false"]

@@ -93,7 +93,7 @@ def test_the_last_line_is_the_run_directory(case: Case) -> None:
 
 def test_the_directory_is_complete(case: Case) -> None:
     expected = {".hydra", "ntkrun.log", "metrics.csv", "weights.csv", "summary.json", "points.npz", "solution.npz"}
-    expected |= {"best.pt", ".lock"}
+    expected |= {"best.pt", "residuals.npz", ".lock"}
     expected |= {"checkpoint.pt"} | ({"plots"} if case.name in PLOTTED else set())
     assert {path.name for path in case.directory.iterdir()} == expected
     assert OmegaConf.load(case.directory / ".hydra" / "config.yaml").iterations == 20

@@ -117,7 +117,7 @@ def test_tables_say_what_distinguishes_runs(report: Path) -> None:
 def test_rows_sort_by_number(report: Path) -> None:
     page = report.read_text()
     runs = page[page.index('id="runs"') : page.index('id="excluded"')]
-    body = re.findall(r"<tr>(.*?)</tr>", runs)[1:]
+    body = re.findall(r"<tr.*?>(.*?)</tr>", runs)[1:]
     cells = [re.findall(r'data-order="(\d+)">([^<]*)<', row) for row in body]
     orders = {text: int(order) for order, text in (row[4] for row in cells)}
     assert sorted(orders, key=lambda text: orders[text]) == ["0.125", "0.250", "0.500"]

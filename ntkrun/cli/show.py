@@ -1,0 +1,135 @@
+"""``ntkrun show``: a problem in mathematical notation, with its terms, points and defaults."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sympy
+
+from ntkrun.cli.compose import compose_run
+from ntkrun.common.terminal import shows_unicode
+from ntkrun.config.classes import look_for_modules_in
+from ntkrun.config.schema import Setup, build, plain, read_setup
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, Term
+from ntkrun.pde.notation import NotationError, solution_expressions, term_expressions
+
+WIDTH = 100
+
+
+def show(arguments: Sequence[str]) -> int:
+    """Print the problem that overrides such as ``pde=wave pde.c=3`` describe; returns the exit status.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+    directory, overrides = None, []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            directory = value if equals else next(rest, "")
+        else:
+            overrides.append(argument)
+    look_for_modules_in(os.getcwd())
+    values = plain(compose_run(overrides, directory))
+    problem = {k: v for k, v in values["pde"].items() if k not in Setup.model_fields}
+    for line in describe(build(problem, "pde", PDE), values):
+        print(line)
+    return 0
+
+
+def describe(pde: PDE, values: Mapping[str, Any]) -> Iterator[str]:
+    """The lines about a problem.
+
+    Args:
+        pde: the problem.
+        values: the configuration as plain values.
+    """
+    name, setup = type(pde).__name__, read_setup(values["pde"])
+    yield name
+    yield "=" * len(name)
+    about, _, _ = (inspect.getdoc(type(pde)) or "").partition("\nArgs:")
+    yield about.replace("``", "").strip()
+    yield ""
+    yield f"fields    {', '.join(pde.fields)}"
+    yield f"domain    {_region(pde.domain)}"
+    for coefficient in pde.coefficients:
+        yield f"unknown   {coefficient.name}, starting from {coefficient.start:g}"
+    for term in pde.terms():
+        yield ""
+        yield from _term(pde, term, setup)
+    yield ""
+    yield from _solution(pde)
+    yield ""
+    yield from _defaults(values)
+
+
+def _term(pde: PDE, term: Term, setup: Setup) -> Iterator[str]:
+    count = setup.points.get(term.name)
+    points = "a hard constraint" if term.name in (pde.built_in or ()) else f"{count} points"
+    yield f"{term.name}: {points} in"
+    for box in term.region[:4]:
+        yield f"    {_region(box)}"
+    if len(term.region) > 4:
+        yield f"    and {len(term.region) - 4} more boxes"
+    try:
+        for expression in term_expressions(pde, term):
+            yield textwrap.indent(_pretty(sympy.Eq(expression, 0, evaluate=False)), "        ")
+    except NotationError as error:
+        yield f"        a residual of {', '.join([*term.derivatives, *term.operators])} (not shown: {error})"
+
+
+def _solution(pde: PDE) -> Iterator[str]:
+    try:
+        closed = solution_expressions(pde)
+    except NotationError as error:
+        yield f"solution: a closed form (not shown: {error})"
+        return
+    if closed:
+        yield "solution:"
+        for field, expression in zip(pde.fields, closed, strict=False):
+            yield textwrap.indent(_pretty(sympy.Eq(sympy.Symbol(field), expression, evaluate=False)), "        ")
+        return
+    reference = pde.reference()
+    if reference is None:
+        yield "solution: none is known; runs report the loss at held-out points"
+    else:
+        yield f"solution: numerical, on {' x '.join(str(len(axis)) for axis in reference.axes.values())} points"
+
+
+def _defaults(values: Mapping[str, Any]) -> Iterator[str]:
+    yield "defaults, with what was chosen:"
+    for group in ("pde", "network", "weights", "optimizer"):
+        node = {k: v for k, v in values[group].items() if k not in ("_target_", "points")}
+        kind = str(values[group]["_target_"]).rpartition(".")[2]
+        listed = ", ".join(f"{key}={_text(value)}" for key, value in node.items())
+        yield textwrap.fill(
+            f"{group + ':':<11}{kind}  {listed}", WIDTH, initial_indent="    ", subsequent_indent=" " * 15
+        )
+    yield f"    run:       iterations={values['iterations']}, dtype={values['dtype']}, seed={values['seed']}"
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _region(region: Any) -> str:
+    if not isinstance(region, Box):
+        return str(region)
+    intervals = []
+    for c in region.coordinates:
+        low, high = f"{region.low[c]:.6g}", f"{region.high[c]:.6g}"
+        intervals.append(f"{c} = {low}" if low == high else f"{c} in [{low}, {high}]")
+    return ", ".join(intervals)
+
+
+def _pretty(expression: Any) -> str:
+    unicode = shows_unicode(sys.stdout)
+    text: str = sympy.pretty(expression, use_unicode=unicode, wrap_line=False)
+    return text if max(map(len, text.splitlines())) <= WIDTH else str(expression.lhs) + " = " + str(expression.rhs)

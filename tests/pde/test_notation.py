@@ -1,0 +1,76 @@
+"""Mathematical notation of problems, against their own code at random numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, AllenCahn, Burgers, Cavity, Columns, Helmholtz, KleinGordon, Poisson, Term, Wave
+from ntkrun.pde.notation import NotationError, number, solution_expressions, term_expressions
+
+PROBLEMS = [Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()]
+
+
+@pytest.mark.parametrize("pde", PROBLEMS, ids=lambda pde: type(pde).__name__)
+def test_terms_say_what_is_computed(pde: PDE) -> None:
+    generator = np.random.default_rng(0)
+    for term in pde.terms():
+        if term.partner is not None:
+            continue
+        expressions = term_expressions(pde, term)
+        letters = set(term.derivatives) | {name for formula in term.operators.values() for name in formula}
+        values = {name: generator.uniform(0.2, 0.8) for name in sorted({*letters, *pde.coordinates})}
+        read = {name: torch.tensor([values[name]], dtype=torch.float64) for name in term.derivatives}
+        for name, formula in term.operators.items():
+            read[name] = torch.tensor(
+                [sum(factor * values[each] for each, factor in formula.items())], dtype=torch.float64
+            )
+        x = {c: torch.tensor([values[c]], dtype=torch.float64) for c in pde.coordinates}
+        expected = term.residual(Columns(x, "x"), Columns(read, "d")).reshape(-1)
+        ours = [float(each.subs({sympy.Symbol(n): v for n, v in values.items()})) for each in expressions]
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)  # numbers are shown with six digits
+
+
+@pytest.mark.parametrize("pde", [Poisson(a=3), Wave(c=1.5), Helmholtz(), KleinGordon()], ids=lambda p: type(p).__name__)
+def test_solutions_say_what_is_computed(pde: PDE) -> None:
+    (expression,) = solution_expressions(pde)
+    values = dict(zip(pde.coordinates, (0.3, 0.7), strict=False))
+    expected = pde.exact(Columns({c: torch.tensor([v], dtype=torch.float64) for c, v in values.items()}, "x"))
+    assert expected is not None
+    assert float(expression.subs({sympy.Symbol(c): v for c, v in values.items()})) == pytest.approx(float(expected))
+
+
+def test_partners_are_places() -> None:
+    (periodic,) = (term for term in AllenCahn().terms() if term.partner)
+    assert "u(x+2, t)" in str(term_expressions(AllenCahn(), periodic))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((2.0, "2"), (0.5, "1/2"), (4 * math.pi, "4*pi"), (0.01 / math.pi, "1/(100*pi)"), (0.123457, "0.123457")),
+        *((math.pi**2 / 4, "pi**2/4"), (1e-4, "0.0001"), (-2 * math.pi / 3, "-2*pi/3")),
+    ],
+)
+def test_numbers_as_one_would_write_them(value: float, text: str) -> None:
+    shown = number(value)
+    assert float(shown) == pytest.approx(value, rel=1e-6)
+    assert (str(shown).rstrip("0") if "." in str(shown) else str(shown)) == text
+
+
+class Branching(PDE):
+    domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u",), lambda x, d: torch.where(x.x > 0.5, d.u, 0.0)),)
+
+
+def test_code_without_notation_is_named() -> None:
+    pde = Branching()
+    with pytest.raises(NotationError, match=r"'>'|where"):
+        term_expressions(pde, pde.terms()[0])
