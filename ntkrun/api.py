@@ -21,9 +21,10 @@ from ntkrun.cli.resume import read_resume
 from ntkrun.common.errors import ConfigError
 from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.torchrun import several_processes
-from ntkrun.config.assembly import assemble, build_networks
+from ntkrun.config.assembly import Parts, assemble, build_networks
 from ntkrun.config.classes import look_for_modules_in
-from ntkrun.config.schema import read_settings
+from ntkrun.config.configuration import Configuration, read_configuration
+from ntkrun.experiment.received import read_received
 from ntkrun.experiment.run import execute, misfit, states_before
 from ntkrun.experiment.trained import TrainedRun
 from ntkrun.runtime.process_state import process_state_kept
@@ -68,14 +69,15 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
     with process_state_kept(), _hydra_kept():
         look_for_modules_in(os.getcwd())
         if resumes:
-            (directory, values, accepted), description = read_resume(overrides), None
+            directory, configuration, accepted = read_resume(overrides)
+            set_threads(configuration.settings.threads, None)
+            parts, description = None, None
         else:
-            directory, values, description = _prepare(overrides, config_dir)
+            directory, configuration, parts, description = _prepare(overrides, config_dir)
             accepted = []
         directory = directory.absolute()
-        set_threads(read_settings(values).threads, None)
         try:
-            outcome = execute(values, directory, resumes, (signal.SIGINT,), description, accepted)
+            outcome = execute(configuration, directory, resumes, (signal.SIGINT,), description, accepted, parts)
         finally:
             if "ntkrun.steps.graph" in sys.modules:
                 sys.modules["ntkrun.steps.graph"].forget_graphs()
@@ -83,7 +85,7 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
         raise KeyboardInterrupt(f"{outcome.message}: {directory}")
     if outcome.status != "completed":
         raise RunError(outcome.message, directory)
-    return _open(directory, values, load_checkpoint(directory).state)
+    return _open(directory, configuration, load_checkpoint(directory).state)
 
 
 def load(
@@ -106,22 +108,24 @@ def load(
     """
     modules = [trust] if isinstance(trust, str) else list(trust)
     with process_state_kept():
-        place, values, _ = read_resume([f"resume={directory}", *([f"trust={','.join(modules)}"] if modules else [])])
-        if device is not None:
-            values["device"] = device
-        return _open(place.absolute(), values, load_best(place) if best else load_checkpoint(place).state)
+        if modules:
+            look_for_modules_in(os.getcwd())
+        place, changes = Path(directory), {} if device is None else {"device": device}
+        configuration = read_received(place, str(directory), modules, changes)
+        return _open(place.absolute(), configuration, load_best(place) if best else load_checkpoint(place).state)
 
 
-def _open(directory: Path, values: Mapping[str, Any], state: Mapping[str, Any]) -> TrainedRun:
+def _open(directory: Path, configuration: Configuration, state: Mapping[str, Any]) -> TrainedRun:
     """The run of a directory with the networks of a state."""
     with process_state_kept():
         try:
-            pde, networks = build_networks({**values, "start_from": None}, states_before(values, state))
+            earlier = states_before(configuration.settings.time_windows, state)
+            pde, networks = build_networks(configuration.without_start(), earlier)
             schema = schema_of(networks[-1].state_dict())
             networks[-1].load_state_dict(read_state(schema, state.get("network"), "network"))
         except (StateError, RuntimeError) as error:
             raise misfit(error) from None
-    return TrainedRun(directory, values, pde, networks)
+    return TrainedRun(directory, configuration.values, pde, networks)
 
 
 @contextmanager
@@ -136,11 +140,13 @@ def _hydra_kept() -> Iterator[None]:
         hydra.hydra, config.cfg = before
 
 
-def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[Path, dict[str, Any], dict[str, str]]:
-    """Compose and check a configuration and make its directory, as Hydra does for the command line.
+def _prepare(
+    overrides: Sequence[str], config_dir: str | Path | None
+) -> tuple[Path, Configuration, Parts, dict[str, str]]:
+    """Compose a configuration, assemble its parts and make its directory, as the command line does.
 
     Returns:
-        The directory, the configuration, and what to keep there of it.
+        The directory, the configuration, its parts, and what to keep of the configuration in the directory.
     """
     config = compose_run(overrides, config_dir, hydra=True)
     HydraConfig.instance().set_config(config)
@@ -148,9 +154,10 @@ def _prepare(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[P
     OmegaConf.set_readonly(config.hydra, False)
     with open_dict(config):
         config.hydra.runtime.output_dir = str(directory)
-    values = own_values(config)
-    assemble(values)
+    configuration = read_configuration(own_values(config))
+    set_threads(configuration.settings.threads, None)
+    parts = assemble(configuration)
     check_free(directory)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    return directory, values, describe(config)
+    return directory, configuration, parts, describe(config)

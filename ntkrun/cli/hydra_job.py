@@ -19,12 +19,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.cli.console import print_closing, print_line
+from ntkrun.cli.invocation import present_invocation
 from ntkrun.cli.preflight import own_values
 from ntkrun.cli.sweep_jobs import Job, SharedDirectoryError, claim, note
 from ntkrun.common.torchrun import leads
 from ntkrun.common.user_frames import cause
 from ntkrun.config.classes import look_for_modules_in
-from ntkrun.config.schema import ConfigError, read_settings
+from ntkrun.config.configuration import read_configuration
+from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.description import FOLDER, write_description
 from ntkrun.experiment.results import Outcome, achieved, read_summary, write_failure
 from ntkrun.experiment.run import REFUSED, Standing, execute, standing
@@ -65,11 +67,13 @@ def run_job(config: DictConfig) -> float | None:
     directory = Path(hydra.runtime.output_dir)
     if hydra.mode is RunMode.MULTIRUN:
         return _run_sweep_job(config, hydra, directory)
-    values = own_values(config)
-    set_threads(read_settings(values).threads, None)
-    goes_on = _requeued() and leads() and standing(values, directory) is Standing.UNFINISHED
+    assembled = present_invocation().take_assembled()
+    configuration = assembled.configuration if assembled else read_configuration(own_values(config))
+    set_threads(configuration.settings.threads, None)
+    goes_on = _requeued() and leads() and standing(configuration, directory) is Standing.UNFINISHED
     with user_changes_undone():
-        outcome = execute(values, directory, resume=goes_on, description=describe(config))
+        parts = assembled.parts if assembled else None
+        outcome = execute(configuration, directory, resume=goes_on, description=describe(config), parts=parts)
     if leads():
         print_closing(directory, outcome)
     if outcome.status == "interrupted":
@@ -132,16 +136,18 @@ def _sweep_job(config: DictConfig, directory: Path) -> Outcome:
     try:
         values = own_values(config)
         hydra = HydraConfig.get()
-        set_threads(read_settings(values).threads, hydra)
         if "BasicLauncher" not in hydra.launcher._target_:
             values["progress"] = False  # bars of several jobs would overwrite each other
-        state = standing(values, directory)
-        if state is Standing.COMPLETED and values["skip_completed"]:
+        configuration = read_configuration(values)
+        skip = configuration.settings.skip_completed
+        set_threads(configuration.settings.threads, hydra)
+        state = standing(configuration, directory)
+        if state is Standing.COMPLETED and skip:
             return Outcome("completed", message="was there already")
-        if state is Standing.OTHER and values["skip_completed"]:
+        if state is Standing.OTHER and skip:
             raise OtherRunError(f"{directory} holds a run of another configuration")
-        goes_on = state is Standing.UNFINISHED and (values["skip_completed"] or _requeued())
-        return execute(values, directory, resume=goes_on, description=describe(config))
+        goes_on = state is Standing.UNFINISHED and (skip or _requeued())
+        return execute(configuration, directory, resume=goes_on, description=describe(config))
     except (BusyError, OtherRunError) as error:  # the directory is another's
         return Outcome("failed", 1, str(error))
     except BaseException as error:  # users' code raises anything; a job fails by itself

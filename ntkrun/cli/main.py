@@ -139,7 +139,7 @@ def _hydra(arguments: Sequence[str]) -> int:
 
     from ntkrun.cli.hydra_errors import explain
     from ntkrun.cli.hydra_job import run_job
-    from ntkrun.cli.preflight import started_sweep
+    from ntkrun.cli.invocation import invocation
     from ntkrun.common.user_frames import cause
     from ntkrun.config.classes import look_for_modules_in
     from ntkrun.experiment.run import REFUSED
@@ -149,20 +149,17 @@ def _hydra(arguments: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
     # Hydra makes the run's directory for the process that leads alone.
     sys.argv[1:] = arguments if leads() else [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"]
-    started_sweep()  # forget one that has been broken off in this process
     try:
-        with pass_signals_on():
+        with invocation() as begun, pass_signals_on():
             hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()
     except (SystemExit, KeyboardInterrupt) as leaving:  # a signal, or a refusal
-        sweep = started_sweep()
-        if sweep is None or sweep.withdraw():
+        if begun.sweep is None or begun.sweep.withdraw():
             raise
-        stopped = sweep.finish()
+        stopped = begun.sweep.finish()
         return int(leaving.code or 0) if isinstance(leaving, SystemExit) else stopped
     except Exception as error:
-        sweep = started_sweep()
-        if sweep is not None and not sweep.withdraw():
-            return sweep.finish(cause(error))
+        if begun.sweep is not None and not begun.sweep.withdraw():
+            return begun.sweep.finish(cause(error))
         if isinstance(error, REFUSED):
             refuse(error)
         if _raised_by_a_job(error):
@@ -172,8 +169,7 @@ def _hydra(arguments: Sequence[str]) -> int:
         if isinstance(error, OSError) and writing and error.errno != errno.ENAMETOOLONG:
             fail(f"{error.filename or 'the run directory'} cannot be written: {error.strerror or error}")
         refuse(explain(error, arguments))
-    sweep = started_sweep()
-    return 0 if sweep is None else sweep.finish()
+    return 0 if begun.sweep is None else begun.sweep.finish()
 
 
 def _raised_by_a_job(error: BaseException) -> bool:
@@ -187,16 +183,15 @@ def _raised_by_a_job(error: BaseException) -> bool:
 def _resume(arguments: Sequence[str]) -> int:
     from ntkrun.cli.console import print_closing
     from ntkrun.cli.resume import read_resume
-    from ntkrun.config.schema import read_settings
     from ntkrun.experiment.run import REFUSED, execute
     from ntkrun.runtime.threads import set_threads
     from ntkrun.runtime.user_changes import user_changes_undone
 
     try:
-        directory, values, accepted = read_resume(arguments)
-        set_threads(read_settings(values).threads, None)
+        directory, configuration, accepted = read_resume(arguments)
+        set_threads(configuration.settings.threads, None)
         with user_changes_undone():
-            outcome = execute(values, directory, resume=True, accepted=accepted)
+            outcome = execute(configuration, directory, resume=True, accepted=accepted)
     except REFUSED as error:
         refuse(error)
     if leads():

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ntkrun.cli.hydra_errors import explain
+from ntkrun.cli.invocation import Assembled, present_invocation
 from ntkrun.cli.sweep import Sweep
 from ntkrun.cli.sweep_jobs import SharedDirectoryError
 from ntkrun.cli.sweep_plan import each_value_once, planned_jobs, swept
@@ -19,18 +20,13 @@ from ntkrun.common.errors import fail, refuse
 from ntkrun.common.torchrun import several_processes
 from ntkrun.common.user_frames import cause, from_user_code
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.config.schema import ConfigError, numbers_read, plain
 from ntkrun.experiment.description import FOLDER
 from ntkrun.runtime.signals import signal_passed_on
+from ntkrun.runtime.threads import set_threads
 from ntkrun.storage.atomic import WriteError
 from ntkrun.storage.lock import BusyError, check_free
-
-_sweeps: list[Sweep] = []
-
-
-def started_sweep() -> Sweep | None:
-    """The sweep that this process has started, if it has; asked once."""
-    return _sweeps.pop() if _sweeps else None
 
 
 class CheckBeforeStart(Callback):
@@ -38,7 +34,7 @@ class CheckBeforeStart(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Leave with exit status 2 where the configuration cannot be used, or its directory is in use."""
-        _check(config)
+        present_invocation().assembled = _assembled(config, of_sweep=False)
         _check_output_subdirectory(config)
         _check_directory(config)
 
@@ -54,7 +50,7 @@ class CheckBeforeStart(Callback):
         try:
             overrides = swept(config)
             for each in each_value_once(overrides):
-                _check(compose(config.hydra.job.config_name, overrides=each))
+                _assembled(compose(config.hydra.job.config_name, overrides=each), of_sweep=True)
             planned = planned_jobs(config, overrides)
         except (ConfigError, SharedDirectoryError) as error:
             refuse(error)
@@ -67,7 +63,7 @@ class CheckBeforeStart(Callback):
             refuse(error)
         except WriteError as error:
             fail(error)
-        _sweeps[:] = [sweep]
+        present_invocation().sweep = sweep
 
 
 def own_values(config: DictConfig) -> dict[str, Any]:
@@ -77,9 +73,18 @@ def own_values(config: DictConfig) -> dict[str, Any]:
     return numbers_read(plain(own))
 
 
-def _check(config: DictConfig) -> None:
+def _assembled(config: DictConfig, of_sweep: bool) -> Assembled:
+    """A run of a configuration; leaves with exit status 2 where it cannot be used.
+
+    Args:
+        config: with or without Hydra's own node.
+        of_sweep: whether it is only looked at here; its job assembles it again, in whatever process that is.
+    """
     try:
-        assemble(own_values(config))
+        configuration = read_configuration(own_values(config))
+        if not of_sweep:
+            set_threads(configuration.settings.threads, None)
+        return Assembled(configuration, assemble(configuration))
     except ConfigError as error:
         refuse(error)
     except BaseException as error:  # users' classes raise anything

@@ -5,19 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import OmegaConf
 
-from ntkrun.common.errors import closest
+from ntkrun.common.errors import ConfigError, closest
 from ntkrun.config.classes import look_for_modules_in
-from ntkrun.config.schema import CHANGEABLE, ConfigError
+from ntkrun.config.configuration import Configuration
+from ntkrun.config.schema import CHANGEABLE
 from ntkrun.experiment.received import read_received
 
 
-def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any], list[str]]:
-    """The run directory, its configuration with the permitted changes, and what may differ from the checkpoint's.
+class Resumed(NamedTuple):
+    """A run that is to go on.
+
+    Attributes:
+        directory: of the run.
+        configuration: with the permitted changes.
+        accepted: keys that may differ from the checkpoint's.
+    """
+
+    directory: Path
+    configuration: Configuration
+    accepted: list[str]
+
+
+def read_resume(arguments: Sequence[str]) -> Resumed:
+    """The run that is to be resumed.
 
     Args:
         arguments: ``resume=DIRECTORY``, overrides, ``trust=MODULE,...`` for the user's own modules, and
@@ -36,26 +51,21 @@ def read_resume(arguments: Sequence[str]) -> tuple[Path, dict[str, Any], list[st
         if key in overrides:
             raise ConfigError(f"{key} is given twice")
         overrides[key] = value
-    directory = Path(overrides.pop("resume"))
+    given = overrides.pop("resume")
     trusted = [each for each in overrides.pop("trust", "").split(",") if each]
     accepted = [each for each in overrides.pop("accept", "").split(",") if each]
-    try:
-        values = read_received(directory, trusted)
-    except ConfigError as error:
-        about_directory = str(error).startswith(f"{directory}: ")
-        raise ConfigError(f"resume={error}" if about_directory else str(error)) from None
     if trusted:
         look_for_modules_in(os.getcwd())
-    if "iterations" in overrides and values.get("time_windows", 1) != 1:
+    changes = {key: _read(key, value) for key, value in overrides.items()}
+    configuration = read_received(Path(given), f"resume={given}", trusted, changes)
+    if "iterations" in changes and configuration.settings.time_windows != 1:
         raise ConfigError("iterations cannot change on resume of a run in time windows; earlier ones are done")
-    for key, value in overrides.items():
-        *groups, name = key.split(".")
-        try:
-            read = OmegaConf.select(OmegaConf.from_dotlist([f"{key}={value}"]), key)
-        except yaml.YAMLError:
-            read = value  # the check of its type will refuse it
-        node = values
-        for group in groups:
-            node = node[group]
-        node[name] = read
-    return directory, values, accepted
+    return Resumed(Path(given), configuration, accepted)
+
+
+def _read(key: str, value: str) -> Any:
+    """The value of an override; a text that is not YAML stays one, which the check of its type will refuse."""
+    try:
+        return OmegaConf.select(OmegaConf.from_dotlist([f"{key}={value}"]), key)
+    except yaml.YAMLError:
+        return value

@@ -11,21 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntkrun.common.errors import closest
+from ntkrun.common.errors import ConfigError
 from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.torchrun import local_count, local_rank, several_processes
 from ntkrun.config.classes import is_own
-from ntkrun.config.schema import ConfigError, Settings, Setup, build, read_settings, read_setup
-from ntkrun.diagnostics import Diagnostics, NoDiagnostics
+from ntkrun.config.component import Component
+from ntkrun.config.configuration import Configuration
+from ntkrun.config.schema import Settings, Setup
+from ntkrun.diagnostics import NoDiagnostics
 from ntkrun.geometry import mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import constrained, convert, with_coefficients
 from ntkrun.network.coupling import shapeless
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
-from ntkrun.optimizer import Optimizer, Schedule
+from ntkrun.optimizer import Optimizer
 from ntkrun.pde import PDE, ProblemError
-from ntkrun.point_weights import PointWeights
 from ntkrun.runtime.distributed import present
 from ntkrun.runtime.memory import check_fits, limit_memory, shortage
 from ntkrun.storage.checkpoint import CheckpointError, load_network
@@ -55,11 +56,11 @@ class Parts(TrainingParts):
     logger: Logger
 
 
-def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
+def assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
     """Build everything that a configuration describes.
 
     Args:
-        values: the configuration as plain values.
+        configuration: of the run.
         earlier: states of the networks of earlier time windows; the parts are those of the next window.
 
     Raises:
@@ -67,28 +68,23 @@ def assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = (
     """
     limit_memory()
     try:
-        return _assemble(values, earlier)
+        return _assemble(configuration, earlier)
     except (RuntimeError, MemoryError, OverflowError) as error:
         if earlier:
             raise
         raise ConfigError(f"the run cannot be set up: {shortage(error) or str(error).splitlines()[0]}") from error
 
 
-def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> Parts:
-    settings = read_settings(values)
-    setup = read_setup(values["pde"])
-    problem = {k: v for k, v in values["pde"].items() if k not in Setup.model_fields}
-    whole = build(problem, "pde", PDE)
-    weighting = build(values["weights"], "weights", Weighting)
-    point_weights = build(values["point_weights"], "point_weights", PointWeights)
-    optimizer = build(values["optimizer"], "optimizer", Optimizer)
-    schedule = build(values["schedule"], "schedule", Schedule)
-    diagnostics = build(values["diagnostics"], "diagnostics", Diagnostics)
-    logger = build_logger(values["logger"])
+def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]) -> Parts:
+    settings, setup = configuration.settings, configuration.setup
+    whole = configuration.pde.build()
+    weighting, point_weights = configuration.weights.build(), configuration.point_weights.build()
+    optimizer, schedule = configuration.optimizer.build(), configuration.schedule.build()
+    diagnostics, logger = configuration.diagnostics.build(), build_logger(configuration.logger)
     if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
-        pde, network, networks = _networks(values, settings, whole, earlier)
+        pde, network, networks = _networks(configuration, whole, earlier)
         objective = _objective(pde, network, settings, sum(setup.points.values()))
         _check_size(pde, setup, weighting, optimizer, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
@@ -134,73 +130,63 @@ def _assemble(values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
     )
 
 
-def build_logger(node: Mapping[str, Any]) -> Logger:
-    """The logger of a configuration's node, or several, those that its ``names`` choose.
+def build_logger(loggers: Sequence[Component[Logger]]) -> Logger:
+    """The logger of a configuration, or several as one.
 
     Raises:
-        ConfigError: see ``build``; or there is no logger of a name.
+        ConfigError: see ``Component.build``.
     """
-    if "names" not in node:
-        return build(node, "logger", Logger)
-    names = node["names"]
-    known = [key for key, value in node.items() if isinstance(value, Mapping)]
-    if not isinstance(names, list) or not names or len(names) != len(set(map(str, names))):
-        raise ConfigError(f"logger.names={names}: expected a list of different loggers, as [{','.join(known)}]")
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"logger.names: no logger {name}; known are {', '.join(known)}{closest(str(name), known)}"
-            )
-    return Several([build(node[name], f"logger.{name}", Logger) for name in names])
+    built = [each.build() for each in loggers]
+    return built[0] if len(built) == 1 else Several(built)
 
 
 def build_networks(
-    values: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()
+    configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[PDE, tuple[nn.Module, ...]]:
     """The problem on all of time and its network; with time windows, those of all windows so far.
 
     Args:
-        values: the configuration as plain values.
+        configuration: of the run.
         earlier: states of the networks of earlier time windows.
 
     Raises:
         ConfigError: a value cannot be used.
     """
-    settings, setup = read_settings(values), Setup.model_fields
-    whole = build({k: v for k, v in values["pde"].items() if k not in setup}, "pde", PDE)
+    whole = configuration.pde.build()
     try:
-        _, network, networks = _networks(values, settings, whole, earlier)
+        _, network, networks = _networks(configuration, whole, earlier)
     except ProblemError as error:
         raise ConfigError(f"pde: {error}") from None
     return whole, (*networks, network)
 
 
 def _networks(
-    values: Mapping[str, Any], settings: Settings, whole: PDE, earlier: Sequence[Mapping[str, Any]]
+    configuration: Configuration, whole: PDE, earlier: Sequence[Mapping[str, Any]]
 ) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
     """The problem of the present time window, its network, and those of the windows before.
 
     A window's network starts with the parameters of the one before.
     """
+    description, settings = configuration.network, configuration.settings
     if settings.time_windows == 1:
-        return whole, _first_network(values["network"], settings, whole), ()
+        return whole, _first_network(description, settings, whole), ()
     pde = TimeWindow(whole, 0, settings.time_windows, None)
-    network = _first_network(values["network"], settings, pde)
+    network = _first_network(description, settings, pde)
     networks: list[nn.Module] = []
     for k, state in enumerate(earlier, start=1):
         state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
         network.load_state_dict(state)
         networks.append(frozen(network))
         pde = TimeWindow(whole, k, settings.time_windows, network)
-        network = _network(values["network"], settings, pde)
+        network = _network(description, settings, pde)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(state[name])
     return pde, network, tuple(networks)
 
 
-def _first_network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module:
+def _first_network(description: Component[nn.Module], settings: Settings, pde: PDE) -> nn.Module:
     """The network of a run that is there already, where the configuration names one; else a new one."""
-    network = _network(node, settings, pde)
+    network = _network(description, settings, pde)
     if settings.start_from is not None:
         own = network.state_dict()
         try:
@@ -221,17 +207,17 @@ def _of_any_precision(own: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
     return schema_of(schema)
 
 
-def _network(node: Mapping[str, Any], settings: Settings, pde: PDE) -> nn.Module:
+def _network(description: Component[nn.Module], settings: Settings, pde: PDE) -> nn.Module:
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
     runtime = {"domain": pde.domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
-    if is_own(str(node.get("_target_"))):  # such can be built without memory, to see how large they are
+    if is_own(description.cls.__module__):  # such can be built without memory, to see how large they are
         with torch.device("meta"):
-            shapes = build(node, "network", nn.Module, **{**runtime, "generator": None})
+            shapes = description.build(**{**runtime, "generator": None})
         size = sum(p.numel() for p in shapes.parameters()) * getattr(torch, settings.dtype).itemsize
         check_fits(COPIES * size, "network", _device(settings.device))
         torch.manual_seed(settings.seed)
-    network = build(node, "network", nn.Module, **runtime)
+    network = description.build(**runtime)
     if module := shapeless(network):
         raise ConfigError(
             f"network: {module} of {type(network).__name__} has no shape before it has seen points; take the module "

@@ -11,12 +11,13 @@ import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.config.assembly import build_logger
 from ntkrun.config.classes import check_declared
-from ntkrun.config.schema import read_settings
+from ntkrun.config.configuration import Configuration, read_configuration
 from ntkrun.storage.reader import TABLE, UnreadableError, read_yaml
 
 CONFIGURATION = Path(".hydra") / "config.yaml"
@@ -33,37 +34,48 @@ _REFERENCE = re.compile(r"\$\{(\.*[A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 _RESOLVER = re.compile(r"\$\{\s*([^:}]+?)\s*:")
 
 
-def read_received(directory: Path, trusted: Collection[str] = ()) -> dict[str, Any]:
+def read_received(
+    directory: Path, name: str, trusted: Collection[str] = (), changes: Mapping[str, Any] = MappingProxyType({})
+) -> Configuration:
     """The configuration of a run, if nothing in its directory and nothing that it asks for is unexpected.
 
     Args:
         directory: the run directory.
+        name: what messages call it.
         trusted: modules that may be imported, addresses that may be spoken with.
+        changes: values in place of those in the directory, by dotted key; of ``CHANGEABLE`` ones or the device.
 
     Raises:
         ConfigError: it is no run directory, or something must not be trusted unasked.
     """
     if not directory.is_dir():
-        raise ConfigError(f"{directory}: no such directory")
+        raise ConfigError(f"{name}: no such directory")
     if not os.path.lexists(directory / CONFIGURATION):
-        raise ConfigError(f"{directory}: not a run directory, it has no {CONFIGURATION.as_posix()}")
+        raise ConfigError(f"{name}: not a run directory, it has no {CONFIGURATION.as_posix()}")
     _check_files(directory)
     try:
         values = read_yaml(directory / CONFIGURATION)
     except UnreadableError as error:
-        raise ConfigError(f"{directory}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{directory}: {CONFIGURATION.as_posix()} is not a configuration")
+        raise ConfigError(f"{name}: {CONFIGURATION.as_posix()} is not a configuration")
     values = _References(values).resolved()
-    read_settings(values)  # else it may not even have a logger
     check_declared(values, trusted)
-    _check_addresses(values, trusted)
-    return values
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        node = values
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        if isinstance(node, dict):  # else there are no such settings, which are missed below
+            node[last] = value
+    configuration = read_configuration(values)
+    _check_addresses(configuration, trusted)
+    return configuration
 
 
-def _check_addresses(values: Mapping[str, Any], trusted: Collection[str]) -> None:
+def _check_addresses(configuration: Configuration, trusted: Collection[str]) -> None:
     """See that a run is sent to no address that came with it."""
-    for address in build_logger(values["logger"]).addresses():
+    for address in build_logger(configuration.logger).addresses():
         if address not in trusted:
             raise ConfigError(
                 f"logger: a resumed run is not sent to {address} unasked; if you trust it, add trust={address}"

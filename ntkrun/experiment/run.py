@@ -16,6 +16,7 @@ import torch
 from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.user_frames import cause
 from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.configuration import Configuration
 from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.description import write_description
 from ntkrun.experiment.identity import compare, fingerprint, identity
@@ -70,22 +71,24 @@ REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 
 
 def execute(
-    values: Mapping[str, Any],
+    configuration: Configuration,
     directory: Path,
     resume: bool = False,
     signals: Sequence[signal.Signals] = STOPPING,
     description: Mapping[str, str] | None = None,
     accepted: Sequence[str] = (),
+    parts: Parts | None = None,
 ) -> Outcome:
     """Carry out a run in its directory, or resume it from its checkpoint.
 
     Args:
-        values: the configuration as plain values.
+        configuration: of the run.
         directory: an existing directory; receives tables, checkpoint, solution, plots and summary.
         resume: continue from the checkpoint in the directory, or from the start where the run had not come so far.
         signals: which ask the run to stop.
         description: texts to keep in the directory before anything else, by name (``write_description``).
         accepted: keys of the configuration that may differ from the checkpoint's.
+        parts: what the configuration describes, where it is assembled already, in this process and as the last one.
 
     Raises:
         BusyError: another process works on the run.
@@ -95,22 +98,22 @@ def execute(
         WriteError: the run cannot even begin to write.
     """
     if not present().leads:
-        return _follow(values)
+        return _follow(configuration, parts)
     with locked(directory):
         if description:
             write_description(directory, description)
         remove_leftovers(directory)
-        checkpoint = _find_checkpoint(values, directory) if resume else None
-        note = compare(checkpoint.state, values, accepted) if checkpoint else ""
+        checkpoint = _find_checkpoint(configuration, directory) if resume else None
+        note = compare(checkpoint.state, configuration.values, accepted) if checkpoint else ""
         state = present().broadcast(checkpoint.state if checkpoint else None)
-        parts, progress = _set_up(values, state)
+        parts, progress = _set_up(configuration, parts, state)
         tables = _tables(state) if state else None
         with logging_to(directory), stop_on_signals(signals) as own:
             stop = agreed(own)
             if note:
                 log.info(note)
-            if state is None and values.get("start_from") is not None:
-                log.info("the network starts as that of %s", values["start_from"])
+            if state is None and parts.settings.start_from is not None:
+                log.info("the network starts as that of %s", parts.settings.start_from)
             if checkpoint is None:
                 set_aside(directory)
             elif checkpoint.trouble:
@@ -119,27 +122,32 @@ def execute(
             if checkpoint is not None:
                 _check_best(parts, progress, directory)
             records = make_records(parts, directory, progress.total_steps if state else None, tables)
-            trainer = make_trainer(parts, records, directory, stop, progress, identity(values))
-            return _carry_out(values, parts, trainer, stop)
+            trainer = make_trainer(parts, records, directory, stop, progress, identity(configuration.values))
+            return _carry_out(configuration, parts, trainer, stop)
 
 
-def _follow(values: Mapping[str, Any]) -> Outcome:
+def _follow(configuration: Configuration, parts: Parts | None) -> Outcome:
     """Train along with the process that leads, which alone tells what becomes of the run."""
     state: dict[str, Any] | None = present().broadcast(None)
-    parts, progress = _set_up(values, state)
+    parts, progress = _set_up(configuration, parts, state)
     with silence(), stop_on_signals() as own, suppress(DivergenceError):
         stop = agreed(own)
         trainer = make_trainer(parts, NoRecords(), Path(), stop, progress)
         while trainer.fit() is not None and progress.window + 1 < parts.settings.time_windows:
-            parts = _next_window(values, trainer)
+            parts = _next_window(configuration, trainer)
             trainer = make_trainer(parts, NoRecords(), Path(), stop, progress)
         part()
     return Outcome("completed")
 
 
-def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple[Parts, Progress]:
+def _set_up(
+    configuration: Configuration, parts: Parts | None, state: Mapping[str, Any] | None
+) -> tuple[Parts, Progress]:
     """The parts of a run and how far it has come, from the state of its checkpoint if it is resumed."""
-    parts = assemble(values) if state is None else _assemble_window(values, state)
+    if state is not None:
+        parts = _assemble_window(configuration, state)
+    elif parts is None:
+        parts = assemble(configuration)
     progress = _restore(parts, state) if state else Progress()
     if progress.step > parts.settings.iterations:
         given, done = parts.settings.iterations, progress.step
@@ -152,18 +160,18 @@ def _set_up(values: Mapping[str, Any], state: Mapping[str, Any] | None) -> tuple
     return parts, progress
 
 
-def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: StopRequest) -> Outcome:
+def _carry_out(configuration: Configuration, parts: Parts, trainer: Trainer, stop: StopRequest) -> Outcome:
     """Train to the end, or to what ends it early, and write what a run leaves behind."""
-    directory, progress, configuration = trainer.directory, trainer.progress, fingerprint(values)
+    directory, progress, digest = trainer.directory, trainer.progress, fingerprint(configuration.values)
     logger = parts.logger  # of the first window, for all
     outcome = Outcome("failed", 1)
     try:
-        write_summary(parts.settings, trainer, Outcome("running"), directory, configuration)
+        write_summary(parts.settings, trainer, Outcome("running"), directory, digest)
         _announce(parts, trainer)
-        logger.start(directory, values, progress.total_steps)
+        logger.start(directory, configuration.values, progress.total_steps)
         ended = trainer.fit()
         while ended is not None and progress.window + 1 < parts.settings.time_windows:
-            parts = _next_window(values, trainer)
+            parts = _next_window(configuration, trainer)
             trainer = make_trainer(parts, trainer.records, directory, stop, progress, trainer.configuration)
             ended = trainer.fit()
         part()
@@ -181,22 +189,22 @@ def _carry_out(values: Mapping[str, Any], parts: Parts, trainer: Trainer, stop: 
             if isinstance(error, KeyboardInterrupt) and stop.signal is not None:  # the second Ctrl-C
                 raise
     finally:
-        outcome = _leave(parts, trainer, outcome, configuration, stop)
+        outcome = _leave(parts, trainer, outcome, digest, stop)
         logger.finish(directory, outcome.status)
     return outcome
 
 
-def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str, stop: StopRequest) -> Outcome:
+def _leave(parts: Parts, trainer: Trainer, outcome: Outcome, digest: str, stop: StopRequest) -> Outcome:
     """Write what a run leaves behind, as far as it can be written; a run that cannot write everything has failed."""
     try:
         trainer.records.close()
-        outcome = _finish(parts, trainer, outcome, configuration, stop)
+        outcome = _finish(parts, trainer, outcome, digest, stop)
     except WriteError as error:
         if outcome.status != "failed":
             outcome = Outcome("failed", 1, str(error))
             log.error("%s; %s", error, _kept(trainer.directory))
         with suppress(WriteError):  # there may be room for as little as this
-            write_summary(parts.settings, trainer, outcome, trainer.directory, configuration)
+            write_summary(parts.settings, trainer, outcome, trainer.directory, digest)
     return outcome
 
 
@@ -204,14 +212,14 @@ def _kept(directory: Path) -> str:
     return "the last checkpoint is kept" if has_checkpoint(directory) else "there is no checkpoint yet"
 
 
-def _find_checkpoint(values: Mapping[str, Any], directory: Path) -> Checkpoint | None:
+def _find_checkpoint(configuration: Configuration, directory: Path) -> Checkpoint | None:
     """The checkpoint to resume from; nothing where a run was killed, or failed, before its first checkpoint.
 
     Such a run resumes from what an earlier one of the same configuration had left there.
     """
     if not has_checkpoint(directory):
         earlier = load_earlier(directory) or {}
-        if earlier.get("configuration") == identity(values) and earlier.get("tables"):
+        if earlier.get("configuration") == identity(configuration.values) and earlier.get("tables"):
             reinstate(directory)
     if has_checkpoint(directory) or read_summary(directory).get("status") in ("completed", "interrupted"):
         return load_checkpoint(directory)
@@ -248,7 +256,7 @@ class Standing(Enum):
     OTHER = auto()
 
 
-def standing(values: Mapping[str, Any], directory: Path) -> Standing:
+def standing(configuration: Configuration, directory: Path) -> Standing:
     """What a directory holds of the run that a configuration describes.
 
     ``OTHER`` is a run of another configuration, ``UNFINISHED`` one with a checkpoint that is not yet as long as asked.
@@ -256,43 +264,47 @@ def standing(values: Mapping[str, Any], directory: Path) -> Standing:
     summary = read_summary(directory)
     if "configuration" not in summary:
         return Standing.NEW
-    if summary["configuration"] != fingerprint(values):
+    if summary["configuration"] != fingerprint(configuration.values):
         return Standing.OTHER
     ended_early = bool(summary["message"])
-    if summary["status"] == "completed" and (ended_early or summary["iterations"] >= values["iterations"]):
+    if summary["status"] == "completed" and (ended_early or summary["iterations"] >= configuration.settings.iterations):
         return Standing.COMPLETED
     return Standing.UNFINISHED if has_checkpoint(directory) else Standing.NEW
 
 
-def _assemble_window(values: Mapping[str, Any], state: Mapping[str, Any]) -> Parts:
+def _assemble_window(configuration: Configuration, state: Mapping[str, Any]) -> Parts:
     """The parts of the time window that a checkpoint was written in."""
-    earlier = states_before(values, state)
+    earlier = states_before(configuration.settings.time_windows, state)
     try:
-        return assemble({**values, "start_from": None}, earlier)  # the checkpoint has the network
+        return assemble(configuration.without_start(), earlier)  # the checkpoint has the network
     except (StateError, RuntimeError) as error:
         raise misfit(error) from None
 
 
-def states_before(values: Mapping[str, Any], state: Mapping[str, Any]) -> list[Any]:
+def states_before(windows: int, state: Mapping[str, Any]) -> list[Any]:
     """The states of the networks of earlier time windows in a checkpoint, one for each.
+
+    Args:
+        windows: number of the run's time windows.
+        state: of the checkpoint.
 
     Raises:
         CheckpointError: there are more or fewer of them.
     """
-    windows, earlier, progress = values.get("time_windows", 1), state.get("earlier", []), state.get("progress", {})
+    earlier, progress = state.get("earlier", []), state.get("progress", {})
     window = progress.get("window", 0) if isinstance(progress, dict) else None
     if not isinstance(earlier, list) or len(earlier) != window or not window < windows:
         raise misfit(StateError(f"earlier: the networks of the windows before one of {windows} are expected"))
     return earlier
 
 
-def _next_window(values: Mapping[str, Any], trainer: Trainer) -> Parts:
+def _next_window(configuration: Configuration, trainer: Trainer) -> Parts:
     """The parts of the time window after the one that is done."""
     progress = trainer.progress
     log.info("time window %d of %d is done", progress.window + 1, trainer.loop.windows)
     earlier = [*trainer.earlier, trainer.objective.network.state_dict()]
     progress.first_step, progress.step, progress.window = progress.total_steps, 0, progress.window + 1
-    return assemble(values, earlier)
+    return assemble(configuration, earlier)
 
 
 def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:
@@ -400,7 +412,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("resuming at step %d of %d", trainer.progress.total_steps, end)
 
 
-def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str, stop: StopRequest) -> Outcome:
+def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, digest: str, stop: StopRequest) -> Outcome:
     """Write what a run leaves behind besides tables and checkpoint; the figures last, for they may fail alone.
 
     A signal that comes before the solution is written makes a completed run an interrupted one.
@@ -417,7 +429,7 @@ def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, configuration: str
         remove_solution(directory)  # that of an earlier part of the run
         if outcome.status == "completed":
             outcome = _interrupted(stop, trainer.progress.total_steps)
-    write_summary(parts.settings, trainer, outcome, directory, configuration)
+    write_summary(parts.settings, trainer, outcome, directory, digest)
     if parts.settings.plots:
         from ntkrun.plots.run import plot_run
 

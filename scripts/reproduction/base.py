@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
+from ntkrun.config.configuration import read_configuration
 from ntkrun.config.schema import plain
 from ntkrun.experiment.run import execute
 
@@ -157,7 +158,7 @@ def train(values: dict[str, Any], directory: Path) -> None:
     Raises:
         RuntimeError: it did not complete.
     """
-    outcome = execute(values, directory)
+    outcome = execute(read_configuration(values), directory)
     if outcome.status != "completed":
         raise RuntimeError(f"{directory}: {outcome.status}, {outcome.message}")
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.configuration import read_configuration
 from reproduction import base
 from reproduction.base import Budget, Figure, Job, Line, Verdict, fit, grouped, mean_error, names_after, style
 
@@ -70,7 +71,7 @@ def work(values: dict[str, Any], directory: Path, arguments: Mapping[str, Any]) 
     base.train(values, directory)
     log = pd.read_csv(directory / "metrics.csv")
     steps, rate = log["step"].tolist(), values["optimizer"]["learning_rate"]
-    eigenvalues, norms, weights = predict(assemble(values), rate, steps)
+    eigenvalues, norms, weights = predict(assemble(read_configuration(values)), rate, steps)
     names = names_after(log, "loss/")
     first = {name: float(weight) for name, weight in zip(names, weights, strict=True)}
     spectrum = np.load(directory / "spectrum.npz")

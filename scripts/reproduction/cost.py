@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Drawing
 
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.objective import Objective
 from ntkrun.runtime.allocator import keep_freed_memory
@@ -65,7 +66,7 @@ def calls(
     objective: Objective, arguments: Mapping[str, Any], values: dict[str, Any]
 ) -> dict[tuple[str, int], Callable[[], object]]:
     """What is timed, by method and sketch size (0 for exact ones)."""
-    parts = assemble(values)
+    parts = assemble(read_configuration(values))
     batch = parts.points.at(0)
     rows, width = max(objective.row_counts(batch)), values["network"]["width"]
     found: dict[tuple[str, int], Callable[[], object]] = {}
@@ -74,7 +75,7 @@ def calls(
     routes = {"dense": rows**2 * 5 * width * 4 <= DENSE_BYTES, "per_point": rows <= PER_POINT_ROWS, "structured": True}
     for route, affordable in routes.items():
         if affordable:
-            own = assemble(values | {"kernel": values["kernel"] | {"route": route}}).objective
+            own = assemble(read_configuration(values | {"kernel": values["kernel"] | {"route": route}})).objective
             found[f"exact, {route.replace('_', ' ')}", 0] = lambda own=own: own.traces(batch)  # type: ignore[misc]
     sketches = {
         "sketched, coordinate": Sketch(DEFAULT, "residual", "autodiff", "coordinate"),
@@ -92,7 +93,7 @@ def calls(
 def work(values: dict[str, Any], directory: Path, arguments: Mapping[str, Any]) -> pd.DataFrame:
     """The least and the median processor seconds of a call, the calls of a round in turn."""
     keep_freed_memory()
-    objective = assemble(values).objective
+    objective = assemble(read_configuration(values)).objective
     timed = calls(objective, arguments, values)
     seconds: dict[tuple[str, int], list[float]] = {key: [] for key in timed}
     for call in timed.values():

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure as Drawing
 
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.weights import Sketched
 from reproduction import base
 from reproduction.base import Budget, Figure, Job, Line, Verdict, fit, grouped, style
@@ -48,7 +49,7 @@ def jobs(budget: Budget) -> list[Job]:
 
 def work(values: dict[str, Any], directory: Path, arguments: Mapping[str, Any]) -> pd.DataFrame:
     """Errors of samples of the residual term's trace against exact products with the same probes."""
-    parts = assemble(values)
+    parts = assemble(read_configuration(values))
     objective, batch = parts.objective, parts.points.at(0)
     assert isinstance(parts.weighting, Sketched)
     sketch = parts.weighting.sketch

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.jacobian.operators import Jacobian
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.weights import Sketched
@@ -129,7 +130,7 @@ def kernel_bias(errors: NDArray[np.float64]) -> tuple[float, float]:
 
 def work(values: dict[str, Any], directory: Path, arguments: Mapping[str, Any]) -> pd.DataFrame:
     """Errors relative to the exact trace of the residual term, and to the exact kernel of all rows."""
-    parts = assemble(values)
+    parts = assemble(read_configuration(values))
     objective, batch = parts.objective, parts.points.at(0)
     assert isinstance(parts.weighting, Sketched)
     with torch.no_grad():

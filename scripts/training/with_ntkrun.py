@@ -11,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_module
 
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.config.schema import plain
 from ntkrun.experiment.run import make_records, make_trainer
 from ntkrun.runtime.allocator import keep_freed_memory
@@ -39,7 +40,7 @@ def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callab
     counts = [f"pde.points.{term}={n}" for term, n in case.counts.items()]
     with initialize_config_module("ntkrun.conf", version_base="1.3"):
         values = plain(compose("config", overrides=[*QUIET, *sizes, *counts, *overrides]))
-    parts = assemble(values)
+    parts = assemble(read_configuration(values))
     keep_freed_memory()
     network: Any = parts.objective.network
     put_layers(network.layers, case)

@@ -14,6 +14,7 @@ import ntkrun.cli.hydra_job  # noqa: F401  registers a resolver
 from ntkrun.cli.help import choices
 from ntkrun.cli.preflight import own_values
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 
 TUNED = Path(str(files("ntkrun.conf"))) / "tuned"
 PLACES = {path.relative_to(TUNED).as_posix(): path for path in TUNED.rglob("*.yaml")}
@@ -59,7 +60,7 @@ def test_they_are_what_a_run_uses(problem: str) -> None:
             assert composed[key][name] == (each if name != "points" else {**composed[key]["points"], **each})
     assert composed["dtype"] == "float64"
     assert composed["weights"]["update_every"] == 1
-    parts = assemble(composed)
+    parts = assemble(read_configuration(composed))
     assert parts.objective.layout.size < 2000
     assert parts.settings.checkpoint_every < parts.settings.iterations < 1000
 
@@ -68,7 +69,7 @@ def test_other_networks_keep_their_own_size() -> None:
     composed = values("pde=wave", "network=fourier")
     assert composed["network"]["width"] == 64
     assert composed["dtype"] == "float64"
-    assemble(composed)
+    assemble(read_configuration(composed))
 
 
 @pytest.mark.parametrize("optimizer", sorted(set(choices("optimizer")) - {"gauss_newton", "adam_gauss_newton"}))
@@ -80,7 +81,7 @@ def test_other_optimizers_keep_the_general_defaults(optimizer: str) -> None:
     assert composed["network"]["width"] == 64
     assert composed["pde"]["resample_every"] == 1
     assert composed["weights"]["update_every"] == 100
-    assemble(composed)
+    assemble(read_configuration(composed))
 
 
 def test_what_is_given_wins() -> None:
@@ -121,4 +122,4 @@ def test_a_problem_of_ones_own_gets_the_settings_of_the_optimizer_alone(tmp_path
     assert composed["pde"]["points"] == own["points"]
     assert composed["network"]["width"] == 64
     assert composed["dtype"] == "float64"
-    assemble(composed)
+    assemble(read_configuration(composed))

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ntkrun.config.schema import build
+from ntkrun.config.component import read_component
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE
@@ -192,7 +192,7 @@ def test_the_solution_of_the_example_has_no_residual(
     threshold: float, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(folder)
-    pde = build({"_target_": "my_problems.Nagumo", "threshold": threshold}, "pde", PDE)
+    pde = read_component({"_target_": "my_problems.Nagumo", "threshold": threshold}, "pde", PDE).build()
     objective = Objective(pde, MLP(4, 1, domain=pde.domain).double())
 
     def solution(x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ntkrun.config.schema import ConfigError, build
+from ntkrun.config.component import read_component
+from ntkrun.config.configuration import OF_NETWORKS
+from ntkrun.config.schema import ConfigError
 from ntkrun.geometry import Box
 from ntkrun.network import JetNetwork
 
@@ -21,13 +23,17 @@ def node(name: str, **changes: object) -> dict[str, Any]:
     return {**yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")), **changes}
 
 
+def build(name: str, **changes: object) -> Any:
+    return read_component(node(name, **changes), "network", JetNetwork, OF_NETWORKS).build(domain=BOX)
+
+
 def test_names() -> None:
     assert {"mlp", "fourier", "modified_mlp", "cpikan", "ecrn"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_are_the_constructors(name: str) -> None:
-    network = build(node(name), "network", JetNetwork, domain=BOX)
+    network = build(name)
     parameters = inspect.signature(type(network)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
     plain = {k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in defaults.items()}
@@ -58,10 +64,10 @@ def test_every_key_is_explained(name: str) -> None:
 )
 def test_values_out_of_range(name: str, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build(node(name, **changes), "network", JetNetwork, domain=BOX)
+        build(name, **changes)
 
 
 def test_whole_numbers_and_lists_are_taken() -> None:
-    network = build(node("fourier", scales=[1, 2, 5]), "network", JetNetwork, domain=BOX)
+    network = build("fourier", scales=[1, 2, 5])
     assert len(network.features) == 3
-    build(node("ecrn", alpha=0.1, survival=0.5), "network", JetNetwork, domain=BOX)
+    build("ecrn", alpha=0.1, survival=0.5)

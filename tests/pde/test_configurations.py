@@ -9,7 +9,8 @@ import torch
 import yaml
 
 import ntkrun.pde
-from ntkrun.config.schema import build, read_setup
+from ntkrun.config.component import read_component
+from ntkrun.config.schema import read_setup
 from ntkrun.geometry import Sampler
 from ntkrun.pde import PDE
 
@@ -24,7 +25,7 @@ def read(name: str) -> dict[str, object]:
 
 
 def problem(values: dict[str, object]) -> PDE:
-    return build({k: v for k, v in values.items() if k not in SETUP}, "pde", PDE)
+    return read_component({k: v for k, v in values.items() if k not in SETUP}, "pde", PDE).build()
 
 
 def test_every_problem_has_a_file() -> None:

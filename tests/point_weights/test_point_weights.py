@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ntkrun.cli.help import choices
-from ntkrun.config.schema import build
+from ntkrun.config.component import read_component
 from ntkrun.geometry import Box
 from ntkrun.objective import Objective, Route
 from ntkrun.objective.batch import Batch
@@ -396,7 +396,7 @@ def test_state_goes_on_bit_for_bit(make: Callable[[], PointWeights]) -> None:
 def test_defaults_of_the_menu_are_those_of_the_class(name: str) -> None:
     text = (files("ntkrun.conf") / "point_weights" / f"{name}.yaml").read_text(encoding="utf-8")
     node = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
-    built = build(node, "point_weights", PointWeights)
+    built = read_component(node, "point_weights", PointWeights).build()
     assert vars(built) == vars(type(built)())
     assert set(node) - {"_target_"} == set(vars(built))
     assert name in choices("point_weights")

@@ -15,6 +15,7 @@ from torch._dynamo.utils import counters
 
 from ntkrun.cli.preflight import own_values
 from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Evaluation
 from ntkrun.objective.chunked import ChunkedObjective
@@ -50,7 +51,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 def parts(*overrides: str) -> Parts:
     with initialize_config_module("ntkrun.conf", version_base="1.3"):
         config = compose("config", overrides=[*SMALL, *(o for o in overrides)])
-    built = assemble(own_values(config))
+    built = assemble(read_configuration(own_values(config)))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():  # biases of zero have gradients that vanish by symmetry, and Adam makes steps of their noise
         for parameter in built.objective.network.parameters():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ntkrun.cli.preflight import own_values
 from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.diagnostics import Spectrum
 from ntkrun.geometry import Box
 from ntkrun.objective import Objective
@@ -72,7 +73,7 @@ def ramp(*overrides: str) -> Parts:
         values = own_values(compose("config", overrides=[*small, *overrides]))
     points = {"residual": 11, "initial": 3}
     setup = {"points": points, "sampling": "uniform", "resample_every": 1, "grid": 5}
-    return assemble({**values, "pde": {"_target_": f"{HERE}.Ramp", **setup}})
+    return assemble(read_configuration({**values, "pde": {"_target_": f"{HERE}.Ramp", **setup}}))
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["whole", "chunks"])

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from ntkrun.config.assembly import assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.storage.checkpoint import save_checkpoint
 from ntkrun.storage.table import Table, TableError
 from ntkrun.training.evaluation import Errors
@@ -162,7 +163,7 @@ def test_a_run_has_errors_of_every_field(tmp_path: Path, configured: Callable[..
     assert found["fields"]["w"] == {"final": None, "best": None}
     state = best(run)
     assert (state["step"], state["errors"]["v"]) == (found["best_step"], pytest.approx(metrics["error/v"][k]))
-    parts = assemble(_configuration(run))
+    parts = assemble(read_configuration(_configuration(run)))
     parts.objective.network.load_state_dict(state["network"])
     again = parts.evaluator.error()
     assert again is not None
@@ -242,7 +243,7 @@ def test_without_a_solution_losses_at_held_out_points_choose_the_best(
         == next(line.split() for line in result.stdout.splitlines() if line.startswith("held-out loss, best"))[:4]
     )
 
-    parts_of_run = assemble(_configuration(whole))
+    parts_of_run = assemble(read_configuration(_configuration(whole)))
     parts_of_run.objective.network.load_state_dict(state["network"])
     assert parts_of_run.held_out is not None
     points = parts_of_run.objective.points(parts_of_run.held_out._batch)
@@ -271,7 +272,7 @@ def test_held_out_points_are_those_of_the_seed(tmp_path: Path, configured: Calla
     values = _configuration(run)
 
     def points(seed: int) -> torch.Tensor:
-        parts = assemble({**values, "seed": seed})
+        parts = assemble(read_configuration({**values, "seed": seed}))
         assert parts.held_out is not None
         return parts.objective.points(parts.held_out._batch)["data"]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ntkrun.cli.preflight import own_values
 from ntkrun.common.state_schema import Anything, Generator, StateError, read_state
 from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.configuration import read_configuration
 from ntkrun.experiment.run import _restore, execute
 from ntkrun.storage.checkpoint import CheckpointError, load_checkpoint
 
@@ -56,8 +57,8 @@ def configuration(*overrides: str) -> dict[str, Any]:
 def trained(folder: Path, *overrides: str) -> tuple[Parts, dict[str, Any]]:
     """The parts of a configuration, and the state of such after some steps."""
     values = configuration(*overrides)
-    assert execute(values, folder).status == "completed"
-    return assemble(values), load_checkpoint(folder).state
+    assert execute(read_configuration(values), folder).status == "completed"
+    return assemble(read_configuration(values)), load_checkpoint(folder).state
 
 
 def places(state: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

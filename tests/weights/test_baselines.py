@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ntkrun.cli.help import choices
-from ntkrun.config.schema import build
+from ntkrun.config.component import read_component
 from ntkrun.network import MLP
 from ntkrun.objective import Evaluation, Objective, Weigh
 from ntkrun.objective.batch import Batch
@@ -348,7 +348,7 @@ def test_weights_follow_the_dtype(make: Callable[[], Weighting]) -> None:
 def test_defaults_of_the_menu_are_those_of_the_class(name: str) -> None:
     text = (files("ntkrun.conf") / "weights" / f"{name}.yaml").read_text(encoding="utf-8")
     node = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
-    built = build(node, "weights", Weighting)
+    built = read_component(node, "weights", Weighting).build()
     assert vars(built) == vars(type(built)())
     assert set(node) - {"_target_"} == set(vars(built))
     assert isinstance(built, Unweighted) == (name == "none")

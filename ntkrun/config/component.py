@@ -1,0 +1,109 @@
+"""A part of a run as a configuration describes it: a class, and checked arguments for its constructor.
+
+The constructor of a class is its schema: annotations give types and ranges, and pydantic checks them. The same holds
+for classes that users bring.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Generic, TypeVar
+
+from ntkrun.common.errors import ConfigError
+from ntkrun.common.user_frames import cause, where
+from ntkrun.config.classes import find_class, is_own
+from ntkrun.config.values import checked, unknown
+from ntkrun.pde import PDE
+from ntkrun.pde.check import check_problem
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Component(Generic[T]):
+    """A class that a configuration names, and what its constructor is to be called with.
+
+    Attributes:
+        key: where it stands in the configuration, for messages.
+        cls: the class.
+        arguments: those that are configuration; they fit the constructor.
+    """
+
+    key: str
+    cls: type[T]
+    arguments: Mapping[str, Any]
+
+    def build(self, **runtime: Any) -> T:
+        """An object of the class.
+
+        Args:
+            runtime: arguments that are no configuration; those that the constructor does not take are left out.
+
+        Raises:
+            ConfigError: it cannot be built, or a problem's definition does not fit itself.
+        """
+        known = _named(self.cls)
+        given = {name: value for name, value in runtime.items() if name in known}
+        try:
+            built = self.cls(**given, **copy.deepcopy(dict(self.arguments)))
+            if isinstance(built, PDE):
+                check_problem(built)
+        except ValueError as error:
+            raise ConfigError(f"{self.key}: {error}{where(error)}") from None
+        except Exception as error:
+            if is_own(self.cls.__module__):
+                raise
+            raise ConfigError(f"{self.key}: {self.cls.__name__} cannot be built: {cause(error)}") from error
+        return built
+
+
+def read_component(node: Mapping[str, Any], key: str, base: type[T], runtime: Collection[str] = ()) -> Component[T]:
+    """The class that ``node["_target_"]`` names, with the other values as arguments of its constructor.
+
+    Args:
+        node: of the configuration.
+        key: where it stands there, for messages.
+        base: what the class must be a subclass of.
+        runtime: names of arguments that are no configuration; see ``Component.build``.
+
+    Raises:
+        ConfigError: the class cannot be found, or an argument is unknown, missing or out of range.
+    """
+    cls = find_class(node.get("_target_"), key, base)
+    known = _named(cls)
+    offered = [name for name in known if name not in runtime]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+    hints = _hints(cls)
+    arguments = {}
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name not in offered and not open_ended:
+            raise ConfigError(unknown(f"{key}.{name}", f"{key}.", offered))
+        arguments[name] = checked(value, hints.get(name, Any), f"{key}.{name}")
+    missing = [n for n in offered if n not in arguments and known[n].default is inspect.Parameter.empty]
+    if missing:
+        raise ConfigError(f"{key}.{missing[0]} is missing; {cls.__name__} needs it")
+    return Component(key, cls, arguments)
+
+
+def _named(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class's constructor that can be given by name."""
+    parameters = inspect.signature(cls).parameters
+    return {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    constructor: Any = cls.__init__  # type: ignore[misc]
+    try:
+        # Of the class, whose bases are read in their own modules, for dataclasses; of the constructor for others.
+        return {
+            **typing.get_type_hints(cls, include_extras=True),
+            **({} if is_dataclass(cls) else typing.get_type_hints(constructor, include_extras=True)),
+        }
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise ConfigError(f"{cls.__module__}.{cls.__name__}: {error} in a type annotation") from None
