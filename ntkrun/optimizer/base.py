@@ -49,11 +49,15 @@ class GraphUpdate(Protocol):
     def tensors(self) -> list[Tensor]:
         """What the update reads and changes besides the parameters."""
 
-    def numbers(self, rate: float, ahead: int) -> tuple[float, ...]:
-        """What changes from step to step otherwise, for the step that comes ``ahead`` steps after the coming one."""
+    def numbers(self, rate: float) -> tuple[float, ...]:
+        """What changes from step to step otherwise, for the coming step under a learning rate."""
 
     def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], tensors: Sequence[Tensor], numbers: Tensor
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        numbers: Sequence[Tensor],
     ) -> None:
         """Change parameters and ``tensors`` in place.
 
@@ -61,7 +65,7 @@ class GraphUpdate(Protocol):
             parameters: the trainable parameters in the network's order.
             gradients: of these.
             tensors: as ``tensors`` gives them.
-            numbers: as ``numbers`` gives them, as one tensor.
+            numbers: as ``numbers`` gives them, tensors without dimensions.
         """
 
 

@@ -46,12 +46,16 @@ class GradientDescent(FirstOrder):
         """Nothing: gradient descent has no state."""
         return []
 
-    def numbers(self, rate: float, ahead: int) -> tuple[float, ...]:
+    def numbers(self, rate: float) -> tuple[float, ...]:
         """The learning rate."""
         return (rate,)
 
     def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], tensors: Sequence[Tensor], numbers: Tensor
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        numbers: Sequence[Tensor],
     ) -> None:
         """See ``GraphUpdate``."""
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -83,31 +87,37 @@ class Adam(FirstOrder):
             step = torch.zeros((), dtype=torch.float32, device=p.device)
             moments = {name: torch.zeros_like(p, requires_grad=False) for name in MOMENTS}
             self._torch.state[p] = {"step": step, **moments}
-        self._uncounted = 0
+        self._steps = 0
+        self._uncounted = 0  # of these, by torch's optimiser
 
     def step(self, evaluation: Evaluation, factor: float, reevaluate: Reevaluate, changed: bool) -> None:
         self._count()
         super().step(evaluation, factor, reevaluate, changed)
+        self._steps += 1
 
     def graph_update(self) -> GraphUpdate:
         return self
 
     def took_step(self, evaluation: Evaluation) -> None:
+        self._steps += 1
         self._uncounted += 1
 
     def tensors(self) -> list[Tensor]:
         """First moments of the gradients of all parameters, then second moments."""
         return [self._torch.state[p][name] for name in MOMENTS for p in self._parameters.values()]
 
-    def numbers(self, rate: float, ahead: int) -> tuple[float, ...]:
+    def numbers(self, rate: float) -> tuple[float, ...]:
         """The length of a step, the factor of the root of the second moment, and the weight decay."""
-        self._count()
-        steps = float(self._torch.state[next(iter(self._parameters.values()))]["step"]) + 1 + ahead
+        steps = self._steps + 1
         corrections = [-math.expm1(steps * math.log(beta)) if beta else 1.0 for beta in (self.beta1, self.beta2)]
         return rate / corrections[0], 1 / math.sqrt(corrections[1]), 1 - rate * self.decay
 
     def update(
-        self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], tensors: Sequence[Tensor], numbers: Tensor
+        self,
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        numbers: Sequence[Tensor],
     ) -> None:
         """See ``GraphUpdate``."""
         means, squares = tensors[: len(parameters)], tensors[len(parameters) :]
@@ -124,6 +134,7 @@ class Adam(FirstOrder):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._steps = int(self._torch.state[next(iter(self._parameters.values()))]["step"])
         self._uncounted = 0
 
     def state_schema(self) -> Any:

@@ -8,7 +8,7 @@ update, and torch compiles it as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,7 +24,6 @@ from ntkrun.steps.eager import Stepper
 from ntkrun.steps.graph import Compiler, Graph
 from ntkrun.weights import Request
 
-TABLE = 1024  # steps whose learning rates are made at a time
 TRIAL = 7  # seed of the points on which a compiled step is tried
 
 
@@ -55,32 +54,6 @@ class Signature(NamedTuple):
         return cls(tuple(request.state), scaled, moves, (request.signal, request.rule), shapes)
 
 
-class Numbers:
-    """The numbers of an optimiser's update for the steps to come, on the device.
-
-    Args:
-        like: of the dtype and device wanted.
-    """
-
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
-        self._rows: tuple[Tensor, ...] = ()
-        self._next = 0
-
-    def take(self, update: GraphUpdate, factors: Callable[[int], float]) -> Tensor:
-        """The numbers of the coming step; made for many steps at a time, so that no step waits for a copy."""
-        if self._next == len(self._rows):
-            rows = [update.numbers(update.rate(factors(k)), k) for k in range(TABLE)]
-            self._rows = torch.tensor(rows, dtype=torch.float64).to(self._like).unbind(0)
-            self._next = 0
-        self._next += 1
-        return self._rows[self._next - 1]
-
-    def forget(self) -> None:
-        """Start anew: the optimiser has made a step without these."""
-        self._rows, self._next = (), 0
-
-
 class CompiledStepper(Stepper):
     """Makes steps by compiled graphs, one for every kind of step that occurs.
 
@@ -100,19 +73,20 @@ class CompiledStepper(Stepper):
         self._compiler = compiler
         self._choice = choice
         self.programs: dict[Signature, Program] = {}
-        self._numbers = Numbers(objective.like)
+        self._numbers: tuple[Tensor, ...] = ()  # of the optimiser's update
 
-    def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
+    def step(self, request: Request, batch: Batch, factor: float, changed: bool) -> Evaluation:
         if self.optimizer.wants_rows:
-            return super().step(request, batch, factors, changed)
+            return super().step(request, batch, factor, changed)
         update = self.optimizer.graph_update()
         program = None if request.evaluation is not None else self._program(request, batch, update)
         if program is None or update is None:
-            self._numbers.forget()
             evaluation = request.evaluate(self.objective, batch) if program is None else program(request, batch)
-            self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
+            self.optimizer.step(evaluation, factor, lambda: self.gradient(batch, evaluation.weights), changed)
             return evaluation
-        evaluation = program(request, batch, self._numbers.take(update, factors))
+        for tensor, number in zip(self._numbers, update.numbers(update.rate(factor)), strict=True):
+            tensor.fill_(number)  # which waits for no device, as a copy would
+        evaluation = program(request, batch)
         self.optimizer.took_step(evaluation)
         return evaluation
 
@@ -133,7 +107,10 @@ class CompiledStepper(Stepper):
         signature = Signature.of(request, batch, update is not None)
         program = self.programs.get(signature)
         if program is None:
-            program = self._compiler.make(lambda: Program(self.objective, request, batch, update))
+            if update is not None and not self._numbers:
+                self._numbers = tuple(self.objective.like.new_zeros(()) for _ in update.numbers(update.rate(1.0)))
+            numbers = () if update is None else self._numbers
+            program = self._compiler.make(lambda: Program(self.objective, request, batch, update, numbers))
             if program is not None:
                 self.programs[signature] = program
         return program
@@ -147,33 +124,41 @@ class Program:
         request: a request of the kind to be compiled.
         batch: points of the number to be compiled for.
         update: the optimiser's update; ``None`` gives the gradient instead of making it.
+        numbers: those of the update, filled before every step.
 
     Raises:
         CompileError: the compiled step differs from what it was made from.
     """
 
-    def __init__(self, objective: Objective, request: Request, batch: Batch, update: GraphUpdate | None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        request: Request,
+        batch: Batch,
+        update: GraphUpdate | None,
+        numbers: Sequence[Tensor] = (),
+    ) -> None:
         self._objective = objective
         self._update = update
+        self._numbers = tuple(numbers)
         self._names = list(objective.trainable)
         self._parameters = [p.detach() for p in objective.trainable.values()]
         self._buffers = dict(objective.network.named_buffers())
         self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
         tensors = update.tensors() if update else ()
-        kept = (*self._parameters, *self._buffers.values(), *tensors, objective.progress)
+        kept = (*self._parameters, *self._buffers.values(), *tensors, *numbers, objective.progress)
         function, trial = self._function(request, batch), lambda k: self._trial(request, batch, k)
         self.graph = Graph(function, trial, objective.network, objective.like, kept)
 
-    def __call__(self, request: Request, batch: Batch, numbers: Tensor | None = None) -> Evaluation:
+    def __call__(self, request: Request, batch: Batch) -> Evaluation:
         """Make the step: the evaluation, without a gradient where the parameters have been moved."""
-        return self._evaluation(request, iter(self.graph(self._inputs(request, batch, numbers))))
+        return self._evaluation(request, iter(self.graph(self._inputs(request, batch))))
 
-    def _inputs(self, request: Request, batch: Batch, numbers: Tensor | None) -> list[Tensor]:
+    def _inputs(self, request: Request, batch: Batch) -> list[Tensor]:
         """The tensors of a step in the order in which ``_function`` reads them."""
         inputs = [*self._parameters, *self._buffers.values()]
         if self._update is not None:
-            assert numbers is not None
-            inputs += [*self._update.tensors(), numbers]
+            inputs += [*self._update.tensors(), *self._numbers]
         for group in batch:
             inputs += [group.x, *(group.scales or ())]
         return [*inputs, request.weights, *request.chosen, *request.state.values(), self._objective.progress]
@@ -189,7 +174,7 @@ class Program:
             leaves = {name: p.detach().requires_grad_() for name, p in zip(names, parameters, strict=True)}
             own = {name: next(rest) for name in buffers}
             tensors = [next(rest) for _ in range(count)]
-            numbers = None if update is None else next(rest)
+            numbers = [next(rest) for _ in self._numbers]
             points = tuple(
                 replace(group, x=next(rest), scales=group.scales and tuple(next(rest) for _ in group.scales))
                 for group in batch
@@ -205,7 +190,7 @@ class Program:
             self._further = tuple(evaluation.state)
             outputs += evaluation.state.values()
             gradient = [evaluation.gradient[name] for name in names]
-            if update is None or numbers is None:
+            if update is None:
                 return outputs + [each.contiguous() for each in gradient]  # optimisers may see them as vectors
             update.update(parameters, gradient, tensors, numbers)
             return outputs
@@ -235,17 +220,18 @@ class Program:
         state = {
             name: (1.25 + k) * value if value.is_floating_point() else value for name, value in request.state.items()
         }
-        numbers = None
-        if self._update is not None:
-            numbers = torch.tensor(self._update.numbers(self._update.rate(1.0), 0)).to(objective.like)
-        inputs = self._inputs(replace(request, weights=weights, state=state), other, numbers)
+        inputs = self._inputs(replace(request, weights=weights, state=state), other)
         moved = len(self._parameters)
         kept = moved + len(self._buffers)
         tensors = 0 if self._update is None else len(self._update.tensors())
+        numbers = kept + tensors
+        rest = numbers + len(self._numbers)
+        known = () if self._update is None else self._update.numbers(self._update.rate(1.0))
         return [
             *((1.01 + 0.01 * k) * p for p in inputs[:moved]),
             *inputs[moved:kept],
-            *(torch.full_like(t, 0.05 + 0.01 * k) for t in inputs[kept : kept + tensors]),
-            *inputs[kept + tensors : -1],
+            *(torch.full_like(t, 0.05 + 0.01 * k) for t in inputs[kept:numbers]),
+            *(torch.full_like(t, number) for t, number in zip(inputs[numbers:rest], known, strict=True)),
+            *inputs[rest:-1],
             torch.full_like(inputs[-1], 0.25 + 0.5 * k),
         ]

@@ -6,7 +6,7 @@ weights' rule and the optimiser's update, which take little time beside many poi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import replace
 
 import torch
@@ -43,10 +43,10 @@ class ChunkedStepper(Stepper):
         self.pieces = CompiledPieces(objective, compiler)
         self._compiled = Stepper(objective.evaluated_by(self.pieces), optimizer)
 
-    def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
+    def step(self, request: Request, batch: Batch, factor: float, changed: bool) -> Evaluation:
         if self._choice.pays(request.every, len(self.objective.terms)):
-            return self._compiled.step(request, batch, factors, changed)
-        return super().step(request, batch, factors, changed)
+            return self._compiled.step(request, batch, factor, changed)
+        return super().step(request, batch, factor, changed)
 
     def check_next(self) -> None:
         for graph in self.pieces.graphs.values():

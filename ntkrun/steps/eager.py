@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from ntkrun.objective import Evaluation, Objective
@@ -35,13 +33,13 @@ class Stepper:
         self.objective = objective
         self.optimizer = optimizer
 
-    def step(self, request: Request, batch: Batch, factors: Callable[[int], float], changed: bool) -> Evaluation:
+    def step(self, request: Request, batch: Batch, factor: float, changed: bool) -> Evaluation:
         """Evaluate what is asked for and move the parameters.
 
         Args:
             request: what the weighting asks for.
             batch: the points, with their weights.
-            factors: the schedule's factor of the learning rate, so many steps after this one.
+            factor: the schedule's factor of the learning rate.
             changed: whether weights or points are others than at the step before.
 
         Returns:
@@ -53,7 +51,7 @@ class Stepper:
         if evaluation.losses.device.type == "cpu" and not evaluation.losses.isfinite().all():
             self.halted = True  # at the parameters that show why
             return evaluation
-        self.optimizer.step(evaluation, factors(0), lambda: self.gradient(batch, evaluation.weights), changed)
+        self.optimizer.step(evaluation, factor, lambda: self.gradient(batch, evaluation.weights), changed)
         return evaluation
 
     def gradient(self, batch: Batch, weights: Tensor) -> Evaluation:

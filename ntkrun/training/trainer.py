@@ -145,7 +145,7 @@ class Trainer:
         if step in CHECKED or (step + 1) % self.loop.checkpoint_every == 0 or step + 1 == self.loop.iterations:
             self._stepper.check_next()
         try:
-            evaluation = self._stepper.step(request, batch, self._factor, changed)
+            evaluation = self._stepper.step(request, batch, self._factor(), changed)
         except StepError as error:
             raise DivergenceError(f"step {progress.total_steps}: {error}") from error
         update = self.weighting.take(request, evaluation)
@@ -204,10 +204,10 @@ class Trainer:
         if isinstance(self.objective.network, JetNetwork):
             self.objective.network.start_step(self.progress.step)
 
-    def _factor(self, ahead: int = 0) -> float:
-        """The schedule's factor so many steps after the present one."""
+    def _factor(self) -> float:
+        """The schedule's factor of the learning rate at the present step."""
         horizon = self.optimizer.horizon(self.loop.iterations)
-        return self.schedule.factor(min(self.progress.step + ahead, horizon), horizon)
+        return self.schedule.factor(min(self.progress.step, horizon), horizon)
 
     def _make_stepper(self, bar: tqdm[Any]) -> Stepper:
         def announce(starts: bool) -> None:

@@ -71,7 +71,7 @@ def walk(built: Parts, stepper: Stepper, steps: range) -> list[tuple[Evaluation,
         batch = built.point_weights.apply(built.objective, plain)
         request = built.weighting.request(step, built.objective, batch)
         changed = bool(request.update or request.rule) or built.points.drawn_at == step
-        evaluation = stepper.step(request, batch, lambda ahead, step=step: 0.9 ** (step + ahead), changed)
+        evaluation = stepper.step(request, batch, 0.9**step, changed)
         built.weighting.take(request, evaluation)
         out.append((evaluation, built.objective.parameter_vector().clone()))
     return out

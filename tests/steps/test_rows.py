@@ -27,7 +27,7 @@ def train(objective: Objective, weighting: Weighting, point_weights: PointWeight
         point_weights.update(objective, batch)
         own = point_weights.apply(objective, batch)
         request = weighting.request(step, objective, own)
-        evaluation = stepper.step(request, own, lambda ahead: 1.0, False)
+        evaluation = stepper.step(request, own, 1.0, False)
         weighting.take(request, evaluation)
         evaluations.append(evaluation)
     return evaluations
@@ -69,7 +69,7 @@ def test_weights_are_those_of_a_gradient_step(weights: str) -> None:
     optimizer = GaussNewton()
     optimizer.start(objective.network)
     request = ours.request(0, objective, batch)
-    evaluation = Stepper(objective, optimizer).step(request, batch, lambda ahead: 1.0, False)
+    evaluation = Stepper(objective, optimizer).step(request, batch, 1.0, False)
     ours.take(request, evaluation)
     assert relative(evaluation.weights, expected.weights) < 1e-10
     assert relative(evaluation.losses, expected.losses) < 1e-12
