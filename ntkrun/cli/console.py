@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ntkrun.experiment.results import Outcome, read_summary
+from ntkrun.experiment.results import Outcome
+from ntkrun.storage.summary import read_summary
 
 KINDS = ("final", "best")
 

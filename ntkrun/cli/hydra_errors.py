@@ -43,6 +43,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{os.path.relpath(mark.name)}:{mark.line + 1}: not YAML: {error.problem}"
+    if isinstance(error, OSError) and error.errno is None and (reason := _no_mapping(arguments)):
+        return reason
     for argument in arguments:
         key, _, value = argument.partition("=")
         if _is_choice_error(error) and key in GROUPS and value not in (known := choices(key)):
@@ -82,6 +84,16 @@ def _unreadable(arguments: Sequence[str]) -> str | None:
             if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
                 line = text[: unprintable.start()].count("\n") + 1
                 return f"{os.path.relpath(path)}:{line}: the character {unprintable[0]!r} is not allowed in YAML"
+    return None
+
+
+def _no_mapping(arguments: Sequence[str]) -> str | None:
+    """The first file of the user's own configuration directories that is no mapping; OmegaConf does not name it."""
+    for place in _config_directories(arguments):
+        for path in sorted(Path(place).rglob("*.y*ml")):
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict | None):
+                return f"{os.path.relpath(path)} holds a single value; expected are keys with values, as in key: value"
     return None
 
 

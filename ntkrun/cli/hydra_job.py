@@ -28,7 +28,7 @@ from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import read_configuration
 from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.description import FOLDER, write_description
-from ntkrun.experiment.results import Outcome, achieved, read_summary, write_failure
+from ntkrun.experiment.results import Outcome, achieved, write_failure
 from ntkrun.experiment.run import REFUSED, Standing, execute, standing
 from ntkrun.runtime.signals import become_worker, hand_over, signal_passed_on
 from ntkrun.runtime.threads import set_threads
@@ -36,6 +36,7 @@ from ntkrun.runtime.user_changes import user_changes_undone
 from ntkrun.storage.atomic import WriteError
 from ntkrun.storage.lock import BusyError
 from ntkrun.storage.log_files import logging_to
+from ntkrun.storage.summary import read_summary
 
 log = logging.getLogger(__name__)
 

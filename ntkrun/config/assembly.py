@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.common.state_schema import StateError, read_state, schema_of
@@ -22,7 +23,7 @@ from ntkrun.diagnostics import NoDiagnostics
 from ntkrun.geometry import mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import constrained, convert, with_coefficients
-from ntkrun.network.coupling import shapeless
+from ntkrun.network.coupling import remembering, shapeless
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer
@@ -212,7 +213,7 @@ def _network(description: Component[nn.Module], settings: Settings, pde: PDE) ->
     generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
     runtime = {"domain": pde.domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
     if is_own(description.cls.__module__):  # such can be built without memory, to see how large they are
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             shapes = description.build(**{**runtime, "generator": None})
         size = sum(p.numel() for p in shapes.parameters()) * getattr(torch, settings.dtype).itemsize
         check_fits(COPIES * size, "network", _device(settings.device))
@@ -222,6 +223,11 @@ def _network(description: Component[nn.Module], settings: Settings, pde: PDE) ->
         raise ConfigError(
             f"network: {module} of {type(network).__name__} has no shape before it has seen points; take the module "
             "that is given its sizes, with len(domain.coordinates) for the inputs of the network"
+        )
+    if module := remembering(network):
+        raise ConfigError(
+            f"network: {module} of {type(network).__name__} averages over the points that it has seen, so it changes "
+            "without being trained; take LayerNorm, which sees one point at a time"
         )
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError("network: no trainable parameters")
@@ -235,6 +241,18 @@ def _network(description: Component[nn.Module], settings: Settings, pde: PDE) ->
     if pde.coefficients:
         network = with_coefficients(network, pde.coefficients)
     return convert(network, getattr(torch, settings.dtype), _device(settings.device))
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are that random numbers would be drawn into.
+
+    For tensors without memory, which have room for none: drawing them there would load torch's compiler, in 1.6 s.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _check_size(pde: PDE, setup: Setup, weighting: Weighting, optimizer: Optimizer, objective: Objective) -> None:

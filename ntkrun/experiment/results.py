@@ -23,14 +23,12 @@ from ntkrun.objective import Objective
 from ntkrun.objective.uncertainty import coefficient_errors
 from ntkrun.pde import PDE
 from ntkrun.storage.atomic import write_atomically, write_text_atomically, writing
-from ntkrun.storage.reader import UnreadableError, read_json
+from ntkrun.storage.summary import SUMMARY, read_summary
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.nodes import Grid
 from ntkrun.training.progress import Progress
 from ntkrun.training.trainer import Trainer
-
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,6 @@ def remove_solution(directory: Path) -> None:
     """Remove ``solution.npz``, where there is one."""
     with writing(directory / "solution.npz"):
         (directory / "solution.npz").unlink(missing_ok=True)
-
-
-def read_summary(directory: Path) -> dict[str, Any]:
-    """The directory's ``summary.json``; empty where there is none that can be read."""
-    try:
-        summary = read_json(directory / SUMMARY)
-    except UnreadableError:
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def achieved(directory: Path) -> float:

@@ -22,7 +22,6 @@ from ntkrun.experiment.description import write_description
 from ntkrun.experiment.identity import compare, fingerprint, identity
 from ntkrun.experiment.results import (
     Outcome,
-    read_summary,
     remove_solution,
     write_points,
     write_residuals,
@@ -52,12 +51,13 @@ from ntkrun.storage.checkpoint import (
 )
 from ntkrun.storage.lock import BusyError, locked
 from ntkrun.storage.log_files import logging_to
+from ntkrun.storage.summary import read_summary
 from ntkrun.storage.table import TableError
 from ntkrun.training.evaluation import EvaluationStopped, Evaluator, Interrupted
 from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
-from ntkrun.training.records import Records, tables_schema
+from ntkrun.training.records import Columns, Records, tables_schema
 from ntkrun.training.time_marching import TIME, Piecewise, time_edges
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
@@ -362,20 +362,16 @@ def make_records(
     """The tables of a run, opened; rows of an earlier part from the step ``keep_below`` on are dropped."""
     digits = 17 if parts.settings.dtype == "float64" else 9
     objective = parts.objective
-    return Records(
-        directory,
-        objective.names,
-        parts.weighting.columns(),
-        parts.point_weights.columns(),
-        parts.pde.fields if len(parts.pde.fields) > 1 else (),
-        parts.held_out is not None,
-        tuple(c.name for c in parts.pde.coefficients),
-        parts.optimizer.columns(),
-        parts.logger,
-        digits,
-        keep_below,
-        tables,
+    columns = Columns(
+        terms=objective.names,
+        further=parts.weighting.columns(),
+        weighted_points=parts.point_weights.columns(),
+        fields=parts.pde.fields if len(parts.pde.fields) > 1 else (),
+        held_out=parts.held_out is not None,
+        coefficients=tuple(c.name for c in parts.pde.coefficients),
+        steps=parts.optimizer.columns(),
     )
+    return Records(directory, columns, parts.logger, digits, keep_below, tables)
 
 
 def _announce(parts: Parts, trainer: Trainer) -> None:

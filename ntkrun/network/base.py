@@ -67,8 +67,6 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.scale = 1 / math.sqrt(inputs) if initialization == "ntk" else 1.0
-        if self.weight.is_meta:  # built for its size alone; drawing numbers there loads torch's compiler, in seconds
-            return
         if initialization == "ntk":
             nn.init.normal_(self.weight, generator=generator)
             nn.init.normal_(self.bias, generator=generator)

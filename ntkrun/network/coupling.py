@@ -1,4 +1,4 @@
-"""Modules that a network cannot have, or only with care: those without shapes, and those that let points meet."""
+"""Modules that a network cannot have, or only with care: without shapes, with a memory, or such that points meet."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def shapeless(network: nn.Module) -> str | None:
     """The first module whose parameters have no shapes before it has seen points, in words."""
     for name, module in network.named_modules():
         if any(map(is_lazy, [*module.parameters(recurse=False), *module.buffers(recurse=False)])):
+            return _named(name, module)
+    return None
+
+
+def remembering(network: nn.Module) -> str | None:
+    """The first module that keeps averages of the points that it has seen, in words."""
+    for name, module in network.named_modules():
+        if isinstance(module, _NormBase) and module.training and module.track_running_stats:
             return _named(name, module)
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from ntkrun.network.coefficients import coefficient_slopes
 from ntkrun.objective.batch import Batch
@@ -44,15 +45,27 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     if not bool(torch.isfinite(jacobian).all()):
         return unknown
     where = objective.layout.slices[NAME]
-    free = torch.ones(parameters, dtype=torch.bool, device=jacobian.device)
+    own, network = jacobian[:, where], torch.cat([jacobian[:, : where.start], jacobian[:, where.stop :]], dim=1)
+    left = _beyond(network.cpu(), own.cpu())
+    least = (torch.finfo(torch.float64).eps * rows) ** 2 * own.cpu().square().sum(0)  # by round-off alone
+    left = left * (left.square().sum(0) > least)
     errors = dict(unknown)
-    for k, (name, slope) in enumerate(slopes.items()):
-        column = where.start + k
-        free[column] = False
-        own, others = jacobian[:, column : column + 1], jacobian[:, free]
-        free[column] = True
-        left = own - others @ torch.linalg.lstsq(others.cpu(), own.cpu(), driver="gelsd").solution.to(others)
-        information = float(left.square().sum())
-        if information > (torch.finfo(left.dtype).eps * rows) ** 2 * float(own.square().sum()):
+    for (name, slope), information, smallest in zip(slopes.items(), _information(left), least.tolist(), strict=True):
+        if information > smallest:
             errors[name] = abs(slope) * math.sqrt(rows / (rows - parameters) / information)
     return errors
+
+
+def _beyond(others: Tensor, own: Tensor) -> Tensor:
+    """What of each column of ``own``, ``[N, k]``, no combination of the columns of ``others``, ``[N, p]``, makes up."""
+    return own - others @ torch.linalg.lstsq(others, own, driver="gelsd").solution
+
+
+def _information(columns: Tensor) -> list[float]:
+    """Of every column, ``[N, k]``, the square of what the others do not make up."""
+    triangle = torch.linalg.qr(columns, mode="r").R
+    count = triangle.shape[1]
+    if count == 1:
+        return [float(triangle.square().sum())]
+    rest = [torch.arange(count) != j for j in range(count)]
+    return [float(_beyond(triangle[:, r], triangle[:, ~r]).square().sum()) for r in rest]

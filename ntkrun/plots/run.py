@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from ntkrun.plots.labels import words
 from ntkrun.plots.residuals import plot_residuals
 from ntkrun.plots.slices import plot_slices
 from ntkrun.plots.spectrum import plot_spectrum
 from ntkrun.storage.atomic import write_atomically, writing
-from ntkrun.storage.reader import UnreadableError, read_arrays, read_json
+from ntkrun.storage.reader import read_arrays
+from ntkrun.storage.summary import read_summary
 
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
@@ -63,7 +65,8 @@ def plot_run(directory: Path) -> list[Path]:
         if (directory / "steps.csv").exists() and len(steps := pd.read_csv(directory / "steps.csv")):
             figures["damping"] = plot_damping(steps)
         if _columns(metrics, "coefficient/"):
-            figures["coefficients"] = plot_coefficients(metrics, _known_coefficients(directory))
+            known = read_summary(directory).get("coefficients")
+            figures["coefficients"] = plot_coefficients(metrics, known if isinstance(known, dict) else {})
         if (directory / "solution.npz").exists():
             with np.load(directory / "solution.npz") as solution:
                 figures["solution"] = plot_scattered(solution) if "points" in solution else plot_solution(solution)
@@ -91,22 +94,12 @@ def _residuals(directory: Path, solution: Mapping[str, NDArray[Any]]) -> dict[st
         return {}
 
 
-def _known_coefficients(directory: Path) -> Mapping[str, Any]:
-    """``coefficients`` of ``summary.json``; empty where there are none."""
-    try:
-        summary = read_json(directory / "summary.json")
-    except UnreadableError:
-        return {}
-    known = summary.get("coefficients") if isinstance(summary, dict) else None
-    return known if isinstance(known, dict) else {}
-
-
 def plot_losses(metrics: pd.DataFrame) -> Figure:
     """Weighted loss and the mean squared residual of every term against the step."""
     figure = Figure(figsize=(6.4, 4))
     axes = figure.subplots()
     for column in _columns(metrics, "loss/"):
-        axes.plot(metrics["step"], metrics[column], label=column.removeprefix("loss/"))
+        axes.plot(metrics["step"], metrics[column], label=words(column.removeprefix("loss/")))
     axes.plot(metrics["step"], metrics["loss"], color="black", linewidth=1, linestyle="--", label="weighted sum")
     if "held_out_loss" in metrics:
         known = metrics.dropna(subset="held_out_loss")
@@ -126,7 +119,7 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
         # The last update holds until the end of the run.
         step = np.append(source["step"].to_numpy(), metrics["step"].iloc[-1])
         weight = np.append(source[column].to_numpy(), source[column].iloc[-1])
-        axes.step(step, weight, where="post", label=column.removeprefix("weight/"))
+        axes.step(step, weight, where="post", label=words(column.removeprefix("weight/")))
     _logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
     axes.set(xlabel="step", ylabel="weight $\\lambda$", title="Weights of the loss terms")
     _legend(axes)
@@ -149,7 +142,7 @@ def plot_coefficients(metrics: pd.DataFrame, known: Mapping[str, Any]) -> Figure
         true = known.get(name, {}).get("true")
         if true is not None:
             axes.axhline(true, color="black", linewidth=1, linestyle="--", label="true")
-        axes.set(ylabel=name)
+        axes.set(ylabel=words(name))
         _legend(axes)
     panels[0].set_title("Unknown coefficients")
     panels[-1].set_xlabel("step")

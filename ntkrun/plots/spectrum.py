@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from ntkrun.plots.labels import words
+
 Arrays = dict[str, NDArray[np.float64]]
 
 SHOWN = 7
@@ -53,7 +55,7 @@ def plot_eigenvalues(spectrum: Arrays) -> Figure:
             axes.plot(index, row, color=color, marker=marker, markersize=4)
         _index_axis(axes, values.shape[1])
         _log_values(axes, visible)
-        axes.set(title=name.removeprefix("/") or WHOLE, xlabel="index")
+        axes.set(title=words(name.removeprefix("/")) or WHOLE, xlabel="index")
     for line in panels[:, 0]:
         line.set_ylabel("eigenvalue")
     figure.legend(panels[0][0].lines, [str(steps[k]) for k in picked], title="step", loc="outside right center")
@@ -72,7 +74,7 @@ def plot_drift(spectrum: Arrays) -> Figure:
     drifts = [_positive(spectrum[f"kernel_drift{name}"]) for name in names]
     drifts.append(_positive(spectrum["parameter_drift"]))
     for i, name in enumerate(names):
-        label = name.removeprefix("/") or WHOLE
+        label = words(name.removeprefix("/")) or WHOLE
         # The whole kernel is often that of one term: a broad line shows beneath the others.
         color, width, size = (f"C{i - 1}", 1.4, 3) if name else ("0.75", 4.5, 0)
         style = {"color": color, "linewidth": width, "marker": "o", "markersize": size}

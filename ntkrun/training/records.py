@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,74 @@ HELD_OUT = "held_out_loss"
 COEFFICIENT = "coefficient"
 
 
-class Records:
-    """The tables of a run.
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What the tables of a run have columns for.
 
-    Args:
-        directory: the run directory.
+    Attributes:
         terms: names of the loss terms.
-        columns: further per-term columns of weights.csv (``trace``, ``standard_error``).
+        further: further per-term columns of weights.csv (``trace``, ``standard_error``).
         weighted_points: terms whose points have weights; metrics.csv has the smallest of each.
         fields: names of the fields whose errors metrics.csv has each by itself.
         held_out: whether it has a loss at held-out points.
         coefficients: names of the unknown coefficients.
         steps: columns of steps.csv; without any there is no such table.
+    """
+
+    terms: tuple[str, ...]
+    further: tuple[str, ...] = ()
+    weighted_points: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    held_out: bool = False
+    coefficients: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    def of_terms(self, kind: str) -> list[str]:
+        """The columns of a kind of numbers, one for every term."""
+        return [f"{kind}/{term}" for term in self.terms]
+
+    @property
+    def later(self) -> list[str]:
+        """Columns of metrics.csv that version 0.1.0 does not have."""
+        return [*(f"error/{field}" for field in self.fields), *([HELD_OUT] if self.held_out else [])]
+
+    def tables(self) -> dict[str, list[str]]:
+        """The columns of every table, by its name."""
+        metrics = [
+            *("step", "seconds", "loss", *self.of_terms("loss"), *self.of_terms("weight")),
+            *("error/rel_l2", *self.later, "lr"),
+            *(f"{COEFFICIENT}/{name}" for name in self.coefficients),
+            *(f"{LEAST}/{term}" for term in self.weighted_points),
+        ]
+        weights = ["step", "seconds", "update_seconds", *self.of_terms("weight")]
+        weights += [column for kind in self.further for column in self.of_terms(kind)]
+        steps = {"steps": ["step", "seconds", *self.steps]} if self.steps else {}
+        return {"metrics": metrics, "weights": weights, **steps}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What a row of metrics.csv says of the network before its step, besides its losses.
+
+    Attributes:
+        errors: relative L2 errors, if a solution is known and they are due.
+        held_out: else losses at held-out points by term, if they are due.
+        rate: learning rate, where there is one.
+        coefficients: the unknown coefficients by name.
+    """
+
+    errors: Errors | None
+    held_out: Sequence[float] | None
+    rate: float | None
+    coefficients: Mapping[str, float]
+
+
+class Records:
+    """The tables of a run.
+
+    Args:
+        directory: the run directory.
+        columns: of the tables.
         logger: gets a copy of every row of metrics.csv, with the numbers of the last weight update and step.
         digits: see ``Table``.
         keep_below: see ``Table``.
@@ -45,40 +102,21 @@ class Records:
     def __init__(
         self,
         directory: Path,
-        terms: Sequence[str],
-        columns: Sequence[str],
-        weighted_points: Sequence[str],
-        fields: Sequence[str],
-        held_out: bool,
-        coefficients: Sequence[str],
-        steps: Sequence[str],
+        columns: Columns,
         logger: Logger,
         digits: int,
         keep_below: int | None = None,
         saved: Mapping[str, Any] | None = None,
     ) -> None:
-        self._terms = tuple(terms)
-        self._further = tuple(columns)
+        self._columns = columns
         self._logger = logger
         self._last_update: dict[str, Value] = {}
         self._last_step: dict[str, Value] = {}
-        later = [*(f"error/{field}" for field in fields), *([HELD_OUT] if held_out else [])]
-        metrics = [
-            "step", "seconds", "loss", *self._names("loss"), *self._names("weight"), "error/rel_l2", *later, "lr",
-            *(f"{COEFFICIENT}/{name}" for name in coefficients),
-            *(f"{LEAST}/{term}" for term in weighted_points),
-        ]  # fmt: skip
-        weights = ["step", "seconds", "update_seconds", *self._names("weight")]
-        for column in columns:
-            weights += self._names(column)
-        tables = {"metrics": metrics, "weights": weights}
-        if steps:
-            tables["steps"] = ["step", "seconds", *steps]
         self._tables: dict[str, Table] = {}
         try:
-            for name, own in tables.items():
+            for name, own in columns.tables().items():
                 kept = _kept((saved or {}).get(name))
-                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below, kept, later)
+                self._tables[name] = Table(directory / f"{name}.csv", own, digits, keep_below, kept, columns.later)
                 if self._tables[name].trouble:
                     log.warning(self._tables[name].trouble)
         except BaseException:
@@ -91,23 +129,21 @@ class Records:
         seconds: float,
         losses: Sequence[float],
         weights: Sequence[float],
-        errors: Errors | None,
-        held_out: Sequence[float] | None,
-        learning_rate: float | None,
         least_point_weights: Mapping[str, float],
-        coefficients: Mapping[str, float],
+        of_network: Metrics,
     ) -> None:
         """Append a row of metrics.csv; of ``losses`` and of those at held-out points it has the weighted sums, too."""
         total = sum(w * value for w, value in zip(weights, losses, strict=True))
         row: dict[str, Value] = {"step": step, "seconds": round(seconds, 6), "loss": total}
         row |= self._values("loss", losses) | self._values("weight", weights)
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
-        row |= {f"{COEFFICIENT}/{name}": value for name, value in coefficients.items()}
+        row |= {f"{COEFFICIENT}/{name}": value for name, value in of_network.coefficients.items()}
+        errors = of_network.errors
         if errors is not None:
             row |= {f"error/{field}": each for field, each in errors.fields.items()}
-        if held_out is not None:
-            row[HELD_OUT] = sum(w * value for w, value in zip(weights, held_out, strict=True))
-        row |= {"error/rel_l2": None if errors is None else errors.total, "lr": learning_rate}
+        if of_network.held_out is not None:
+            row[HELD_OUT] = sum(w * value for w, value in zip(weights, of_network.held_out, strict=True))
+        row |= {"error/rel_l2": None if errors is None else errors.total, "lr": of_network.rate}
         self._tables["metrics"].add(row)
         copied = {**self._last_update, **self._last_step, **row}
         finite = {name: float(v) for name, v in copied.items() if v is not None and math.isfinite(v)}
@@ -122,7 +158,7 @@ class Records:
             times: of every update its step, the seconds before it and its own, if they were measured.
             columns: for ``weight`` and the further columns the values of every update, by term.
         """
-        values = zip(*(columns[kind] for kind in ("weight", *self._further)), strict=True)
+        values = zip(*(columns[kind] for kind in ("weight", *self._columns.further)), strict=True)
         rows: list[list[Value]] = [
             [step, round(seconds, 6), own if own is None else round(own, 6), *chain.from_iterable(of_one)]
             for (step, seconds, own), of_one in zip(times, values, strict=True)
@@ -157,11 +193,8 @@ class Records:
             for table in self._tables.values():
                 stack.callback(table.close)
 
-    def _names(self, kind: str) -> list[str]:
-        return [f"{kind}/{term}" for term in self._terms]
-
     def _values(self, kind: str, values: Sequence[float]) -> dict[str, Value]:
-        return dict(zip(self._names(kind), values, strict=True))
+        return dict(zip(self._columns.of_terms(kind), values, strict=True))
 
 
 def tables_schema() -> Any:

@@ -27,7 +27,7 @@ from ntkrun.training.finite_checks import DivergenceError, all_finite, check_eva
 from ntkrun.training.parts import LoopSettings, TrainingParts
 from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
-from ntkrun.training.records import Records
+from ntkrun.training.records import Metrics, Records
 from ntkrun.training.weight_log import WeightLog
 
 log = logging.getLogger(__name__)
@@ -38,20 +38,14 @@ HISTORY = 1024  # steps whose losses may wait for a check
 
 @dataclass(frozen=True)
 class Row:
-    """What a row of metrics.csv says of the network before its step.
+    """A row of metrics.csv that is begun before its step.
 
     Attributes:
-        errors: relative L2 errors, if a solution is known and they are due.
-        held_out: else losses at held-out points by term, if they are due.
-        rate: learning rate, where there is one.
-        coefficients: the unknown coefficients by name.
+        metrics: what it says of the network.
         before: the state that the step changes, where it may have to be taken back.
     """
 
-    errors: Errors | None
-    held_out: Sequence[float] | None
-    rate: float | None
-    coefficients: Mapping[str, float]
+    metrics: Metrics
     before: Mapping[str, Any] | None
 
 
@@ -320,8 +314,13 @@ class Trainer:
         if self.loop.targets and not self._at_end():
             moving = {"network": self.objective.network.state_dict(), "optimizer": self.optimizer.state_dict()}
             before = copy.deepcopy({**moving, **self._weights_state()})
-        coefficients = coefficient_values(self.objective.network)
-        return Row(errors, held_out, self.optimizer.rate(self._factor()), coefficients, before)
+        metrics = Metrics(
+            errors=errors,
+            held_out=held_out,
+            rate=self.optimizer.rate(self._factor()),
+            coefficients=coefficient_values(self.objective.network),
+        )
+        return Row(metrics, before)
 
     def _evaluate(self) -> tuple[Errors | None, Sequence[float] | None]:
         """Errors of the network as it is, or its losses at held-out points; it is kept if it is the best so far."""
@@ -368,22 +367,12 @@ class Trainer:
         progress = self.progress
         total = sum(w * loss for w, loss in zip(weights, losses, strict=True))
         least = self.point_weights.least()
-        self.records.metrics(
-            progress.total_steps,
-            progress.elapsed,
-            losses,
-            weights,
-            row.errors,
-            row.held_out,
-            row.rate,
-            least,
-            row.coefficients,
-        )
+        self.records.metrics(progress.total_steps, progress.elapsed, losses, weights, least, row.metrics)
         tenth = max(1, self.loop.iterations // 10)
         told = progress.step % tenth < self.loop.log_every or self._at_end()
         if told or not bar.disable:
             shown = {"loss": f"{total:.2e}"}
-            shown |= self._latest(row)
+            shown |= self._latest(row.metrics)
             if "damping" in (report := self.optimizer.report()):
                 shown["damping"] = f"{report['damping']:.1e}"
             shown["weights"] = "/".join(f"{w:.3g}" for w in weights)
@@ -392,9 +381,9 @@ class Trainer:
                 end = progress.first_step + self.loop.iterations
                 text = ", ".join(f"{k} {v}" for k, v in shown.items())
                 log.info("step %d of %d: %s", progress.total_steps, end, text)
-        return self.loop.targets.reached(row.errors, total)
+        return self.loop.targets.reached(row.metrics.errors, total)
 
-    def _latest(self, row: Row) -> dict[str, str]:
+    def _latest(self, row: Metrics) -> dict[str, str]:
         """The latest errors or loss at held-out points in words, with their step where it is not that of the row."""
         progress = self.progress
         when = f" at step {progress.error_step}" * (row.errors is None and row.held_out is None)

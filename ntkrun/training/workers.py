@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-from ntkrun.storage.table import Value
-from ntkrun.training.evaluation import Errors
 from ntkrun.training.records import Records
 from ntkrun.training.trainer import Trainer
 
@@ -32,26 +30,13 @@ class NoRecords(Records):
     def __init__(self) -> None:
         pass
 
-    def metrics(
-        self,
-        step: int,
-        seconds: float,
-        losses: Sequence[float],
-        weights: Sequence[float],
-        errors: Errors | None,
-        held_out: Sequence[float] | None,
-        learning_rate: float | None,
-        least_point_weights: Mapping[str, float],
-        coefficients: Mapping[str, float],
-    ) -> None:
+    def metrics(self, *row: object) -> None:
         pass
 
-    def weight_updates(
-        self, times: Sequence[tuple[int, float, float | None]], columns: Mapping[str, Sequence[Sequence[float]]]
-    ) -> None:
+    def weight_updates(self, *rows: object) -> None:
         pass
 
-    def step(self, step: int, seconds: float, values: Mapping[str, Value]) -> None:
+    def step(self, *row: object) -> None:
         pass
 
     def flush(self) -> None:

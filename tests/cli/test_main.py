@@ -7,6 +7,7 @@ import sysconfig
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,10 @@ import torch
 import yaml
 
 from ntkrun.cli.help import choices
+from ntkrun.cli.invocation import invocation, present_invocation
 from ntkrun.cli.main import main
+from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.configuration import Configuration
 from tests.driver import Result, assert_refused, ntkrun
 
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "ntkrun")
@@ -261,3 +265,36 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_version(tmp_path: Path) -> None:
     result = ntkrun("--version", cwd=tmp_path)
     assert (result.status, result.stdout, result.stderr) == (0, f"ntkrun {version('ntkrun')}\n", "")
+
+
+def test_a_file_of_a_single_value_is_named(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "pde").mkdir(parents=True)
+    (tmp_path / "conf" / "pde" / "own.yaml").write_text("true\n", encoding="utf-8")
+    result = ntkrun("--config-dir", "conf", "pde=own", cwd=tmp_path)
+    assert_refused(result, tmp_path, f"{Path('conf/pde/own.yaml')} holds a single value; expected are keys with values")
+
+
+def test_parts_are_assembled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the check before a single run, which takes them over; in a sweep, once more by every job."""
+    built = []
+
+    def counted(configuration: Configuration, *earlier: Any) -> Parts:
+        built.append(configuration.settings.seed)
+        return assemble(configuration, *earlier)
+
+    for place in ("ntkrun.cli.preflight.assemble", "ntkrun.experiment.run.assemble"):
+        monkeypatch.setattr(place, counted)
+    few = ("pde=poisson", "optimizer=adam", "iterations=1", "plots=false", "pde.grid=5", "report=false")
+    assert ntkrun(*few, "seed=3", cwd=tmp_path).status == 0
+    assert built == [3]
+    built.clear()
+    assert ntkrun("-m", *few, "seed=1,2", cwd=tmp_path).status == 0
+    assert built == [1, 2, 1, 2]
+
+
+def test_what_an_invocation_has_begun_is_its_own() -> None:
+    with invocation() as outer:
+        with invocation() as inner:
+            assert present_invocation() is inner
+        assert present_invocation() is outer
+    assert present_invocation() is not outer

@@ -14,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ntkrun.cli.help import choices
 from ntkrun.training.collocation import PointSource
 from tests.driver import Result, ntkrun
 
@@ -382,12 +383,13 @@ def test_rows_may_be_rarer_than_checks(tmp_path: Path) -> None:
     assert re.search(r"step \d+: the loss of term", result.stderr)
 
 
-def test_a_default_run_does_without_torchs_compiler(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", choices("network"))
+def test_a_default_run_does_without_torchs_compiler(network: str, tmp_path: Path) -> None:
     """Loading it takes seconds, as long as some problems take to be solved."""
     program = (
         "import sys\nfrom ntkrun.cli.main import main\n"
         "try:\n    main()\nfinally:\n    assert 'torch._dynamo' not in sys.modules"
     )
-    arguments = ["pde=poisson", "iterations=1", "plots=false", "progress=false", "pde.grid=10"]
+    arguments = ["pde=poisson", f"network={network}", "iterations=1", "plots=false", "progress=false", "pde.grid=10"]
     done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

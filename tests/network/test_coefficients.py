@@ -121,6 +121,44 @@ def test_standard_errors_are_those_of_linear_regression() -> None:
     assert coefficient_errors(objective, objective.batch({"data": x[:2]})) == {"c": None}
 
 
+class Curve(Line):
+    """Three coefficients, of which the last two stand for the same."""
+
+    coefficients = tuple(Coefficient(name=name, start=1.0) for name in ("a", "b", "c"))
+
+    def terms(self) -> tuple[Term, ...]:
+        def residual(x: Any, d: Any) -> Tensor:
+            value: Tensor = d.u + d.a * torch.cos(3 * x.x) + d.b * x.x**2 + self.double * d.c * x.x**2
+            return value - torch.sin(40 * x.x)
+
+        return (Term("data", (self.domain,), ("u", "a", "b", "c"), residual),)
+
+    double = 0.0
+
+
+class Same(Curve):
+    double = 2.0
+
+
+def test_standard_errors_of_several_coefficients() -> None:
+    """Each with all others and the network free; those that cannot be told from each other have none."""
+    x = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+    columns = [np.cos(3 * x.numpy()[:, 0]), x.numpy()[:, 0] ** 2, x.numpy()[:, 0]]
+    design = np.column_stack(columns)
+    for pde in (Curve(), Same()):
+        network: Any = with_coefficients(Slope(), pde.coefficients).double()
+        objective = Objective(pde, network)
+        batch = objective.batch({"data": x})
+        (residuals,) = objective.residuals(batch)
+        free = objective.layout.size
+        variance = float(residuals.detach().square().mean()) * 50 / (50 - free)
+        errors = coefficient_errors(objective, batch)
+        expected = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
+        assert errors["a"] == pytest.approx(expected[0], rel=1e-9)
+        assert errors["b"] == (pytest.approx(expected[1], rel=1e-9) if not pde.double else None)
+        assert errors["c"] is None
+
+
 @pytest.mark.parametrize(
     ("coefficient", "message"),
     [

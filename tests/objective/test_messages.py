@@ -73,6 +73,14 @@ class Normed(nn.Module):
         return result
 
 
+class Averaged(Normed):
+    """Statistics of all points so far."""
+
+    def __init__(self, domain: Box, outputs: int = 1) -> None:
+        super().__init__(domain, outputs)
+        self.net[1] = nn.BatchNorm1d(4)
+
+
 class Lazy(nn.Module):
     """A layer that waits for points to take its size from."""
 
@@ -152,6 +160,14 @@ def test_lazy_modules(tmp_path: Path) -> None:
     text = "network: LazyLinear (net.0) of Lazy has no shape before it has seen points; take the module that is given"
     assert_refused(result, tmp_path, text)
     assert not (tmp_path / "run").exists()
+
+
+def test_averages_over_points(tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "network"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text(f"_target_: {HERE}.Averaged\n")
+    result = ntkrun("--config-dir", "conf", "network=own", *FEW, cwd=tmp_path)
+    assert_refused(result, tmp_path, "network: BatchNorm1d (net.1) of Averaged averages over the points that it has s")
 
 
 def test_which_modules_are_suspected() -> None:

@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntkrun.plots.run import plot_damping, plot_error, plot_losses, plot_run, plot_scattered, plot_solution
+from ntkrun.plots.run import (
+    plot_coefficients,
+    plot_damping,
+    plot_error,
+    plot_losses,
+    plot_run,
+    plot_scattered,
+    plot_solution,
+    plot_weights,
+)
 
 
 def solution(coordinates: str, fields: tuple[str, ...], known: bool = True) -> dict[str, Any]:
@@ -126,3 +135,15 @@ def test_gauss_newton_steps_are_drawn(tmp_path: Path) -> None:
     panels = plot_damping(pd.read_csv(tmp_path / "steps.csv")).axes
     assert [axes.get_ylabel() for axes in panels] == ["damping", "step length", "gain ratio"]
     assert panels[2].lines[0].get_ydata().tolist() == [0.9, 0.8]
+
+
+def test_names_are_never_formulas() -> None:
+    """A name with the sign of formulas in it is drawn as it is."""
+    table = pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0], "error/rel_l2": [1.0, 0.5]})
+    for kind in ("loss", "weight", "coefficient"):
+        table[f"{kind}/cost$_a$"] = [2.0, 1.0]
+    figures = [plot_losses(table), plot_weights(table, table), plot_coefficients(table, {})]
+    for figure in figures:
+        figure.draw_without_rendering()
+        said = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+        assert r"cost\$_a\$" in [*said, figure.axes[0].get_ylabel()]

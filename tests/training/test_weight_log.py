@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntkrun.loggers import TablesOnly
 from ntkrun.training.finite_checks import DivergenceError
-from ntkrun.training.records import Records
+from ntkrun.training.records import Columns, Records
 from ntkrun.training.weight_log import WeightLog
 from ntkrun.weights import WeightUpdate
 
@@ -21,7 +21,7 @@ TERMS = ("residual", "boundary")
 
 
 def records(directory: Path) -> Records:
-    return Records(directory, TERMS, ("trace",), (), (), False, (), (), TablesOnly(), 17)
+    return Records(directory, Columns(terms=TERMS, further=("trace",)), TablesOnly(), 17)
 
 
 def update(k: int, flag: bool = False) -> WeightUpdate:
