@@ -63,7 +63,7 @@ def read_received(
     check_declared(values, trusted)
     for key, value in changes.items():
         *groups, last = key.split(".")
-        node = values
+        node: Any = values
         for group in groups:
             node = node.get(group) if isinstance(node, dict) else None
         if isinstance(node, dict):  # else there are no such settings, which are missed below

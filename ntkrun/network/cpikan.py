@@ -62,11 +62,11 @@ def _derivative_rule(degree: int) -> Tensor:
         ``[MAX_ORDER * (degree + 1), degree + 1 + MAX_ORDER]``, one block of rows per order.
     """
     size = degree + 1 + MAX_ORDER
-    once = torch.zeros(size + 1, size + 1)
+    once = torch.zeros(size + 1, size + 1, device="cpu")  # numbers, also where a network is built for its size alone
     for k in range(1, size):
         once[k, k - 1] = k / 2
         once[k, k + 1] = -k / 2
-    blocks, rows = [], torch.eye(degree + 1, size + 1)
+    blocks, rows = [], torch.eye(degree + 1, size + 1, device="cpu")
     for _ in range(MAX_ORDER):
         rows = rows @ once
         blocks.append(rows[:, :size])

@@ -58,7 +58,8 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
 
 def _beyond(others: Tensor, own: Tensor) -> Tensor:
     """What of each column of ``own``, ``[N, k]``, no combination of the columns of ``others``, ``[N, p]``, makes up."""
-    return own - others @ torch.linalg.lstsq(others, own, driver="gelsd").solution
+    solution: Tensor = torch.linalg.lstsq(others, own, driver="gelsd").solution
+    return own - others @ solution
 
 
 def _information(columns: Tensor) -> list[float]:
