@@ -14,7 +14,8 @@ import sympy
 from ntkrun.cli.compose import compose_run
 from ntkrun.common.terminal import shows_unicode
 from ntkrun.config.classes import look_for_modules_in
-from ntkrun.config.schema import Setup, build, plain, read_setup
+from ntkrun.config.configuration import Configuration, read_configuration
+from ntkrun.config.schema import Setup, plain
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term
 from ntkrun.pde.notation import NotationError, solution_expressions, term_expressions
@@ -37,21 +38,20 @@ def show(arguments: Sequence[str]) -> int:
         else:
             overrides.append(argument)
     look_for_modules_in(os.getcwd())
-    values = plain(compose_run(overrides, directory))
-    problem = {k: v for k, v in values["pde"].items() if k not in Setup.model_fields}
-    for line in describe(build(problem, "pde", PDE), values):
+    configuration = read_configuration(plain(compose_run(overrides, directory)))
+    for line in describe(configuration.pde.build(), configuration):
         print(line)
     return 0
 
 
-def describe(pde: PDE, values: Mapping[str, Any]) -> Iterator[str]:
+def describe(pde: PDE, configuration: Configuration) -> Iterator[str]:
     """The lines about a problem.
 
     Args:
         pde: the problem.
-        values: the configuration as plain values.
+        configuration: that it is of.
     """
-    name, setup = type(pde).__name__, read_setup(values["pde"])
+    name, setup = type(pde).__name__, configuration.setup
     yield name
     yield "=" * len(name)
     about, _, _ = (inspect.getdoc(type(pde)) or "").partition("\nArgs:")
@@ -67,7 +67,7 @@ def describe(pde: PDE, values: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from _solution(pde)
     yield ""
-    yield from _defaults(values)
+    yield from _defaults(configuration.values)
 
 
 def _term(pde: PDE, term: Term, setup: Setup) -> Iterator[str]:
