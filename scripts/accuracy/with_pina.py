@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 from pina import Condition, LabelTensor, Trainer
-from pina.domain import CartesianDomain
 from pina.equation import Equation
 from pina.model import FeedForward
 from pina.operator import grad
@@ -33,13 +32,10 @@ def train(case: Case, seed: int, limit: float) -> Watch:
     network = Periodic(case, inner) if case.pde.periods else inner
     terms, points = case.terms, case.points(seed)
 
-    box = case.pde.domain
-    whole = {"all": CartesianDomain({c: [box.low[c], box.high[c]] for c in names})}
-
     class Problem(AbstractProblem):
         input_variables = names
         output_variables = ["u"]  # noqa: RUF012 (as PINA wants it)
-        domains = whole
+        domains = {}  # noqa: RUF012
         conditions = {  # noqa: RUF012
             term.name: Condition(input=LabelTensor(points[term.name], names), equation=Equation(equation(case, term)))
             for term in terms

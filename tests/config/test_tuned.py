@@ -123,3 +123,15 @@ def test_a_problem_of_ones_own_gets_the_settings_of_the_optimizer_alone(tmp_path
     assert composed["network"]["width"] == 64
     assert composed["dtype"] == "float64"
     assemble(read_configuration(composed))
+
+
+@pytest.mark.parametrize("problem", [place.split("/")[-1][:-5] for place in PLACES if "/precise/" in place])
+def test_precise_runs_have_more_of_everything(problem: str) -> None:
+    usual, precise = values(f"pde={problem}"), values("experiment=precise", f"pde={problem}")
+    assert precise["iterations"] > usual["iterations"]
+    assert precise["log_every"] == 20
+    assert (
+        precise["network"]["width"] * precise["network"]["depth"]
+        > usual["network"]["width"] * usual["network"]["depth"]
+    )
+    assert sum(precise["pde"]["points"].values()) > sum(usual["pde"]["points"].values())
