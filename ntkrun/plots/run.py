@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogFormatterSciNotation, ScalarFormatter
 from numpy.typing import NDArray
 
 from ntkrun.plots.labels import words
@@ -39,6 +40,7 @@ STYLE: dict[Any, Any] = {
 
 
 CELLS = 512  # the most along an axis of a heat map, which has fewer dots
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 VALUES = {"prediction", "exact", "error"}
 
 log = logging.getLogger(__name__)
@@ -292,6 +294,19 @@ def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: s
     return figure
 
 
+class Powers(LogFormatterSciNotation):
+    """Labels of logarithmic axes as plain text, which takes a tenth of the time of matplotlib's formulae."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Such as 10⁻³."""
+        text: str = super().__call__(x, pos)
+        found = re.fullmatch(r"\$\\mathdefault{(?:(.+)\\times)?10\^{(.+)}}\$", text)
+        if found is None:
+            return text
+        factor, power = found.groups()
+        return f"{factor}\u00d7" * bool(factor) + f"10{power.translate(RAISED)}"
+
+
 def _known(solution: dict[str, NDArray[np.float64]], field: int) -> bool:
     """Whether anything is known of a field's solution."""
     return "exact" in solution and bool(np.isfinite(solution["exact"][..., field]).any())
@@ -307,6 +322,8 @@ def _logarithmic(axes: Axes, values: NDArray[np.float64]) -> None:
     positive = values[np.isfinite(values) & (values > 0)]
     if positive.size and positive.max() > 10 * positive.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(Powers())
+        axes.yaxis.set_minor_formatter(Powers())
 
 
 def _legend(axes: Axes) -> None:

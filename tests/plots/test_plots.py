@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from ntkrun.plots.run import (
+    Powers,
     plot_coefficients,
     plot_damping,
     plot_error,
@@ -147,3 +149,18 @@ def test_names_are_never_formulas() -> None:
         figure.draw_without_rendering()
         said = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
         assert r"cost\$_a\$" in [*said, figure.axes[0].get_ylabel()]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "minor", "labels"),
+    [(1e-5, 1e3, False, ["10⁻⁵", "10⁻³", "10⁻¹", "10¹", "10³"]), (1.5e-3, 9e-3, True, ["2\u00d710⁻³", "3\u00d710⁻³"])],
+)
+def test_powers_of_ten_are_plain_text(low: float, high: float, minor: bool, labels: list[str]) -> None:
+    axes = Figure().subplots()
+    axes.semilogy([low, high])
+    axes.yaxis.set_major_formatter(Powers())
+    axes.yaxis.set_minor_formatter(Powers())
+    axes.figure.draw_without_rendering()
+    shown = [label.get_text() for label in axes.get_yticklabels(minor=minor)]
+    assert set(labels) <= set(shown)
+    assert not any("$" in label for label in shown)
