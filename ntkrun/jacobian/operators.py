@@ -75,6 +75,16 @@ class Jacobian(ABC):
     def dense(self) -> Tensor:
         """The matrix itself, ``[N, P]``; for tests and small problems."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that it holds, besides points and parameters."""
+        return 0
+
+    def double(self) -> Jacobian:
+        """The same rows with all products in float64."""
+        matrix = self.dense()
+        return self if matrix.dtype == torch.float64 else DenseJacobian(matrix.double(), self.layout)
+
     def kernel_matvec(self, vectors: Tensor) -> Tensor:
         """J J^T w for each of the ``vectors``, ``[m, N]``; returns ``[m, N]``."""
         return self.matvec(self.rmatvec(vectors))
@@ -117,6 +127,13 @@ class StackedJacobian(Jacobian):
     def dense(self) -> Tensor:
         return torch.cat([part.dense() for part in self.parts])
 
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def double(self) -> Jacobian:
+        return StackedJacobian([part.double() for part in self.parts])
+
 
 class ScaledJacobian(Jacobian):
     """The rows of a Jacobian, each times a number of its own.
@@ -150,6 +167,13 @@ class ScaledJacobian(Jacobian):
     def dense(self) -> Tensor:
         return self.scale[:, None] * self.inner.dense()
 
+    @property
+    def nbytes(self) -> int:
+        return self.inner.nbytes + self.scale.nbytes
+
+    def double(self) -> Jacobian:
+        return ScaledJacobian(self.inner.double(), self.scale.double())
+
 
 class DenseJacobian(Jacobian):
     """A Jacobian held as a matrix; for tests, tiny problems and rows that share points.
@@ -178,3 +202,7 @@ class DenseJacobian(Jacobian):
 
     def dense(self) -> Tensor:
         return self.matrix
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes

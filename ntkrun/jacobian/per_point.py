@@ -81,6 +81,9 @@ class PerPointJacobian(Jacobian):
     def dense(self) -> Tensor:
         return torch.cat(list(self._row_chunks()))
 
+    def double(self) -> Jacobian:
+        return self if self._x.dtype == torch.float64 else DenseJacobian(self.dense().double(), self.layout)
+
     def _flat(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._function(parameters, self._x).T.flatten()
 

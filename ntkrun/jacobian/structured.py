@@ -65,6 +65,17 @@ class RowBlock:
         count = len(rows) if isinstance(rows, Tensor) else len(range(self.rows)[rows])
         return RowBlock(count, outer, plain)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        factors = sum(f.inputs.nbytes + f.gradients.nbytes for f in self.outer.values())
+        return factors + sum(gradients.nbytes for gradients in self.plain.values())
+
+    def double(self) -> RowBlock:
+        """The block in float64."""
+        outer = {name: OuterRows(f.inputs.double(), f.gradients.double(), f.bias) for name, f in self.outer.items()}
+        return RowBlock(self.rows, outer, {name: gradients.double() for name, gradients in self.plain.items()})
+
     def diagonal(self, like: Tensor) -> Tensor:
         """Squared row norms, ``[n]``, of the dtype and device of ``like``."""
         parts = [_squared_norms(f) for f in self.outer.values()]
@@ -305,3 +316,12 @@ class StructuredJacobian(Jacobian):
 
     def dense(self) -> Tensor:
         return torch.cat([block.dense(self.layout, self.like) for block in self.blocks])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.nbytes for block in self.blocks)
+
+    def double(self) -> Jacobian:
+        if self.like.dtype == torch.float64:
+            return self
+        return StructuredJacobian([b.double() for b in self.blocks], self.layout, self.like.double(), self.memory)

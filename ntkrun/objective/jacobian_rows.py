@@ -1,7 +1,8 @@
-"""All rows of a Jacobian, held as one matrix or made anew a few at a time."""
+"""All rows of a Jacobian: products with them, and the rows themselves, held as one matrix or made a few at a time."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -18,10 +19,68 @@ Blocks = Callable[[], Iterator[tuple[Places, Tensor]]]
 DOUBLE = torch.finfo(torch.float64)
 
 
-class JacobianRows:
-    """A matrix ``[N, P]`` in float64, in blocks of rows.
+class Rows(ABC):
+    """A matrix ``[N, P]`` in float64, seen through products.
 
-    Of several processes each has blocks of its own, and products with the transpose add up over all of them.
+    Of several processes each has rows of its own, and all get the same products with all of them.
+
+    Attributes:
+        count: N.
+        columns: P.
+        ranks: the processes.
+    """
+
+    count: int
+    columns: int
+    ranks: Sharding
+
+    @abstractmethod
+    def rescale(self, scale: Tensor) -> None:
+        """Multiply every row by a number, ``[N]``."""
+
+    @abstractmethod
+    def squares(self) -> Tensor:
+        """The squared norm of every row, ``[N]``: the diagonal of the kernel."""
+
+    @abstractmethod
+    def matvec(self, vector: Tensor) -> Tensor:
+        """The matrix times a vector ``[P]``; returns ``[N]``."""
+
+    @abstractmethod
+    def rmatvec(self, vector: Tensor) -> Tensor:
+        """The transpose times a vector ``[N]``; returns ``[P]``."""
+
+    @abstractmethod
+    def sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
+        """Sums of rows: row b is the sum of all rows in bucket b, each times its factor; ``[size, P]``.
+
+        Args:
+            buckets: of every row, ``[N]`` integers below ``size``.
+            factors: of every row, ``[N]``.
+            size: the number of buckets.
+        """
+
+    @abstractmethod
+    def column_sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
+        """As ``sums`` with columns in place of rows, ``[N, size]``.
+
+        Args:
+            buckets: of every column, ``[P]`` integers below ``size``.
+            factors: of every column, ``[P]``.
+            size: the number of buckets.
+        """
+
+    @abstractmethod
+    def matmat(self, matrix: Tensor) -> Tensor:
+        """The product with a matrix of many columns, ``[P, m]``; returns ``[N, m]``."""
+
+    @abstractmethod
+    def rmatmat(self, matrix: Tensor) -> Tensor:
+        """The product of the transpose with a matrix of many columns, ``[N, m]``; returns ``[P, m]``."""
+
+
+class JacobianRows(Rows):
+    """Rows in blocks that are matrices.
 
     Args:
         count: N.
@@ -53,23 +112,40 @@ class JacobianRows:
             yield places, double if self.scale is None else double * self.scale[places, None]
 
     def rescale(self, scale: Tensor) -> None:
-        """Multiply every row by a number, ``[N]``."""
         self.scale = scale if self.scale is None else self.scale * scale
         self._kept = [(places, block.mul_(scale[places, None])) for places, block in self._kept]
 
     def squares(self) -> Tensor:
-        """The squared norm of every row, ``[N]``: the diagonal of the kernel."""
         return self._fill(lambda block: torch.linalg.vecdot(block, block))
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """The matrix times a vector ``[P]``; returns ``[N]``."""
         return self._fill(lambda block: block @ vector)
 
     def rmatvec(self, vector: Tensor) -> Tensor:
-        """The transpose times a vector ``[N]``; returns ``[P]``."""
         total = vector.new_zeros(self.columns)
         for places, block in self:
             total += vector[places] @ block
+        return self.ranks.sum(total)
+
+    def sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
+        out = factors.new_zeros(size, self.columns)
+        for places, block in self:
+            out.index_add_(0, buckets[places], block * factors[places, None])
+        return self.ranks.sum(out)
+
+    def column_sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
+        def sums(block: Tensor) -> Tensor:
+            return block.new_zeros(len(block), size).index_add_(1, buckets, block * factors)
+
+        return self._fill(sums, size)
+
+    def matmat(self, matrix: Tensor) -> Tensor:
+        return self._fill(lambda block: block @ matrix, matrix.shape[1])
+
+    def rmatmat(self, matrix: Tensor) -> Tensor:
+        total = matrix.new_zeros(self.columns, matrix.shape[1])
+        for places, block in self:
+            total.addmm_(block.T, matrix[places])
         return self.ranks.sum(total)
 
     def matrix(self) -> Tensor:
@@ -82,12 +158,12 @@ class JacobianRows:
             out[places] = block
         return out
 
-    def _fill(self, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
+    def _fill(self, evaluate: Callable[[Tensor], Tensor], *width: int) -> Tensor:
         out: Tensor | None = None
         for places, block in self:
             values = evaluate(block)
             if out is None:
-                out = values.new_zeros(self.count)
+                out = values.new_zeros(self.count, *width)
             out[places] = values
         assert out is not None
         return self.ranks.sum(out)

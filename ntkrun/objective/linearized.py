@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor
 
 from ntkrun.objective.batch import Batch
 from ntkrun.objective.chunked import ChunkedObjective, cut
-from ntkrun.objective.jacobian_rows import JacobianRows, Places
+from ntkrun.objective.factored_rows import FactoredRows, Piece
+from ntkrun.objective.jacobian_rows import JacobianRows, Places, Rows
 from ntkrun.objective.objective import Objective
 
 INTERMEDIATES = 4  # times the size of a block that forming it may take
@@ -22,6 +25,7 @@ class LinearizedRows:
     Args:
         objective: the problem and the network.
         batch: the points with their weights.
+        factored: whether the Jacobian is seen through products alone; its rows are formed otherwise.
 
     Attributes:
         parameters: the present ones, ``[P]`` in float64.
@@ -29,20 +33,14 @@ class LinearizedRows:
         rows: the Jacobian; both are multiplied by ``weigh``.
     """
 
-    def __init__(self, objective: Objective, batch: Batch) -> None:
+    def __init__(self, objective: Objective, batch: Batch, factored: bool = False) -> None:
         self._objective = objective
         self._batch = batch
         self._counts = objective.row_counts(batch)
         self._scale: Tensor | None = None
         self.parameters = objective.parameter_vector().double()
         self.residual = self._rows()
-        self.rows = JacobianRows(
-            sum(self._counts),
-            objective.layout.size,
-            lambda: jacobian_blocks(objective, batch),
-            objective.memory,
-            objective.ranks,
-        )
+        self.rows = self._factored() if factored else self._formed()
 
     def losses(self) -> Tensor:
         """L_i of every term, ``[n]``, of the network's dtype; before ``weigh``."""
@@ -70,6 +68,24 @@ class LinearizedRows:
         rows = self._rows()
         return rows if self._scale is None else rows * self._scale
 
+    def _formed(self) -> Rows:
+        objective = self._objective
+        columns, memory = objective.layout.size, objective.memory
+        return JacobianRows(sum(self._counts), columns, self._blocks, memory, objective.ranks)
+
+    def _factored(self) -> Rows:
+        objective = self._objective
+        pieces, like, memory = jacobian_pieces(objective, self._batch), objective.like, objective.memory
+        return FactoredRows(sum(self._counts), objective.layout.size, pieces, self._here, like, memory, objective.ranks)
+
+    def _blocks(self) -> Iterator[tuple[Places, Tensor]]:
+        with self._here():
+            yield from jacobian_blocks(self._objective, self._batch)
+
+    def _here(self) -> AbstractContextManager[None]:
+        """A context with the network at ``parameters``, wherever it has been moved to since."""
+        return self._objective.at(self.parameters)
+
     def _rows(self) -> Tensor:
         with torch.no_grad():
             return torch.cat(self._objective.residuals(self._batch)).double()
@@ -85,20 +101,36 @@ def jacobian_blocks(objective: Objective, batch: Batch) -> Iterator[tuple[Places
     Yields:
         A block and the places of its rows. Of several processes, each makes those of its own points.
     """
+    for places, make in jacobian_pieces(objective, batch):
+        yield places, make().dense()
+
+
+def jacobian_pieces(objective: Objective, batch: Batch) -> list[Piece]:
+    """The rows of J of all terms in pieces whose matrices take at most a part of ``objective.memory``.
+
+    Args:
+        objective: the problem and the network.
+        batch: the points with their weights.
+
+    Returns:
+        Of every piece the places of its rows, and what makes its Jacobian. Of several processes, each has those of
+        its own points.
+    """
     counts = objective.row_counts(batch)
     row = objective.layout.size * objective.like.element_size()
     fits = INTERMEDIATES * sum(counts) * row <= objective.memory
     chunked = isinstance(objective, ChunkedObjective)
     if not chunked and (fits or not objective.pointwise):
-        yield slice(None), objective.jacobian(batch).dense()
-        return
+        return [(slice(None), lambda: objective.jacobian(batch))]
     starts = list(accumulate(counts, initial=0))
     points = objective.point_counts(batch)
     largest = max(1, objective.memory // (INTERMEDIATES * row * max(objective.components)))
     size = min(largest, objective.size) if isinstance(objective, ChunkedObjective) else largest
+    pieces: list[Piece] = []
     for piece in cut(batch, size, objective.ranks):
         own = torch.arange(piece.rows.start, piece.rows.stop, device=objective.like.device)
         offsets = starts[piece.term] + points[piece.term] * torch.arange(
             objective.components[piece.term], device=objective.like.device
         )
-        yield (offsets[:, None] + own).flatten(), objective.term_jacobian(piece.group).dense()
+        pieces.append(((offsets[:, None] + own).flatten(), partial(objective.term_jacobian, piece.group)))
+    return pieces

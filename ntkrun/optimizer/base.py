@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ntkrun.common.state_schema import Anything, EmptyOr, Like, Schema, StateError, Whole, read_state, schema_of
 from ntkrun.common.types import Positive
 from ntkrun.objective import Evaluation
-from ntkrun.objective.jacobian_rows import JacobianRows
+from ntkrun.objective.jacobian_rows import Rows
 
 RATE = "lr"  # torch's name of the option that the schedule moves
 
@@ -34,7 +34,7 @@ class ResidualSystem(Protocol):
 
     parameters: Tensor
     residual: Tensor
-    rows: JacobianRows
+    rows: Rows
 
     def at(self, parameters: Tensor) -> Tensor:
         """R at other ``parameters``, ``[N]``, which the network keeps."""
@@ -113,6 +113,10 @@ class Optimizer(ABC):
     @property
     def wants_rows(self) -> bool:
         """Whether the coming step is made by ``step_on_rows``."""
+        return False
+
+    def wants_factors(self, rows: int, parameters: int) -> bool:
+        """Whether a step on so many residual rows and parameters sees their Jacobian through products alone."""
         return False
 
     def step_on_rows(self, system: ResidualSystem) -> None:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -19,11 +19,11 @@ from ntkrun.objective import Evaluation
 from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, ResidualSystem
 from ntkrun.optimizer.damping import DampingPolicy, Trial
 from ntkrun.optimizer.first_order import Adam
-from ntkrun.optimizer.least_squares import DampedLeastSquares, Solution, Solver
+from ntkrun.optimizer.least_squares import Solution
+from ntkrun.optimizer.solvers import SKETCHED, Solver, least_squares, matrix_entries, matrix_work, resolve
 
 log = logging.getLogger(__name__)
 
-MATRICES = 3  # of the smaller side: the Gram matrix, a damped copy, and its factor
 DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Sethna)
 ROUGH = 1e-3  # relative accuracy of accelerations and corrections, which the residual after them judges
 FAITHFUL = 0.75  # gain ratio beyond which a step is not corrected further
@@ -49,7 +49,9 @@ class GaussNewton(Optimizer):
             by terms of third and higher order; a correction -(J~'J~ + mu)^-1 J~' times this difference, by the same
             factors, brings it back (a chord iteration for r(theta + s) = R + J~d in the range of J~), and one more
             evaluation judges it.
-        solver: see ``DampedLeastSquares``.
+        solver: ``cholesky``, ``qr``, ``sketched`` or ``sketch_and_solve``; ``auto`` chooses, see ``solvers.resolve``.
+        sketch_size: rank of the sketch; ``auto``: see ``Sketching``.
+        tolerance: relative accuracy of a step by ``sketched``.
         patience: steps after which a run ends that has gained too little in them; see ``least_gain``.
         least_gain: the part of its loss that a run must lose within ``patience`` steps.
     """
@@ -60,6 +62,8 @@ class GaussNewton(Optimizer):
     acceleration: NonNegative[float] = 0.75
     corrections: NonNegative[int] = 6
     solver: Solver = "auto"
+    sketch_size: Positive[int] | Literal["auto"] = "auto"
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     patience: Positive[int] = 100
     least_gain: Fraction = 0.02
 
@@ -79,11 +83,13 @@ class GaussNewton(Optimizer):
         return 0
 
     def matrix_entries(self, rows: int, parameters: int) -> int:
-        return MATRICES * min(rows, parameters) ** 2
+        return matrix_entries(self.solver, self.sketch_size, rows, parameters)
+
+    def wants_factors(self, rows: int, parameters: int) -> bool:
+        return resolve(self.solver, rows, parameters) in SKETCHED
 
     def matrix_work(self, rows: int, parameters: int) -> float:
-        side = min(rows, parameters)
-        return 2.0 * rows * parameters * side + side**3 / 3  # a Gram matrix and its factors
+        return matrix_work(self.solver, self.sketch_size, rows, parameters)
 
     def rate(self, factor: float) -> float | None:
         return None
@@ -100,11 +106,14 @@ class GaussNewton(Optimizer):
     def step_on_rows(self, system: ResidualSystem) -> None:
         residual, start = system.residual, system.parameters
         loss = float(residual.square().sum())
-        squares = DampedLeastSquares(system.rows, residual, self.solver)
+        squares = least_squares(system.rows, residual, self.solver, self.sketch_size, self.tolerance)
 
         def attempt(damping: float) -> Trial | None:
             solution = squares.at(damping * squares.scale)
-            return None if solution is None else self._try(system, solution, loss, squares.predicted(solution), damping)
+            if solution is None:
+                return None
+            model = residual + squares.image(solution)
+            return self._try(system, solution, model, loss, squares.predicted(solution), damping)
 
         search = self._policy.search(self._damping, attempt)
         best = search.best
@@ -121,10 +130,9 @@ class GaussNewton(Optimizer):
         }
 
     def _try(
-        self, system: ResidualSystem, solution: Solution, loss: float, predicted: float, damping: float
+        self, system: ResidualSystem, solution: Solution, model: Tensor, loss: float, predicted: float, damping: float
     ) -> Trial | None:
         """A step, accelerated and corrected as far as that helps; nothing where the path bends too much."""
-        model = system.residual + system.rows.matvec(solution.step)
         step = self._accelerated(system, solution, model)
         if step is None:
             return None

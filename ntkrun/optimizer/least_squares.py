@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ntkrun.objective.jacobian_rows import JacobianRows
+from ntkrun.objective.jacobian_rows import JacobianRows, Rows
 
-Solver = Literal["auto", "cholesky", "qr"]
+Direct = Literal["auto", "cholesky", "qr"]
 
 EPSILON = torch.finfo(torch.float64).eps
 CHOLESKY_LIMIT = 64 * EPSILON  # the least mu / |J|_F^2 for a Gram matrix; |J|_F^2 bounds its largest eigenvalue
@@ -54,20 +54,45 @@ class Factorization(ABC):
         """The solution for one mu; ``None`` where round-off leaves none."""
 
 
-class DampedLeastSquares:
+class LeastSquares(ABC):
     """Solutions of min |J d + R|^2 + mu |d|^2 for any mu > 0.
+
+    Attributes:
+        rows: J.
+        gradient: J'R, ``[P]``.
+        scale: |J|_F^2, which bounds the largest eigenvalue of J'J.
+    """
+
+    rows: Rows
+    gradient: Tensor
+    scale: float
+
+    @abstractmethod
+    def at(self, mu: float) -> Solution | None:
+        """The solution for one mu; ``None`` where round-off leaves none."""
+
+    def image(self, solution: Solution) -> Tensor:
+        """J d for the step of a solution, ``[N]``."""
+        return self.rows.matvec(solution.step)
+
+    def predicted(self, solution: Solution) -> float:
+        """|R|^2 - |R + J d|^2 for the step of a solution; a sum of positive numbers, so that nothing cancels."""
+        d = solution.step
+        return float(solution.mu * d.square().sum() - self.gradient @ d)
+
+
+class DampedLeastSquares(LeastSquares):
+    """Solutions from factorisations of J, exact but for round-off.
 
     Args:
         rows: J.
         residual: R, ``[N]``.
         solver: ``cholesky`` of the smaller Gram matrix, ``qr`` of J, or ``auto``: the first down to ``CHOLESKY_LIMIT``.
-
-    Attributes:
-        gradient: J'R, ``[P]``.
-        scale: |J|_F^2, which bounds the largest eigenvalue of J'J.
     """
 
-    def __init__(self, rows: JacobianRows, residual: Tensor, solver: Solver = "auto") -> None:
+    rows: JacobianRows
+
+    def __init__(self, rows: JacobianRows, residual: Tensor, solver: Direct = "auto") -> None:
         self.rows = rows
         self.residual = residual
         self.solver = solver
@@ -102,7 +127,6 @@ class DampedLeastSquares:
         return self.rows.count >= self.rows.columns or (self.rows.held and self.rows.ranks.count == 1)
 
     def at(self, mu: float) -> Solution | None:
-        """The solution for one mu; ``None`` where round-off leaves none."""
         relative = mu / max(self.scale, torch.finfo(torch.float64).tiny)
         if relative < self.least:
             return None
@@ -111,11 +135,6 @@ class DampedLeastSquares:
             if solution is not None or self.solver == "cholesky":
                 return solution
         return self.qr.at(mu) if self.qr_fits else None
-
-    def predicted(self, solution: Solution) -> float:
-        """|R|^2 - |R + J d|^2 for the step of a solution; a sum of positive numbers, so that nothing cancels."""
-        d = solution.step
-        return float(solution.mu * d.square().sum() - self.gradient @ d)
 
 
 class GramFactorization(Factorization):

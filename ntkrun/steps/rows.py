@@ -20,7 +20,8 @@ def step_on_rows(objective: Objective, optimizer: Optimizer, request: Request, b
     Returns:
         The evaluation at the parameters before the move.
     """
-    system = LinearizedRows(objective, batch)
+    rows = sum(objective.row_counts(batch))
+    system = LinearizedRows(objective, batch, optimizer.wants_factors(rows, objective.layout.size))
     losses = system.losses()
     weights, traces, seconds, state = request.weights, None, 0.0, {}
     if request.evaluation is not None:

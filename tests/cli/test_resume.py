@@ -60,6 +60,7 @@ CASES = {
     "adam-then-lbfgs": ["optimizer=adam_lbfgs", "optimizer.switch_at=10", "weights.freeze_after=3"],
     "adam-before-lbfgs": ["optimizer=adam_lbfgs", "optimizer.switch_at=20"],
     "gauss-newton": [*WAVE, "optimizer=gauss_newton", "pde.resample_every=7"],
+    "gauss-newton-sketched": [*WAVE, "optimizer=gauss_newton", "optimizer.solver=sketched", "optimizer.sketch_size=20"],
     "gauss-newton-adaptive": [*WAVE, "optimizer=gauss_newton", "pde.sampling=adaptive", "pde.resample_every=auto"],
     "adam-gauss-newton": [*WAVE, "optimizer=adam_gauss_newton", "optimizer.switch_at=10", "dtype=float64"],
     "adam-before-gauss-newton": [*WAVE, "optimizer=adam_gauss_newton", "optimizer.switch_at=20"],

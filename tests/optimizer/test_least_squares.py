@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.objective.jacobian_rows import JacobianRows, Places
-from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, DampedLeastSquares, Solver, add_gram
+from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, DampedLeastSquares, Direct, add_gram
 
 SHAPES = {"N<P": (30, 70), "N=P": (50, 50), "N>P": (200, 40)}
 
@@ -46,7 +46,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("solver", ["cholesky", "qr"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
 @pytest.mark.parametrize("mu", [1.0, 1e-4, 1e-8, 1e-11])
-def test_steps_and_other_right_sides(shape: tuple[int, int], solver: Solver, mu: float, held: bool) -> None:
+def test_steps_and_other_right_sides(shape: tuple[int, int], solver: Direct, mu: float, held: bool) -> None:
     """The matrix has singular values far below sqrt(mu), so that damping decides what is solved."""
     jacobian = matrix(shape, 1e-9)
     generator = torch.Generator().manual_seed(1)
