@@ -11,6 +11,7 @@ from hydra import compose
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from ntkrun.cli.data_files import data_located
 from ntkrun.cli.hydra_errors import explain
 from ntkrun.cli.invocation import Assembled, present_invocation
 from ntkrun.cli.sweep import Sweep
@@ -50,7 +51,8 @@ class CheckBeforeStart(Callback):
         try:
             overrides = swept(config)
             for each in each_value_once(overrides):
-                _assembled(compose(config.hydra.job.config_name, overrides=each), of_sweep=True)
+                whole = compose(config.hydra.job.config_name, overrides=each, return_hydra_config=True)
+                _assembled(whole, of_sweep=True)
             planned = planned_jobs(config, overrides)
         except (ConfigError, SharedDirectoryError) as error:
             refuse(error)
@@ -70,7 +72,7 @@ def own_values(config: DictConfig) -> dict[str, Any]:
     """The configuration without Hydra's own node, as plain values."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     assert isinstance(own, DictConfig)
-    return numbers_read(plain(own))
+    return data_located(numbers_read(plain(own)), config)
 
 
 def _assembled(config: DictConfig, of_sweep: bool) -> Assembled:

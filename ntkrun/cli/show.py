@@ -12,10 +12,11 @@ from typing import Any
 import sympy
 
 from ntkrun.cli.compose import compose_run
+from ntkrun.cli.preflight import own_values
 from ntkrun.common.terminal import shows_unicode
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import Configuration, read_configuration
-from ntkrun.config.schema import Setup, plain
+from ntkrun.config.schema import Setup
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term
 from ntkrun.pde.notation import NotationError, solution_expressions, term_expressions
@@ -38,7 +39,7 @@ def show(arguments: Sequence[str]) -> int:
         else:
             overrides.append(argument)
     look_for_modules_in(os.getcwd())
-    configuration = read_configuration(plain(compose_run(overrides, directory)))
+    configuration = read_configuration(own_values(compose_run(overrides, directory, hydra=True)))
     for line in describe(configuration.pde.build(), configuration):
         print(line)
     return 0
@@ -106,7 +107,7 @@ def _solution(pde: PDE) -> Iterator[str]:
 def _defaults(values: Mapping[str, Any]) -> Iterator[str]:
     yield "defaults, with what was chosen:"
     for group in ("pde", "network", "weights", "optimizer"):
-        node = {k: v for k, v in values[group].items() if k not in ("_target_", "points")}
+        node = {k: v for k, v in values[group].items() if k not in ("_target_", "points", "data")}
         kind = str(values[group]["_target_"]).rpartition(".")[2]
         listed = ", ".join(f"{key}={_text(value)}" for key, value in node.items())
         yield textwrap.fill(

@@ -18,7 +18,8 @@ from ntkrun.common.torchrun import local_count, local_rank, several_processes
 from ntkrun.config.classes import is_own
 from ntkrun.config.component import Component
 from ntkrun.config.configuration import Configuration
-from ntkrun.config.schema import Settings, Setup
+from ntkrun.config.measured_data import point_counts, read_measurements
+from ntkrun.config.schema import Settings
 from ntkrun.diagnostics import NoDiagnostics
 from ntkrun.geometry import mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
@@ -79,6 +80,8 @@ def assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]] 
 def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]) -> Parts:
     settings, setup = configuration.settings, configuration.setup
     whole = configuration.pde.build()
+    if configuration.data:
+        whole.measurements = read_measurements(configuration.data, whole)
     weighting, point_weights = configuration.weights.build(), configuration.point_weights.build()
     optimizer, schedule = configuration.optimizer.build(), configuration.schedule.build()
     diagnostics, logger = configuration.diagnostics.build(), build_logger(configuration.logger)
@@ -86,8 +89,9 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
         pde, network, networks = _networks(configuration, whole, earlier)
-        objective = _objective(pde, network, settings, sum(setup.points.values()))
-        _check_size(pde, setup, weighting, optimizer, objective)
+        counts = point_counts(setup.points, pde)
+        objective = _objective(pde, network, settings, sum(counts.values()))
+        _check_size(pde, counts, weighting, optimizer, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)
     except ProblemError as error:
@@ -95,7 +99,7 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
     except RouteError as error:
         raise ConfigError(f"kernel.{error}") from None
     try:
-        points = PointSource(objective, setup.points, setup.sampling, setup.resample_every, settings.seed)
+        points = PointSource(objective, counts, setup.sampling, setup.resample_every, settings.seed)
     except ValueError as error:
         raise ConfigError(f"pde.points: {error}") from None
     diagnostics.start(objective, settings.iterations)
@@ -255,20 +259,22 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _check_size(pde: PDE, setup: Setup, weighting: Weighting, optimizer: Optimizer, objective: Objective) -> None:
+def _check_size(
+    pde: PDE, counts: Mapping[str, int], weighting: Weighting, optimizer: Optimizer, objective: Objective
+) -> None:
     """Turn down more points, probes or matrices than fit into memory, before any are drawn or made."""
     row = DRAWN * 8 * len(pde.coordinates)
-    check_fits(row * sum(setup.points.values()), f"pde.points={setup.points}")
+    check_fits(row * sum(counts.values()), f"pde.points={counts}")
     own = getattr(weighting, "points", None)
     if isinstance(own, int):
-        check_fits(row * own * len(setup.points), f"weights.points={own}")
+        check_fits(row * own * len(counts), f"weights.points={own}")
     if isinstance(weighting, Sketched):
         sketch, like = weighting.sketch, objective.like
-        points = [own if isinstance(own, int) else setup.points.get(name, 0) for name in objective.names]
+        points = [own if isinstance(own, int) else counts.get(name, 0) for name in objective.names]
         rows = max(n * m for n, m in zip(points, objective.components, strict=True))
         size = like.element_size() * sketch.numbers(objective.layout.size, rows)
         check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
-    rows = objective.residual_rows(setup.points)
+    rows = objective.residual_rows(counts)
     what = f"optimizer: {type(optimizer).__name__} with {rows} rows and {objective.layout.size} parameters"
     check_fits(8 * optimizer.matrix_entries(rows, objective.layout.size), what, objective.like.device.type)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ntkrun.common.errors import ConfigError, closest
 from ntkrun.config.component import Component, read_component
+from ntkrun.config.measured_data import data_apart
 from ntkrun.config.schema import Settings, Setup, read_settings, read_setup
 from ntkrun.diagnostics import Diagnostics
 from ntkrun.loggers import Logger
@@ -30,6 +31,7 @@ class Configuration:
         values: the plain values that it was read from: what identifies the run, and what loggers are told.
         settings: what belongs to no class.
         setup: how the problem is sampled and evaluated.
+        data: the digests of files of measured values, by path.
         logger: one, or several side by side.
     """
 
@@ -37,6 +39,7 @@ class Configuration:
     settings: Settings
     setup: Setup
     pde: Component[PDE]
+    data: Mapping[str, str]
     network: Component[nn.Module]
     weights: Component[Weighting]
     point_weights: Component[PointWeights]
@@ -61,11 +64,13 @@ def read_configuration(values: Mapping[str, Any]) -> Configuration:
     """
     settings, setup = read_settings(values), read_setup(values["pde"])
     problem = {key: value for key, value in values["pde"].items() if key not in Setup.model_fields}
+    problem, data = data_apart(problem)
     return Configuration(
         values=values,
         settings=settings,
         setup=setup,
         pde=read_component(problem, "pde", PDE),
+        data=data,
         network=read_component(values["network"], "network", nn.Module, OF_NETWORKS),
         weights=read_component(values["weights"], "weights", Weighting),
         point_weights=read_component(values["point_weights"], "point_weights", PointWeights),

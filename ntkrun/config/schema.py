@@ -89,7 +89,7 @@ class Setup(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    points: dict[str, Positive[int]]
+    points: dict[str, Positive[int] | Literal["all"]]
     sampling: Sampling
     resample_every: Positive[int] | Literal["auto"] | None
     grid: Annotated[int, Field(ge=2)]

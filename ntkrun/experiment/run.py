@@ -401,6 +401,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("hard constraints: %s", ", ".join(objective.built_in))
     if parts.pde.constrains and not parts.pde.built_in:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
+    for field, table in parts.pde.measurements.items():
+        log.info("%d measured values of %s", len(table.rows), field)
     if parts.evaluator.about:
         log.info("%s", parts.evaluator.about)
     if trainer.progress.total_steps:

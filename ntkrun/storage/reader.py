@@ -137,19 +137,20 @@ def read_yaml(path: Path) -> Any:
         raise UnreadableError(f"{name}{place}: {error}") from None
 
 
-def read_table(path: Path, *columns: str) -> pd.DataFrame:
+def read_table(path: Path, *columns: str, whole_lines: bool = True) -> pd.DataFrame:
     """A table of numbers; empty fields become NaN.
 
     Args:
         path: a CSV file.
         columns: those that it must have.
+        whole_lines: take it for cut off where its last line has no end.
 
     Raises:
         UnreadableError: the file is missing, cut off, or holds something else.
     """
     name = path.name
     with opened(path, TABLE) as file:
-        if not _ends_with_a_line(file, name):
+        if not _ends_with_a_line(file, name) and whole_lines:
             raise UnreadableError(f"{name} ends in the middle of a line")
         try:
             with io.TextIOWrapper(file, encoding="utf-8", newline="") as text:

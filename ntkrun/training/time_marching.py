@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, Table
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
@@ -46,6 +46,7 @@ class TimeWindow(PDE):
         self.fields = whole.fields  # type: ignore[misc]
         self.periods = whole.periods
         self.built_in = whole.built_in
+        self.measurements = {field: self._measured(field, table) for field, table in whole.measurements.items()}
 
     def terms(self) -> tuple[Term, ...]:
         return tuple(self._clipped(term) for term in self.whole.terms())
@@ -69,6 +70,17 @@ class TimeWindow(PDE):
         axis = self.coordinates.index(TIME)
         values = np.compress(inside, reference.values, axis=axis)
         return Reference({**reference.axes, TIME: reference.axes[TIME][inside]}, values)
+
+    def _measured(self, field: str, table: Table) -> Table:
+        """The rows of this window; one at an end between two belongs to the earlier."""
+        time = table.rows[:, self.coordinates.index(TIME)]
+        first = self._start == self.whole.domain.low[TIME]
+        inside = ((time >= self._start) if first else (time > self._start)) & (time <= self._end)
+        if not bool(inside.any()):
+            raise ProblemError(
+                f"time_windows: no value of {field} was measured between t={self._start:g} and t={self._end:g}"
+            )
+        return replace(table, rows=table.rows[inside])
 
     def _clipped(self, term: Term) -> Term:
         start, end = self.whole.domain.low[TIME], self.whole.domain.high[TIME]
