@@ -27,7 +27,10 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"  # a test executes the notebooks
+nb_execution_mode = "force"
+nb_execution_in_temp = True  # runs leave nothing here
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 html_theme = "furo"
 html_title = f"ntkrun {release}"
 exclude_patterns = ["_generated/README.md"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ntkrun.cli.help import GROUPS, choices
+from ntkrun.cli.help import GROUPS, choice_keys, choices
 
 CONF = Path(__file__).parents[1] / "conf"
-LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.]+): ?(?P<value>[^#]*?)(?: *# (?P<comment>.*))?$")
 
 
 def write_menu_pages(folder: Path) -> None:
@@ -22,34 +21,16 @@ def write_menu_pages(folder: Path) -> None:
 
 
 def _choice(group: str, name: str, text: str) -> list[str]:
-    first, *rest = text.removeprefix("# @package _global_\n").splitlines()
+    first = text.removeprefix("# @package _global_\n").splitlines()[0]
     lines = [f"## {group}={name}", "", _escaped(first.removeprefix("# ")), ""]
-    rows = list(_rows(rest))
+    rows = choice_keys(CONF / group / f"{name}.yaml")
     if rows:
         lines += ["| key | default | meaning |", "|---|---|---|"]
         lines += [
-            f"| `{key}` | {f'`{value}`' if value else ''} | {_escaped(comment)} |" for key, value, comment in rows
+            f"| `{key}` | {f'`{value}`'.replace('|', chr(92) + '|') if value else ''} | {_escaped(comment)} |"
+            for key, value, comment in rows
         ]
     return [*lines, ""]
-
-
-def _rows(lines: list[str]) -> list[tuple[str, str, str]]:
-    """Keys with their values and comments, nested ones with dots."""
-    rows: list[tuple[str, str, str]] = []
-    parents: list[tuple[int, str]] = []
-    for line in lines:
-        found = LINE.match(line)
-        if not found or found["key"] == "_target_":
-            continue
-        indent = len(found["indent"])
-        parents = [(depth, key) for depth, key in parents if depth < indent]
-        key = ".".join([*(key for _, key in parents), found["key"]])
-        value, comment = found["value"].strip(), found["comment"] or ""
-        if not value:
-            parents.append((indent, found["key"]))
-        if value or comment:
-            rows.append((key, value.replace("|", "\\|"), comment))
-    return rows
 
 
 def _escaped(text: str) -> str:

@@ -40,6 +40,13 @@ def _main(arguments: Sequence[str]) -> int:
 
         print(f"ntkrun {__version__}")
         return 0
+    if arguments[:1] == ["--completions"]:
+        from ntkrun.cli.completion import completions
+
+        print("\n".join(completions(" ".join(arguments[1:]))))
+        return 0
+    if "--completion" in arguments:
+        return _completion(arguments)
     if "--list" in arguments:
         return _list(arguments)
     act = (
@@ -84,6 +91,17 @@ def _list(arguments: Sequence[str]) -> int:
         refuse(f"--list {group}: no such group; there are {', '.join(GROUPS)}{closest(group, GROUPS)}")
     for line in group_lines(group) if group else [f"{name:<18} {meaning}" for name, meaning in GROUPS.items()]:
         print(line)
+    return 0
+
+
+def _completion(arguments: Sequence[str]) -> int:
+    """Print what a shell evaluates to complete the command line."""
+    from ntkrun.cli.completion import SCRIPTS
+
+    shell = " ".join(arguments).partition("--completion")[2].strip(" =")
+    if shell not in SCRIPTS:
+        refuse(f'--completion {shell}: expected {" or ".join(SCRIPTS)}, as eval "$(ntkrun --completion bash)"')
+    print(SCRIPTS[shell])
     return 0
 
 
