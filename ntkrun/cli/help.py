@@ -97,7 +97,7 @@ def choice_keys(file: Traversable) -> list[tuple[str, str, str]]:
     if not file.is_file():
         return []
     keys, parents = [], list[tuple[int, str]]()
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in file.read_bytes().decode("utf-8", "replace").splitlines():
         found = LINE.match(line)
         if not found or found["key"] == "_target_":
             continue
