@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of the eight dots of a Braille character, by row and column."""
@@ -21,7 +22,8 @@ def chart(curves: Mapping[str, Curve], width: int, height: int, *, braille: bool
         curves: points (x, y) by label; what is not finite is left out.
         width: characters of the whole.
         height: lines of the whole, with the legend.
-        braille: draw with the dots of Braille characters, two by four in each; else one mark per character.
+        braille: draw with the dots of Braille characters, two by four in each, where colours or their being only one
+            tell curves apart; else one mark per character.
         colour: tell curves apart by ANSI colours.
     """
     known = {name: [(x, y) for x, y in curve if math.isfinite(y)] for name, curve in curves.items()}
@@ -31,13 +33,19 @@ def chart(curves: Mapping[str, Curve], width: int, height: int, *, braille: bool
     values = [y for curve in known.values() for _, y in curve]
     scale = _Scale(min(values), max(values))
     left, right = min(c[0][0] for c in known.values()), max(c[-1][0] for c in known.values())
+    braille = braille and (colour or len(known) == 1)  # else curves could not be told apart
     columns, lines = max(5, width - 10), max(3, height - 3)
     fine = (2, 4) if braille else (1, 1)
     canvas: dict[tuple[int, int], tuple[int, int]] = {}  # by line and column: bits of dots, number of the curve
     for number, curve in enumerate(known.values()):
-        for x, y in curve:
-            i = round((x - left) / ((right - left) or 1) * (columns * fine[0] - 1))
-            j = round((1 - scale.place(y)) * (lines * fine[1] - 1))
+        nodes = [
+            (
+                round((x - left) / ((right - left) or 1) * (columns * fine[0] - 1)),
+                round((1 - scale.place(y)) * (lines * fine[1] - 1)),
+            )
+            for x, y in curve
+        ]
+        for i, j in _joined(nodes):
             cell = j // fine[1], i // fine[0]
             bit = DOTS[j % 4][i % 2] if braille else 0
             canvas[cell] = canvas.get(cell, (0, number))[0] | bit, number
@@ -52,6 +60,14 @@ def chart(curves: Mapping[str, Curve], width: int, height: int, *, braille: bool
         f"{_mark((DOTS[1][0] | DOTS[1][1], k), braille, colour)} {name}" for k, name in enumerate(known)
     )
     return "\n".join([*rows, " " * 10 + legend])
+
+
+def _joined(nodes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The nodes of a curve and all dots on the straight lines between them."""
+    yield nodes[0]
+    for (i, j), (k, m) in itertools.pairwise(nodes):
+        steps = max(abs(k - i), abs(m - j))
+        yield from ((i + round((k - i) * n / steps), j + round((m - j) * n / steps)) for n in range(1, steps + 1))
 
 
 class _Scale:
