@@ -329,7 +329,7 @@ def main() -> None:
                 tables.insert(0, older[older["case"] != name])
             pd.concat(tables).to_csv(path, index=False, float_format="%.5g")
     table = pd.read_csv(path)
-    (OUT / "kernel.md").write_text(markdown(table), encoding="utf-8")
+    (OUT / "kernel.md").write_text(f"# Kernel routes and estimators\n\n{markdown(table)}", encoding="utf-8")
     plot(table)
     print(markdown(table))
 
