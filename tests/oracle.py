@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,7 @@ from ntkrun.jets import Jet, StreamPlan
 from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
-from ntkrun.pde import Columns
+from ntkrun.pde import PDE, Columns, Integral
 
 
 def values(network: nn.Module, x: Tensor) -> Tensor:
@@ -54,13 +57,39 @@ def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Obj
             name: torch.stack([factor * named(part) for part, factor in formula.items()]).sum(0)
             for name, formula in term.operators.items()
         }
-        return {**{name: named(name) for name in term.derivatives}, **combined}
+        integrals = {name: _integral(function, x, pde, each) for name, each in term.integrals.items()}
+        return {**{name: named(name) for name in term.derivatives}, **combined, **integrals}
 
     partner = None
     if term.partner is not None:
         shift = torch.tensor([term.partner.get(c, 0.0) for c in pde.coordinates], dtype=x.dtype)
         partner = Columns(columns(x[:, :d] + shift), "oracle")
     return Columns(columns(x), "oracle", partner)
+
+
+def _integral(function: Callable[[Tensor], Tensor], x: Tensor, pde: PDE, integral: Integral) -> Tensor:
+    """An integral by one evaluation of all points per node of Gauss's rule, ``[N]``."""
+    z, w = np.polynomial.legendre.leggauss(integral.nodes)
+    at, total, size = pde.columns(x), torch.zeros(len(x), dtype=x.dtype), torch.ones(len(x), dtype=x.dtype)
+    ends = {
+        c: [getattr(at, end) if isinstance(end, str) else torch.full_like(x[:, 0], end) for end in pair]
+        for c, pair in integral.over.items()
+    }
+    for low, high in ends.values():
+        size = size * (high - low)
+    for node in itertools.product(range(integral.nodes), repeat=len(ends)):
+        columns = list(x.unbind(1))
+        for (c, (low, high)), k in zip(ends.items(), node, strict=True):
+            columns[pde.coordinates.index(c)] = (low + high) / 2 + (high - low) / 2 * z[k]
+        place = torch.stack(columns, dim=1)
+        read = {}
+        for name in integral.derivatives:
+            field, _, letters = name.partition("_")
+            i, axes = pde.outputs.index(field), [pde.coordinates.index(letter) for letter in letters]
+            read[name] = derivative(lambda y, i=i: function(y)[:, i], place, axes)
+        nodes = Columns(dict(zip(pde.coordinates, columns, strict=True)), "nodes", row=at)
+        total = total + math.prod(w[k] / 2 for k in node) * integral.integrand(nodes, Columns(read, "nodes"))
+    return total if integral.mean else total * size
 
 
 def residual_rows(objective: Objective, points: Mapping[str, Tensor]) -> list[Tensor]:

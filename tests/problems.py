@@ -22,7 +22,7 @@ from ntkrun.network import (
     ModifiedMLP,
     constrained,
 )
-from ntkrun.pde import PDE, Columns, Term
+from ntkrun.pde import PDE, Columns, Term, integral
 
 ONE = Box.of(x=(0.0, 1.0))
 TWO = Box.of(x=(0.0, 1.0), t=(0.0, 1.0))
@@ -93,6 +93,42 @@ class Carried(PDE):
             Term("flux", (circle, Circle(0.2)), ("u_x", "u_t"), lambda x, d: d.u_x * x.nx + d.u_t * x.nt - x.x),
             Term("slope", (self.domain,), ("u_x", "u_t"), lambda x, d: d.u_x - x.t),
             Term("jump", (circle,), ("u",), lambda x, d: d.u * x.nx - d.partner.u, partner={"t": 0.1}),
+        )
+
+
+class Integrated(PDE):
+    """Integrals of all kinds: with a moving end, a kernel and a derivative; at partner points; in two dimensions."""
+
+    domain = TWO
+
+    def terms(self) -> tuple[Term, ...]:
+        left, start = self.domain.face("x", "low"), self.domain.face("t", "low")
+        memory = integral(lambda x, d: torch.exp(x.t - x.row.t) * d.u_x**2, "u_x", t=(0.0, "t"), nodes=3)
+        moment = integral(lambda x, d: x.x * d.u, "u", x=(0.0, 1.0), t=("t", 1.5), nodes=2)
+        return (
+            Term(
+                "residual",
+                (self.domain,),
+                ("u_t", "u_xx"),
+                lambda x, d: d.u_t - d.u_xx * d.mean + d.memory,
+                integrals={"mean": integral("u", x=(0.0, "t"), nodes=4, mean=True), "memory": memory},
+            ),
+            Term(
+                "mass",
+                (left,),
+                (),
+                lambda x, d: torch.stack([d.mass - 1, d.mass * d.moment - x.t], dim=1),
+                integrals={"mass": integral("u", x=(0.0, 1.0), nodes=30), "moment": moment},
+            ),
+            Term(
+                "jump",
+                (left,),
+                ("u",),
+                lambda x, d: d.u * d.mass - d.partner.mass,
+                {"t": 0.1},
+                integrals={"mass": integral("u", x=(-1.0, 1.0), nodes=3)},
+            ),
+            Term("initial", (start,), ("u",), lambda x, d: d.u - x.x),
         )
 
 

@@ -5,7 +5,8 @@ input streams a[s, k] of a map and the gradients g[s, k] of the summed residual 
 
     dr_k/dW = sum_s g[s, k] (x) a[s, k],      dr_k/db = g[0, k];
 
-with those of an elementwise gain, dr_k/dp = sum_s g[s, k] * a[s, k], summed over the width for a single factor.
+with those of an elementwise gain, dr_k/dp = sum_s g[s, k] * a[s, k], summed over the width for a single factor. A row
+made from several points, the nodes of an integral, has the streams at all of them, and the sums run over these.
 One backward pass gives every g; products over the few streams give kernels and traces. The weight of a map with few
 inputs or outputs has rows that are hardly longer than g and a together, and these are formed.
 """
@@ -25,6 +26,7 @@ from ntkrun.backend.tracing import tracing
 from ntkrun.jacobian.operators import Jacobian, ParameterLayout
 from ntkrun.jets import GainUse, LinearUse, MatrixUse
 
+MANY = 24  # streams that are not summed one by one, as those at the nodes of an integral
 THIN = 3  # inputs or outputs of a map whose rows are formed, whatever the streams: rows of all terms meet in kernels
 
 
@@ -157,7 +159,11 @@ def _squared_norms(f: OuterRows) -> Tensor:
         gradients = torch.linalg.vecdot(f.gradients[0], f.gradients[0])
         inputs = torch.linalg.vecdot(f.inputs[0], f.inputs[0])
         return gradients * inputs if f.bias is None else torch.addcmul(gradients, gradients, inputs)
-    if tracing():
+    streams, _, out = f.gradients.shape
+    if streams > MANY and streams**2 > out * f.inputs.shape[-1]:
+        weight = _squared_sums(_rows(f.inputs, f.gradients))
+        return weight if f.bias is None else weight + (f.gradients[0] * f.gradients[0]).sum(-1)
+    if tracing() and streams <= MANY:
         weight = torch.zeros_like(f.gradients[0, :, 0])
         for s, t in itertools.combinations_with_replacement(range(len(f.gradients)), 2):
             product = (f.gradients[s] * f.gradients[t]).sum(-1) * (f.inputs[s] * f.inputs[t]).sum(-1)
@@ -210,7 +216,7 @@ def _assemble(
         if isinstance(use, MatrixUse):
             _add_matrix(use, g, names, times, outer, plain)
         elif isinstance(use, GainUse) and id(use.gain) in names:
-            own = (g * use.inputs.detach()).sum(0)
+            own = joined(g * use.inputs.detach(), use.nodes).sum(0)
             _add(plain, names[id(use.gain)], own if len(use.gain) > 1 else own.sum(1, keepdim=True))
     return RowBlock(rows, outer, plain)
 
@@ -226,12 +232,14 @@ def _add_matrix(
     """Add one use of a linear map, with the gradients ``g`` at its output, to the rows."""
     weight = names.get(id(use.weight))
     bias = None if use.bias is None else names.get(id(use.bias))
-    once = all(times[id(tensor)] == 1 for tensor in use.parameters) and use.bias_scale == 1
+    once = all(times[id(tensor)] == 1 for tensor in use.parameters) and use.bias_scale == 1 and use.nodes == 1
     thin = min(use.weight.shape) <= THIN
+    g = joined(g, use.nodes)
     if bias is not None and (weight is None or thin or not once):
-        _add(plain, bias, use.bias_scale * g[0])
+        _add(plain, bias, use.bias_scale * (g[0] if use.nodes == 1 else g[: use.nodes].sum(0)))
     if weight is not None:
-        a = use.inputs.detach() if use.scale == 1 else use.scale * use.inputs.detach()
+        a = joined(use.inputs.detach(), use.nodes)
+        a = a if use.scale == 1 else use.scale * a
         if thin:
             _add(plain, weight, _rows(a, g))
             return
@@ -262,12 +270,20 @@ def _is_tall(gradients: Tensor) -> bool:
 
 def _rows(a: Tensor, g: Tensor) -> Tensor:
     """sum_s g_s (x) a_s, ``[n, out, in]``, of input streams and output gradients."""
-    if tracing():
+    if tracing() and len(a) <= MANY:
         if a.shape[-1] < g.shape[-1]:  # loops run along the longer side
             return _rows(g, a).mT
         parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
         return sum(parts[1:], start=parts[0])
     return torch.einsum("sno,sni->noi", g, a)
+
+
+def joined(streams: Tensor, nodes: int) -> Tensor:
+    """Streams at the nodes of n rows, ``[S, n * nodes, width]``, as streams of the rows, ``[S * nodes, n, width]``."""
+    if nodes == 1:
+        return streams
+    apart: Tensor = streams.unflatten(1, (-1, nodes))
+    return apart.movedim(2, 1).flatten(0, 1)
 
 
 def _add(plain: dict[str, Tensor], name: str, gradients: Tensor) -> None:

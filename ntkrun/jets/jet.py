@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,10 +23,12 @@ class LinearUse(ABC):
         inputs: input streams, ``[S, N, in]``.
         outputs: output streams before any bias, ``[S, N, out]``. A bias adds to stream 0 only, so
             a gradient with respect to ``outputs`` is also the gradient after the bias.
+        nodes: how many of the N points, one after the other, make up one residual row; more than one in integrals.
     """
 
     inputs: Tensor
     outputs: Tensor
+    nodes: int = field(default=1, kw_only=True)
 
     @property
     @abstractmethod

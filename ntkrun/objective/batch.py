@@ -64,11 +64,12 @@ def plan_groups(terms: Sequence[Term], indices: Sequence[frozenset[Index]], coor
         indices: the derivatives that each of them reads.
         coordinates: coordinate letters.
     """
-    groups: dict[tuple[frozenset[Index], frozenset[tuple[str, float]]], list[int]] = {}
+    groups: dict[tuple[frozenset[Index], frozenset[tuple[str, float]], int | None], list[int]] = {}
     for i, (term, needs) in enumerate(zip(terms, indices, strict=True)):
-        groups.setdefault((needs, frozenset((term.partner or {}).items())), []).append(i)
+        alone = i if term.integrals else None  # each has nodes of its own
+        groups.setdefault((needs, frozenset((term.partner or {}).items()), alone), []).append(i)
     return [
-        (plan_streams(sorted(needs, key=str), coordinates), tuple(members)) for (needs, _), members in groups.items()
+        (plan_streams(sorted(needs, key=str), coordinates), tuple(members)) for (needs, *_), members in groups.items()
     ]
 
 
@@ -76,7 +77,7 @@ def join_small(plans: Plans, terms: Sequence[Term], counts: Sequence[int]) -> Pl
     """The plans, those joined to a larger one whose streams serve them and whose work they hardly add to.
 
     A pass costs as much for two points as for fifty; a few rows that carry unused streams cost nothing.
-    Terms with partner points stay by themselves, for they take two passes.
+    Terms with partner points or integrals stay by themselves, for they take several passes.
 
     Args:
         plans: from ``plan_groups``.
@@ -90,7 +91,7 @@ def join_small(plans: Plans, terms: Sequence[Term], counts: Sequence[int]) -> Pl
         for k, (larger, others) in enumerate(joined):
             work = larger.streams * sum(counts[i] for i in others)
             serves = {index for index, _ in plan.recipes} <= {index for index, _ in larger.recipes}
-            alone = any(terms[i].partner for i in (members[0], others[0]))
+            alone = any(terms[i].partner or terms[i].integrals for i in (members[0], others[0]))
             if serves and not alone and larger.streams * rows <= SMALL * work:
                 joined[k] = (larger, (*others, *members))
                 break

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ntkrun.jacobian import Jacobian, RowBlock
 from ntkrun.jacobian.chunked import PiecewiseJacobian
-from ntkrun.jets import LinearUse
+from ntkrun.jets import LinearUse, StreamPlan
 from ntkrun.network import JetNetwork
 from ntkrun.objective.batch import Batch, Group
 from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock, scaled
@@ -298,5 +298,10 @@ def _kept(objective: Objective, group: Group, times: int) -> int:
 
 def _nested_passes(objective: Objective, group: Group) -> int:
     """Passes through a network that is not built of jets, roughly: every derivative of a graph triples it."""
-    passes: int = 1 + len(objective.pde.fields) * sum(3**order for order in group.plan.reach().values())
+
+    def of(plan: StreamPlan) -> int:
+        return 1 + len(objective.pde.fields) * sum(int(3**order) for order in plan.reach().values())
+
+    integrals = objective.integrals[group.members[0]]
+    passes = of(group.plan) + sum(each.integral.count * of(each.plan) for each in integrals)
     return passes if group.shift is None else 2 * passes

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from ntkrun.geometry import Sampler
 from ntkrun.jacobian.operators import ParameterLayout
 from ntkrun.jacobian.per_point import RowFunction
-from ntkrun.jets import Index, LinearUse, UnknownDerivativeError
+from ntkrun.jets import Index, LinearUse, StreamPlan, UnknownDerivativeError
 from ntkrun.network.base import output_streams
 from ntkrun.objective.batch import Batch, Derivatives, Group, Plans, join_small, plan_groups, rows_of, widened
+from ntkrun.objective.quadrature import quadratures
 from ntkrun.objective.validation import probe, values
 from ntkrun.pde import PDE, Columns, ProblemError, Term
 from ntkrun.pde.check import place
 from ntkrun.pde.measured import loss_terms
+from ntkrun.pde.normal import NormalDerivative, normal_derivatives, oriented
 
 PROBE_POINTS = 3
 AT_A_TIME = 4096  # points that are looked at for one that is bad
@@ -54,8 +56,10 @@ class Residuals:
         components: residuals per point of every term.
         trainable: the trainable parameters by name.
         layout: their order in one vector.
+        integrals: those of every term.
         progress: how much of the training is done, from 0 to 1; residuals may read it.
         changing: by term, what its residual changes when it is evaluated, though it should be a function.
+        mixing: the terms whose residual at a point reads what is known at others.
 
     Raises:
         ProblemError: the problem's definition does not fit itself or the network.
@@ -64,7 +68,7 @@ class Residuals:
     def __init__(self, pde: PDE, network: nn.Module) -> None:
         self.pde = pde
         self.network = network
-        terms = loss_terms(pde)
+        terms = tuple(oriented(term, pde) for term in loss_terms(pde))
         names = [term.name for term in terms]
         if len(set(names)) < len(names):
             raise ProblemError(f"two loss terms share a name: {', '.join(names)}")
@@ -76,12 +80,14 @@ class Residuals:
         self.widths = tuple(len(pde.coordinates) + len(term.columns) for term in self.terms)
         self.trainable: dict[str, Tensor] = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.layout = ParameterLayout(network)
-        self._parsed = [self._parse(term) for term in self.terms]
+        self._normals = [normal_derivatives(term, pde) for term in self.terms]
+        self._parsed = [self._parse(term, normals) for term, normals in zip(self.terms, self._normals, strict=True)]
+        self.integrals = [quadratures(term, pde.outputs, pde.coordinates) for term in self.terms]
         needs = [frozenset(index for _, index in parsed.values()) for parsed in self._parsed]
         self._plans = plan_groups(self.terms, needs, pde.coordinates)
         self._joined: dict[tuple[int, ...], Plans] = {}
         self.progress = self.like.new_zeros(())
-        self.components, self.changing = probe(self, self.probe_batch())
+        self.components, self.changing, self.mixing = probe(self, self.probe_batch())
 
     def batch(self, points: Mapping[str, Tensor]) -> Batch:
         """Gather the points of terms with equal needs, and those of few points with others that need more.
@@ -128,9 +134,13 @@ class Residuals:
         """
         numbers = tuple(counts[name] for name in self.names)
         return sum(
-            plan.streams * sum(numbers[i] for i in members) * (1 if self.terms[members[0]].partner is None else 2)
+            sum(numbers[i] for i in members) * self._rows_per_point(plan, members[0])
             for plan, members in self._groups(numbers)
         )
+
+    def _rows_per_point(self, plan: StreamPlan, i: int) -> int:
+        nodes = sum(each.plan.streams * each.integral.count for each in self.integrals[i])
+        return (plan.streams + nodes) * (1 if self.terms[i].partner is None else 2)
 
     def _groups(self, counts: tuple[int, ...]) -> Plans:
         """The terms that share passes where they have so many points; kept, for points may be drawn at every step."""
@@ -238,13 +248,17 @@ class Residuals:
         parameters: Mapping[str, Tensor] | None = None,
         uses: list[LinearUse] | None = None,
     ) -> Derivatives:
-        """What the group's plan reads, at ``x``, ``[N, d + k]``: ``[N, fields]`` for each multi-index."""
-        streams = output_streams(self.network, x[:, : len(self.pde.coordinates)], group.plan, parameters, uses)
+        """What the group reads at ``x``, ``[N, d + k]``: ``[N, fields]`` for each index, ``[N, 1]`` for an integral."""
+        at = x[:, : len(self.pde.coordinates)]
+        streams = output_streams(self.network, at, group.plan, parameters, uses)
         if streams.shape[-1] != len(self.pde.outputs):
             raise ProblemError(
                 f"the network has {streams.shape[-1]} outputs; expected are {', '.join(self.pde.outputs)}"
             )
-        return group.plan.read(streams)
+        known: dict[Index, Tensor] = group.plan.read(streams)
+        for each in self.integrals[group.members[0]]:  # a term with integrals is alone in its group
+            known[each.key] = each.values(self.pde, self.network, at, self.progress, parameters, uses)
+        return known
 
     def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
         """The residual of term i at points ``[N, d + k]`` with these derivatives there, ``[N, m]``.
@@ -254,10 +268,15 @@ class Residuals:
         """
         term = self.terms[i]
         what = f"loss term {term.name!r}"
-        partner = None if partners is None else Columns(self.read(i, partners), what)
-        read = Columns(self.read(i, derivatives), what, partner)
+        columns = self.pde.columns(x[:, : self.widths[i]], self.progress, term.columns)
+
+        def read_all(known: Derivatives) -> dict[str, Tensor]:
+            read = self.read(i, known)
+            return {**read, **{each.name: each.value(columns, read) for each in self._normals[i]}}
+
+        partner = None if partners is None else Columns(read_all(partners), what)
+        read = Columns(read_all(derivatives), what, partner)
         try:
-            columns = self.pde.columns(x[:, : self.widths[i]], self.progress, term.columns)
             residual = term.residual(columns, read)
         except Exception as error:
             error.add_note(f"in the residual of term {term.name}, whose columns are of length {len(x)} there")
@@ -275,7 +294,8 @@ class Residuals:
     def read(self, i: int, derivatives: Derivatives) -> dict[str, Tensor]:
         """What the residual of term i reads, ``[N]`` by name."""
         parsed = self._parsed[i].items()
-        return {name: derivatives[index][:, self.pde.outputs.index(field)] for name, (field, index) in parsed}
+        known = {name: derivatives[index][:, self.pde.outputs.index(field)] for name, (field, index) in parsed}
+        return {**known, **{each.name: derivatives[each.key][:, 0] for each in self.integrals[i]}}
 
     def bad_row(self, batch: Batch, i: int) -> str | None:
         """The first point at which the residual of term i is not finite, in words, with what it reads there."""
@@ -356,9 +376,13 @@ class Residuals:
             for name, parameter in self.trainable.items():
                 parameter.copy_(values[name])
 
-    def _parse(self, term: Term) -> dict[str, tuple[str, Index]]:
+    def _parse(self, term: Term, normals: Sequence[NormalDerivative]) -> dict[str, tuple[str, Index]]:
+        """Field and index of what a term reads; of derivatives along normals, those that they are made from."""
+        made = {each.name for each in normals}
+        partial = [name for each in normals for name, *_ in each.parts]
+        names = dict.fromkeys([*(name for name in term.derivatives if name not in made), *partial])
         try:
-            return term.reads(self.pde.outputs, self.pde.coordinates)
+            return replace(term, derivatives=tuple(names)).reads(self.pde.outputs, self.pde.coordinates)
         except UnknownDerivativeError as error:
             raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
 

@@ -57,18 +57,22 @@ class Residuals(Protocol):
         ...
 
 
-def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]]]:
-    """Try the network and every term; returns the residuals per point, and what residuals change, by term.
+def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Try the network and every term.
 
     Args:
         residuals: of the problem and the network.
         batch: a few points of every term.
+
+    Returns:
+        The residuals per point; what residuals change, by term; and the terms whose residual at a point reads others.
 
     Raises:
         ProblemError: what is wrong, in one line, and in which term.
     """
     components = [0] * len(residuals.names)
     changing: dict[str, tuple[str, ...]] = {}
+    mixing: list[str] = []
     network, pde = residuals.network, residuals.pde
     if isinstance(network, CoefficientJets | CoefficientModule):
         network = network.network
@@ -81,6 +85,8 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
         at = [group.x] if group.shift is None else [group.x, group.x + group.shift]
         try:
             derivatives = [residuals.derivatives(group, x) for x in at]
+        except ProblemError:
+            raise
         except Exception as error:
             hint = suspects(network)
             text = f"the network's derivatives fail with {cause(error)}"
@@ -89,12 +95,14 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
         leaves = [{k: d.detach().requires_grad_() for k, d in each.items()} for each in derivatives]
         for i, rows in zip(group.members, group.slices, strict=True):
             x, own = group.x[rows], [rows_of(each, rows) for each in leaves]
-            components[i] = _probe_term(residuals, i, x, own)
+            components[i], alone = _probe_term(residuals, i, x, own)
+            if not alone:
+                mixing.append(residuals.names[i])
             again = partial(residuals.residual, i, x, *own)
             again()  # what it keeps of its last call, it does not change by the same call
             if changed := changed_by(again, residuals.terms[i].residual):
                 changing[residuals.names[i]] = changed
-    return tuple(components), changing
+    return tuple(components), changing, tuple(mixing)
 
 
 def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> None:
@@ -126,7 +134,8 @@ def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> Non
     _check_finite(values if values.dim() == 2 else values.transpose(0, 1), x, pde, what)
 
 
-def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Derivatives]) -> int:
+def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Derivatives]) -> tuple[int, bool]:
+    """Residuals per point, and whether those at a point are the same without another one."""
     what = f"loss term {residuals.names[i]!r}"
     try:
         with torch.enable_grad():
@@ -159,7 +168,8 @@ def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Deriv
             read = [residuals.read(i, rows_of(each, slice(k, k + 1))) for each in derivatives]
             at = place(residuals.pde, x[k])
             raise ProblemError(f"{what}: the residual is not finite at {at}, where {values(*read)}")
-    return m
+    size = residual.detach().abs().max()
+    return m, not bool((residual[1:] - fewer).abs().max() > torch.finfo(residual.dtype).eps ** 0.5 * size)
 
 
 def values(read: Mapping[str, Tensor], partner: Mapping[str, Tensor] | None = None) -> str:

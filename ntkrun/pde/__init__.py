@@ -9,6 +9,7 @@ from ntkrun.pde.cavity import Cavity
 from ntkrun.pde.diffusion import Diffusion
 from ntkrun.pde.diffusion_inverse import DiffusionInverse
 from ntkrun.pde.helmholtz import Helmholtz
+from ntkrun.pde.integral import Integral, integral
 from ntkrun.pde.klein_gordon import KleinGordon
 from ntkrun.pde.poisson import Poisson
 from ntkrun.pde.poisson2d import Poisson2D
@@ -27,6 +28,7 @@ __all__ = [
     "Diffusion",
     "DiffusionInverse",
     "Helmholtz",
+    "Integral",
     "KleinGordon",
     "Poisson",
     "Poisson2D",
@@ -35,4 +37,5 @@ __all__ = [
     "Regression",
     "Term",
     "Wave",
+    "integral",
 ]

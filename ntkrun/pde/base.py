@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ntkrun.geometry import Box, Region, Table
 from ntkrun.jets import Index, parse_derivative, parse_operator
+from ntkrun.pde.integral import Integral
 
 
 class ProblemError(ValueError):
@@ -25,13 +26,17 @@ class Columns:
 
     Points of some regions carry further columns, such as measured values, under the names that the region gives them.
 
-    ``d.partner`` holds the derivatives at the partner points of a term that has them.
+    ``d.partner`` holds the derivatives at the partner points of a term that has them, and ``x.row`` at the nodes of an
+    integral the coordinates of the points that the nodes belong to.
     """
 
-    def __init__(self, columns: Mapping[str, Any], what: str, partner: Columns | None = None) -> None:
+    def __init__(
+        self, columns: Mapping[str, Any], what: str, partner: Columns | None = None, row: Columns | None = None
+    ) -> None:
         self._columns = columns
         self._what = what
         self._partner = partner
+        self._row = row
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -47,6 +52,13 @@ class Columns:
         if self._partner is None:
             raise ProblemError(f"{self._what} has no partner points")
         return self._partner
+
+    @property
+    def row(self) -> Columns:
+        """The points that the nodes of an integral belong to."""
+        if self._row is None:
+            raise ProblemError(f"{self._what} has no nodes of an integral")
+        return self._row
 
 
 Residual = Callable[[Columns, Columns], Tensor]
@@ -73,6 +85,8 @@ class Term:
             translated points, as ``d.partner.u``; with these, periodic conditions are written.
         shares: of the boxes in the term's points, in any unit; without, by measure (length, area, volume), or equal
             where the boxes differ in their dimensions.
+        integrals: integrals through each point that it reads too, by a name of their own, such as
+            ``{"mass": integral("u", x=(0.0, 1.0))}`` for ``d.mass``.
     """
 
     name: str
@@ -82,6 +96,7 @@ class Term:
     partner: Mapping[str, float] | None = None
     operators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     shares: Sequence[float] | None = None
+    integrals: Mapping[str, Integral] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ntkrun.common.user_frames import cause
 from ntkrun.geometry import Box, Region, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
+from ntkrun.pde.integral import Integral
 
 
 def check_problem(pde: PDE) -> None:
@@ -99,15 +100,17 @@ def _check_term(term: Term, pde: PDE) -> None:
     names = term.derivatives
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise ProblemError(f"{what}: the derivatives are {names!r}, expected a tuple of names, as ('u', 'u_xx')")
-    if not names and not term.operators:
+    if not names and not term.operators and not term.integrals:
         raise ProblemError(f"{what}: it names no derivatives, as ('u', 'u_xx')")
     if not isinstance(term.operators, Mapping) or not all(map(_is_operator, term.operators.items())):
         raise ProblemError(
             f"{what}: the operators are {term.operators!r}, expected finite factors by derivative under names of their "
             "own, as {'wave': {'u_tt': 1.0, 'u_xx': -4.0}}"
         )
-    if twice := set(names) & set(term.operators):
-        raise ProblemError(f"{what}: {', '.join(sorted(twice))} names both a derivative and an operator")
+    _check_integrals(term, pde)
+    known = [*set(names), *term.operators, *term.integrals]
+    if twice := {name for name in known if known.count(name) > 1}:
+        raise ProblemError(f"{what}: {', '.join(sorted(twice))} names two of its derivatives, operators and integrals")
     if not callable(term.residual):
         raise ProblemError(f"{what}: the residual is of type {type(term.residual).__name__}, expected a function")
     if term.partner is not None and not (
@@ -139,6 +142,34 @@ def _check_regions(term: Term, pde: PDE) -> None:
     names = [*pde.coordinates, "progress", *columns[0]]
     if not all(isinstance(name, str) and name.isidentifier() for name in names) or len({*names}) < len(names):
         raise ProblemError(f"{what} has the columns {list(columns[0])}, expected names of no coordinate, all different")
+
+
+def _check_integrals(term: Term, pde: PDE) -> None:
+    what = f"loss term {term.name!r}"
+    given: object = term.integrals
+    if not isinstance(given, Mapping) or not all(isinstance(each, Integral) for each in given.values()):
+        raise ProblemError(f"{what}: the integrals are {given!r}, expected {{'mass': integral('u', x=(0.0, 1.0))}}")
+    for name, each in term.integrals.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in ("partner", "row"):
+            raise ProblemError(f"{what}: an integral is called {name!r}, expected a name of its own")
+        if not each.over or not set(each.over) <= set(pde.coordinates):
+            raise ProblemError(f"{what}: integral {name!r} runs over {list(each.over)}, expected coordinates")
+        for c, ends in each.over.items():
+            _check_ends(ends, f"{what}: integral {name!r}", c, pde)
+        if not isinstance(each.nodes, int) or each.nodes < 1:
+            raise ProblemError(f"{what}: integral {name!r} has nodes={each.nodes!r}, expected 1 or more")
+        if not callable(each.integrand) or not each.derivatives:
+            raise ProblemError(f"{what}: integral {name!r} names no derivatives, as integral('u', x=(0.0, 1.0))")
+
+
+def _check_ends(ends: object, what: str, coordinate: str, pde: PDE) -> None:
+    def is_end(end: object) -> bool:
+        return end in pde.coordinates if isinstance(end, str) else isinstance(end, Real) and math.isfinite(end)
+
+    if not isinstance(ends, tuple | list) or len(ends) != 2 or not all(map(is_end, ends)):
+        raise ProblemError(
+            f"{what} runs over {coordinate}={ends!r}, expected two ends: finite numbers or coordinates, as (0.0, 't')"
+        )
 
 
 def _is_operator(named: tuple[object, object]) -> bool:

@@ -150,6 +150,7 @@ def term_expressions(pde: PDE, term: Term) -> list[Any]:
     names = {name: Symbolic(sympy.Symbol(name)) for name in term.derivatives}
     for name, formula in term.operators.items():
         names[name] = Symbolic(sum(number(factor) * sympy.Symbol(each) for each, factor in formula.items()))
+    names |= {name: Symbolic(sympy.Symbol(name)) for name in term.integrals}
     partner = None
     if term.partner is not None:
         moved = {c: f"{c}{distance:+g}" for c, distance in term.partner.items()}

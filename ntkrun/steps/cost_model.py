@@ -61,6 +61,22 @@ def missing_compiler(device: str) -> str | None:
     return None if any(map(shutil.which, wanted)) else f"a C++ compiler ({' or '.join(wanted)})"
 
 
+def _warn_of_impure(objective: Objective) -> None:
+    """Say which residuals are no functions of their own point."""
+    for term, names in objective.changing.items():
+        log.warning(
+            "the residual of term %s changes %s when it is evaluated, which no resumed run would know; residuals are "
+            "functions of x and d, and read what changes along a run from x.progress",
+            *(term, ", ".join(names)),
+        )
+    for term in objective.mixing:
+        log.warning(
+            "the residual of term %s at a point depends on the other points of its batch, which costs much; a mean "
+            "over these is no integral: declare one, as Term(..., integrals={'mass': integral('u', x=(0.0, 1.0))})",
+            term,
+        )
+
+
 def choose(
     setting: Literal["auto"] | bool, steps: int, objective: Objective, counts: Mapping[str, int]
 ) -> CompileChoice:
@@ -72,6 +88,7 @@ def choose(
         objective: the problem and the network.
         counts: number of points by term.
     """
+    _warn_of_impure(objective)
     if not steps:
         return CompileChoice(0, 0.0, False)
     choice = CompileChoice(steps, estimate_step(objective, counts), setting)
@@ -81,12 +98,6 @@ def choose(
         about = f"{math.ceil(seconds)} s" if seconds < 600 else f"{math.ceil(seconds / 60)} min"
         verdict = "compiled" if choice.pays(1, graphs) else "not compiled"
         log.info("steps are %s: the run is estimated at %s without (trainer.compile=auto)", verdict, about)
-    for term, names in objective.changing.items():
-        log.warning(
-            "the residual of term %s changes %s when it is evaluated, which no resumed run would know; residuals are "
-            "functions of x and d, and read what changes along a run from x.progress",
-            *(term, ", ".join(names)),
-        )
     if choice.pays(1, graphs) and objective.changing:
         log.warning("steps are not compiled: a compiled step would not change it")
         choice = CompileChoice(steps, choice.step_seconds, False)

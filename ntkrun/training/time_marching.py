@@ -87,6 +87,8 @@ class TimeWindow(PDE):
         boxes = tuple(box for box in term.region if isinstance(box, Box))
         if len(boxes) < len(term.region):
             raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes")
+        if any(TIME in each.over for each in term.integrals.values()):
+            raise ProblemError(f"time_windows: an integral of loss term {term.name!r} reaches beyond a window")
         times = {(box.low[TIME], box.high[TIME]) for box in boxes}
         if times == {(start, end)}:
             region = tuple(_with_time(box, self._start, self._end) for box in boxes)
@@ -99,6 +101,8 @@ class TimeWindow(PDE):
             raise ProblemError(f"time_windows: the condition {term.name!r} is built in for the initial time only")
         if self._before is None:
             return term
+        if term.integrals:
+            raise ProblemError(f"time_windows: the initial condition {term.name!r} has integrals")
         region = tuple(_with_time(box, self._start, self._start) for box in boxes)
         return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 

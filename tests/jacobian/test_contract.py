@@ -21,6 +21,7 @@ from tests.problems import (
     CoupledJets,
     Gain,
     Gains,
+    Integrated,
     Mixed,
     Plain,
     Shared,
@@ -51,6 +52,7 @@ PROBLEMS: dict[str, Callable[[], PDE]] = {
     "system": System,
     "mixed": Mixed,
     "carried": Carried,
+    "integrated": Integrated,
 }
 CARRIED = ("mlp", "plain", "anchored_plain", "gain")  # what points carry is no matter of layers
 ROUTES: dict[str, tuple[Route, ...]] = {
@@ -67,6 +69,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
 # Nested reverse mode of fourth order is left to the jets.
 JETS_ONLY = {("plain", "mixed"), ("anchored_plain", "mixed")}
 LEFT_OUT = JETS_ONLY | {(n, "carried") for n in NETWORKS if n not in CARRIED}
+LEFT_OUT |= {(n, "integrated") for n in NETWORKS if n not in (*CARRIED, "gains", "shared", "cpikan", "frozen_mlp")}
 CASES = [(n, p, r) for n in NETWORKS for p in PROBLEMS for r in ROUTES[n] if (n, p) not in LEFT_OUT]
 COUNTS = [7, 5, 1, 4]
 

@@ -36,7 +36,7 @@ from ntkrun.weights import (
 )
 from tests.driver import assert_refused, ntkrun
 from tests.oracle import dense_jacobians, draw_batch, relative
-from tests.problems import Carried, Coupled, Gain, System, mlp
+from tests.problems import Carried, Coupled, Gain, Integrated, System, mlp
 
 PROBLEMS: dict[str, tuple[Callable[[], PDE], list[int]]] = {
     "joined": (Poisson, [40, 2]),
@@ -44,6 +44,7 @@ PROBLEMS: dict[str, tuple[Callable[[], PDE], list[int]]] = {
     "partners": (Advection, [20, 7, 9]),
     "several-residuals": (System, [17, 8, 1]),
     "columns": (Carried, [20, 9, 7, 5]),
+    "integrals": (Integrated, [17, 7, 3, 8]),
 }
 NETWORKS: dict[Route, Callable[..., nn.Module]] = {"structured": mlp, "per_point": Gain, "dense": mlp}
 SIZE = 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,21 @@ def compare(ours: list[tuple[Evaluation, Tensor]], theirs: list[tuple[Evaluation
 @pytest.mark.parametrize("pde", PDES)
 def test_every_problem(pde: str, traced: None) -> None:
     assert_alike((f"pde={pde}", "weights=exact", "weights.update_every=2"), 1e-9)
+
+
+def test_integrals(traced: None, tmp_path: Path) -> None:
+    """At all points at once, and a few at a time, where rows have several nodes."""
+    (tmp_path / "pde").mkdir()
+    points = "{residual: 13, mass: 5, jump: 3, initial: 7}"
+    text = f"_target_: tests.problems.Integrated\npoints: {points}\nsampling: uniform\nresample_every: 1\ngrid: 5\n"
+    (tmp_path / "pde" / "own.yaml").write_text(text)
+    own = (f"hydra.searchpath=[file://{tmp_path}]", "pde=own", "weights=exact", "weights.update_every=2")
+    assert_alike(own, 1e-9)
+    whole, other = parts(*own), parts(*own, "trainer.chunk_size=5")
+    stepper = chunked_stepper(other)
+    ours = walk(other, stepper, range(4))
+    assert stepper.pieces.graphs
+    compare(ours, walk(whole, Stepper(whole.objective, whole.optimizer), range(4)), 1e-9)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -1,0 +1,109 @@
+"""Integrals against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ntkrun.geometry import Box
+from ntkrun.network import MLP
+from ntkrun.objective import Objective
+from ntkrun.pde import PDE, Integral, ProblemError, Term, integral
+from ntkrun.pde.check import check_problem
+from ntkrun.training.time_marching import TimeWindow
+
+DOMAIN = Box.of(x=(0.0, 2.0), t=(0.0, 1.0))
+
+
+def values(each: Integral, x: torch.Tensor) -> torch.Tensor:
+    """Of the function x + t^2, whose integrand reads nothing else."""
+    nodes, weights = each.nodes_at(x, ("x", "t"))
+    u = nodes[:, 0] + nodes[:, 1] ** 2
+    return (u.view(len(x), -1) * weights).sum(1)
+
+
+POINTS = torch.tensor([[0.5, 0.25], [2.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+X, T = POINTS.unbind(1)
+FORMS = {
+    "along x": (integral("u", x=(0.0, 2.0)), 2 + 2 * T**2),
+    "up to the point": (integral("u", x=(0.0, "x"), nodes=2), X**2 / 2 + X * T**2),
+    "mean": (integral("u", x=(0.0, 2.0), mean=True, nodes=1), 1 + T**2),
+    "mean over nothing": (integral("u", t=(0.0, "t"), mean=True), X + T**2 / 3),
+    "an area": (integral("u", x=(0.0, 2.0), t=(0.0, 1.0), nodes=3), torch.full_like(T, 2 + 2 / 3)),
+    "a triangle": (integral("u", x=("t", 2.0), t=(0.0, 1.0), nodes=3), (2 - T) * (1 + T / 2 + 1 / 3)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_polynomials_are_integrated_exactly(name: str) -> None:
+    each, expected = FORMS[name]
+    assert (values(each, POINTS) - expected).abs().max() < 1e-14
+
+
+def test_smooth_functions_to_round_off() -> None:
+    nodes, weights = integral("u", x=(0.0, math.pi)).nodes_at(POINTS, ("x", "t"))
+    found = (torch.sin(nodes[:, 0]).view(3, -1) * weights).sum(1)
+    assert (found - 2).abs().max() < 1e-14
+
+
+class One(PDE):
+    """A problem of one term with an integral."""
+
+    domain = DOMAIN
+
+    def __init__(self, each: Integral, at_start: bool = False) -> None:
+        self.each = each
+        self.region = (self.domain.face("t", "low"),) if at_start else (self.domain,)
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("mass", self.region, (), lambda x, d: d.mass - 1, integrals={"mass": self.each}),)
+
+
+def objective(pde: PDE) -> Objective:
+    check_problem(pde)
+    return Objective(pde, MLP(4, 1, domain=pde.domain).double())
+
+
+WRONG = {
+    "no coordinate": (integral("u", y=(0.0, 1.0)), "integral 'mass' runs over ['y'], expected coordinates"),
+    "over nothing": (integral("u"), "integral 'mass' runs over [], expected coordinates"),
+    "one end": (integral("u", x=(0.0,)), "integral 'mass' runs over x=(0.0,), expected two ends"),  # type: ignore[arg-type]
+    "no end": (integral("u", x=(0.0, "y")), "integral 'mass' runs over x=(0.0, 'y'), expected two ends"),
+    "infinite": (integral("u", x=(0.0, math.inf)), "integral 'mass' runs over x=(0.0, inf), expected two ends"),
+    "no nodes": (integral("u", x=(0.0, 1.0), nodes=0), "integral 'mass' has nodes=0"),
+    "reads nothing": (integral(lambda x, d: x.x, x=(0.0, 1.0)), "integral 'mass' names no derivatives"),
+    "no field": (integral("v", x=(0.0, 1.0)), "integral 'mass', derivative 'v': no field 'v'"),
+    "undeclared": (
+        integral(lambda x, d: d.u_x, "u", x=(0.0, 1.0)),
+        "has no 'u_x', only u (tests/pde/test_",
+    ),
+    "raising": (
+        integral(lambda x, d: d.u + torch.ones(7), "u", x=(0.0, 1.0)),
+        "its integrand fails at 96 nodes, whose columns are of that length, with RuntimeError",
+    ),
+    "a number": (integral(lambda x, d: d.u.sum(), "u", x=(0.0, 1.0)), "the integrand is of shape []"),
+    "no tensor": (integral(lambda x, d: 1.0, "u", x=(0.0, 1.0)), "the integrand is of float"),  # type: ignore[arg-type,return-value]
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_are_named(name: str) -> None:
+    each, message = WRONG[name]
+    with pytest.raises(ProblemError) as caught:
+        objective(One(each))
+    assert str(caught.value).startswith("loss term 'mass'")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pde", "message"),
+    [
+        (One(integral("u", t=(0.0, 1.0))), "an integral of loss term 'mass' reaches beyond a window"),
+        (One(integral("u", x=(0.0, 2.0)), at_start=True), "the initial condition 'mass' has integrals"),
+    ],
+)
+def test_windows_of_time_refuse_what_reaches_beyond_them(pde: PDE, message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        TimeWindow(pde, 1, 2, MLP(4, 1, domain=pde.domain)).terms()
