@@ -227,7 +227,7 @@ def config_files(draw: st.DrawFn) -> str:
     return yaml.safe_dump(content, allow_unicode=True)
 
 
-pytestmark = pytest.mark.no_cover  # minutes under a tracer, in lines that other tests reach
+pytestmark = [pytest.mark.long, pytest.mark.no_cover]  # minutes under a tracer, in lines that other tests reach
 
 TINY = ["iterations=1", "plots=false", "report=false", "progress=false"]
 COMMON = settings(

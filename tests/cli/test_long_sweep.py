@@ -19,6 +19,7 @@ from torch.fx import graph_module
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 JOBS = 12
+pytestmark = pytest.mark.long
 
 
 def test_files_figures_threads_and_configurations_do_not_pile_up(
