@@ -77,6 +77,25 @@ def test_solvers_meet_where_one_takes_over_from_the_other(shape: tuple[int, int]
     assert distance(below.step, solution(jacobian, right, 0.5 * mu)) < 1e-7
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_rough_solutions_are_as_accurate_as_asked_and_spare_corrections(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jacobian = matrix(shape, 1e-9)
+    other = torch.randn(shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    squares = DampedLeastSquares(rows_of(jacobian), torch.ones_like(other), "cholesky")
+    mu = 1e3 * CHOLESKY_LIMIT * squares.scale
+    found = squares.at(mu)
+    assert found is not None
+    products = []
+    original = squares.gram.damped
+    monkeypatch.setattr(squares.gram, "damped", lambda *given: products.append(1) or original(*given))
+    assert distance(found.solve(other, 1e-3), solution(jacobian, other, mu)) < 1e-3
+    assert not products
+    assert distance(found.solve(other), solution(jacobian, other, mu)) < 1e-8
+    assert products
+
+
 def test_auto_takes_qr_below_the_limit_only() -> None:
     jacobian, right = matrix((60, 20), 1e-6), torch.ones(60, dtype=torch.float64)
     squares = DampedLeastSquares(rows_of(jacobian), right)
