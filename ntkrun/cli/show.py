@@ -121,13 +121,14 @@ def _text(value: Any) -> str:
 
 
 def _region(region: Any) -> str:
-    if not isinstance(region, Box):
-        return str(region)
-    intervals = []
-    for c in region.coordinates:
-        low, high = f"{region.low[c]:.6g}", f"{region.high[c]:.6g}"
-        intervals.append(f"{c} = {low}" if low == high else f"{c} in [{low}, {high}]")
-    return ", ".join(intervals)
+    """A region in words: a box by its intervals, anything else by its kind and the box around it, where that is known."""
+    low, high = getattr(region, "low", None), getattr(region, "high", None)
+    kind = "" if isinstance(region, Box) else f"{type(region).__name__.lower()} of {', '.join(region.coordinates)}"
+    if low is None or high is None:
+        return kind
+    ends = [(c, f"{low[c]:.6g}", f"{high[c]:.6g}") for c in region.coordinates]
+    intervals = ", ".join(f"{c} = {a}" if a == b else f"{c} in [{a}, {b}]" for c, a, b in ends)
+    return f"{kind} within {intervals}" if kind else intervals
 
 
 def _pretty(expression: Any) -> str:

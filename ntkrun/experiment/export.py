@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,9 @@ def _onnx(program: ExportedProgram, about: Mapping[str, str]) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ExportError("ONNX needs the packages onnx and onnxscript: pip install 'ntkrun[onnx]'") from None
+    about_torch = logging.getLogger("torch.onnx")  # tells of packages that it could do with
+    level = about_torch.level
+    about_torch.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -143,6 +147,8 @@ def _onnx(program: ExportedProgram, about: Mapping[str, str]) -> bytes:
     except Exception as error:  # there is an operator that it does not know, say
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"the network cannot be written as ONNX: {reason}") from error
+    finally:
+        about_torch.setLevel(level)
     assert made is not None
     model: Any = made.model_proto
     for key, value in about.items():
