@@ -78,7 +78,7 @@ def _term(pde: PDE, term: Term, setup: Setup) -> Iterator[str]:
     for box in term.region[:4]:
         yield f"    {_region(box)}"
     if len(term.region) > 4:
-        yield f"    and {len(term.region) - 4} more boxes"
+        yield f"    and {len(term.region) - 4} more parts"
     try:
         for expression in term_expressions(pde, term):
             yield textwrap.indent(_pretty(sympy.Eq(expression, 0, evaluate=False)), "        ")
