@@ -154,6 +154,7 @@ def test_solutions_of_best_and_median_runs(report: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_hundred_runs_fit_into_five_megabytes(tmp_path: Path) -> None:
     """Of 400 rows each, in ten groups, with saved solutions."""
     steps = np.arange(400)
