@@ -90,13 +90,12 @@ def _predict(given: argparse.Namespace) -> None:
 
 def _animate(given: argparse.Namespace) -> None:
     from ntkrun.common.matplotlib_settings import import_matplotlib
-    from ntkrun.storage.reader import read_arrays
 
     if not given.run.is_dir():
         raise ValueError(f"{given.run}: no such directory")
-    solution = read_arrays(given.run / "solution.npz")
     import_matplotlib()
     from ntkrun.plots.animation import write_animation
+    from ntkrun.plots.saved import read_solution
 
-    write_animation(given.animate, solution)
+    write_animation(given.animate, read_solution(given.run))
     print(given.animate)

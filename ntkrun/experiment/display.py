@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ntkrun.common.matplotlib_settings import import_matplotlib
-from ntkrun.storage.reader import UnreadableError, read_arrays
 
 STYLE = "text-align:left;padding:0.1em 1em 0.1em 0"
 
@@ -68,10 +67,11 @@ def _solution(directory: Path) -> str:
     import matplotlib
 
     from ntkrun.plots.run import STYLE, plot_scattered, plot_solution
+    from ntkrun.plots.saved import read_solution
 
     try:
-        solution = read_arrays(directory / "solution.npz")
-    except UnreadableError:
+        solution = read_solution(directory)
+    except ValueError:
         return ""
     content = io.BytesIO()
     with matplotlib.rc_context({**STYLE, "figure.dpi": 80}):

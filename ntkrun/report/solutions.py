@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import matplotlib
-import numpy as np
-from numpy.typing import NDArray
 
 from ntkrun.plots.run import STYLE, plot_scattered, plot_solution
+from ntkrun.plots.saved import read_solution
 from ntkrun.report.aggregate import Group, Sweep, text
 from ntkrun.report.figures import NAMED, Drawing
-from ntkrun.report.gather import LARGEST, Run, brief
-from ntkrun.storage.reader import UnreadableError, read_arrays
+from ntkrun.report.gather import Run, brief
 
 GROUPS = 6
 """Most groups of a problem whose solutions are shown: those of the smallest mean error."""
-FIELDS = 8
-"""Most fields of a solution that is drawn."""
-NAME = 40
-"""Most characters of the name of a field or coordinate."""
 SMALL = {**STYLE, "figure.dpi": 60, "font.size": 9}
 
 log = logging.getLogger(__name__)
@@ -53,10 +46,10 @@ def _draw(sweep: Sweep, group: Group, which: str, run: Run) -> Drawing | None:
     if not (run.directory / "solution.npz").exists():
         return None
     try:
-        solution = _checked(read_arrays(run.directory / "solution.npz"))
+        solution = read_solution(run.directory)
         with matplotlib.rc_context(SMALL):
             figure = plot_scattered(solution) if "points" in solution else plot_solution(solution)
-    except (UnreadableError, ValueError, TypeError, LookupError) as error:  # something else than a run has written it
+    except ValueError as error:  # something else than a run has written it
         log.warning("%s/solution.npz is not drawn: %s", run.directory.name, error)
         return None
     pairs = ", ".join(f"{key}={text(value)}" for key, value in zip(sweep.keys, group.values, strict=True))
@@ -70,32 +63,3 @@ def _draw(sweep: Sweep, group: Group, which: str, run: Run) -> Drawing | None:
         f"Run {brief(run.directory.name, NAMED)}, seed {run.seed}: {quantity} {measure:.3g}.",
         f"prediction, and solution and error where they are known, of the {which} run of {name}",
     )
-
-
-def _checked(solution: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays of a solution, if they are what a run writes: their figure can be drawn then.
-
-    Raises:
-        ValueError: they are something else.
-    """
-    fields = [str(field) for field in solution["fields"]]
-    if not 0 < len(fields) <= FIELDS or not all(field.isidentifier() and len(field) <= NAME for field in fields):
-        raise ValueError("the fields are no names, or too many")
-    axes = {name.removeprefix("axis_"): axis for name, axis in solution.items() if name.startswith("axis_")}
-    coordinates = list(axes) or [str(c) for c in solution["coordinates"]]
-    if not all(c.isidentifier() and len(c) <= NAME for c in coordinates):
-        raise ValueError("the coordinates are no names")
-    places = list(axes.values()) or [solution["points"]]
-    lengths = [len(place) for place in places]
-    shape = (*lengths, len(fields))
-    tables = [solution[name] for name in ("prediction", "exact", "error") if name in solution]
-    for array in [*places, *tables]:
-        if array.dtype.kind != "f" or np.any(np.isfinite(array) & (np.abs(array) > LARGEST)):
-            raise ValueError("the arrays are not of bounded numbers")
-    if not all(np.isfinite(place).all() and np.size(place) for place in places) or any(
-        t.shape != shape for t in tables
-    ):
-        raise ValueError("the arrays do not fit together")
-    if ("exact" in solution) != ("error" in solution) or not np.isfinite(solution["prediction"]).any():
-        raise ValueError("there is nothing to draw")
-    return solution

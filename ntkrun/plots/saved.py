@@ -1,0 +1,59 @@
+"""The solution that a run has saved, as far as it is what runs write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntkrun.storage.reader import read_arrays
+
+FIELDS = 8
+"""Most fields of a solution that is drawn."""
+NAME = 40
+"""Most characters of the name of a field or coordinate."""
+LARGEST = 1e100
+"""Largest number that figures bear."""
+
+
+def read_solution(directory: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of ``solution.npz``, which can be drawn; the directory may have been received.
+
+    Raises:
+        ValueError: they are missing, damaged, or something else.
+    """
+    solution = read_arrays(directory / "solution.npz")
+    try:
+        _check(solution)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"solution.npz is not what a run writes: {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"solution.npz is not what a run writes: {error}") from None
+    return solution
+
+
+def _check(solution: Mapping[str, NDArray[Any]]) -> None:
+    """See that arrays are what a run writes."""
+    fields = [str(field) for field in solution["fields"]]
+    if not 0 < len(fields) <= FIELDS or not all(field.isidentifier() and len(field) <= NAME for field in fields):
+        raise ValueError("the fields are no names, or too many")
+    axes = {name.removeprefix("axis_"): axis for name, axis in solution.items() if name.startswith("axis_")}
+    coordinates = list(axes) or [str(c) for c in solution["coordinates"]]
+    if not all(c.isidentifier() and len(c) <= NAME for c in coordinates):
+        raise ValueError("the coordinates are no names")
+    places = list(axes.values()) or [solution["points"]]
+    lengths = [len(place) for place in places]
+    shape = (*lengths, len(fields))
+    tables = [solution[name] for name in ("prediction", "exact", "error") if name in solution]
+    for array in [*places, *tables]:
+        if array.dtype.kind != "f" or np.any(np.isfinite(array) & (np.abs(array) > LARGEST)):
+            raise ValueError("the arrays are not of bounded numbers")
+    if not all(np.isfinite(place).all() and np.size(place) for place in places) or any(
+        t.shape != shape for t in tables
+    ):
+        raise ValueError("the arrays do not fit together")
+    if ("exact" in solution) != ("error" in solution) or not np.isfinite(solution["prediction"]).any():
+        raise ValueError("there is nothing to draw")
