@@ -1,6 +1,6 @@
 """Compute the reference solutions in ``ntkrun/pde/data`` and check each against a second method.
 
-    python scripts/reference_solutions.py [burgers] [allen_cahn] [cavity]
+    python scripts/reference_solutions.py [NAME ...]
 
 Each file holds the grid's axes by letter, ``values`` of shape ``[*grid, fields]`` and ``tolerance``, a bound on
 their absolute error; the script prints the differences that establish it and stops if one exceeds it. Needs SciPy.
@@ -21,6 +21,8 @@ from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import splu
 
 Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+Function = Callable[[Complex], Complex]
 
 DATA = Path(__file__).parent.parent / "ntkrun" / "pde" / "data"
 
@@ -42,21 +44,18 @@ def check(what: str, difference: float, bound: float) -> None:
         raise SystemExit(f"{what}: {difference:.1e} exceeds {bound:.0e}")
 
 
-def etdrk4(
-    linear: Array, nonlinear: Callable[[NDArray[np.complex128]], NDArray[np.complex128]], v: NDArray[np.complex128],
-    outputs: int, substeps: int,
-) -> list[NDArray[np.complex128]]:  # fmt: skip
+def etdrk4(linear: Array | Complex, nonlinear: Function, v: Complex, outputs: int, substeps: int) -> list[Complex]:
     """Integrate v' = linear v + nonlinear(v) over [0, 1] (Cox & Matthews; Kassam & Trefethen 2005).
 
     Returns the states at ``outputs + 1`` equispaced times.
     """
     h = 1 / (outputs * substeps)
     E, E2 = np.exp(h * linear), np.exp(h * linear / 2)
-    z = h * linear[:, None] + np.exp(1j * np.pi * (np.arange(32) + 0.5) / 32)
-    Q = h * ((np.exp(z / 2) - 1) / z).real.mean(1)
-    f1 = h * ((-4 - z + np.exp(z) * (4 - 3 * z + z**2)) / z**3).real.mean(1)
-    f2 = h * ((2 + z + np.exp(z) * (-2 + z)) / z**3).real.mean(1)
-    f3 = h * ((-4 - 3 * z - z**2 + np.exp(z) * (4 - z)) / z**3).real.mean(1)
+    z = h * linear[:, None] + np.exp(1j * np.pi * (np.arange(64) + 0.5) / 32)
+    Q = h * ((np.exp(z / 2) - 1) / z).mean(1)
+    f1 = h * ((-4 - z + np.exp(z) * (4 - 3 * z + z**2)) / z**3).mean(1)
+    f2 = h * ((2 + z + np.exp(z) * (-2 + z)) / z**3).mean(1)
+    f3 = h * ((-4 - 3 * z - z**2 + np.exp(z) * (4 - z)) / z**3).mean(1)
     states = [v]
     for _ in range(outputs):
         for _ in range(substeps):
@@ -71,7 +70,7 @@ def etdrk4(
     return states
 
 
-def on_grid(states: list[NDArray[np.complex128]], nodes: int, x: Array) -> Array:
+def on_grid(states: list[Complex], nodes: int, x: Array) -> Array:
     """Values ``[x, t]`` of ``states``, Fourier coefficients ``rfft(u) / nodes`` of functions of period 2."""
     n = np.arange(nodes // 2 + 1)
     weight = np.where((n == 0) | (n == nodes // 2), 1, 2)
@@ -104,9 +103,9 @@ def burgers_spectral(x: Array, steps: int, nu: float, nodes: int, substeps: int)
     shift = np.exp(-1j * np.pi * np.arange(nodes // 2 + 1) * grid[0])  # phases of a grid that starts at -1
     start = shift * scipy.fft.rfft(-np.sin(np.pi * grid)) / nodes
 
-    def nonlinear(v: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    def nonlinear(v: Complex) -> Complex:
         u = scipy.fft.irfft(v / shift * nodes, nodes)
-        result: NDArray[np.complex128] = -0.5j * k * shift * scipy.fft.rfft(u**2) / nodes
+        result: Complex = -0.5j * k * shift * scipy.fft.rfft(u**2) / nodes
         return result
 
     return on_grid(etdrk4(-nu * k**2, nonlinear, start, steps, substeps), nodes, x)
@@ -141,9 +140,9 @@ def allen_cahn_spectral(x: Array, steps: int, nodes: int, substeps: int) -> Arra
     start = ((moment(n + 1) + moment(n - 1)) / 4).astype(complex)
     start[-1] = 0
 
-    def nonlinear(v: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    def nonlinear(v: Complex) -> Complex:
         u = scipy.fft.irfft(v * nodes, nodes)
-        result: NDArray[np.complex128] = 5 * scipy.fft.rfft(u - u**3) / nodes
+        result: Complex = 5 * scipy.fft.rfft(u - u**3) / nodes
         return result
 
     return on_grid(etdrk4(-1e-4 * (np.pi * n) ** 2, nonlinear, start, steps, substeps), nodes, x)
@@ -363,6 +362,46 @@ def cavity() -> dict[str, Array]:
     return {"x": axis[::2], "y": axis[::2], "values": values, "tolerance": np.array(tolerance), **ghia}
 
 
+# Ordinary differential equations ---------------------------------------------------------------------------
+
+
+def ordinary(
+    right: Callable[[float, Array], list[float]], start: list[float], end: float, bound: float
+) -> dict[str, Array]:
+    """Values on 401 times in [0, end], by an explicit method, compared with an implicit one and a third."""
+    t = np.linspace(0, end, 401)
+
+    def solve(method: str, tolerance: float) -> Array:
+        solution = solve_ivp(right, (0, end), start, method, t, rtol=tolerance, atol=tolerance)
+        values: Array = solution.y.T
+        return values
+
+    values = solve("DOP853", 1e-13)
+    check("tolerances of 1e-13 against 1e-12", abs(values - solve("DOP853", 1e-12)).max(), bound)
+    check("DOP853 against Radau", abs(values - solve("Radau", 3e-14)).max(), bound)
+    return {"t": t, "values": values, "tolerance": np.array(bound)}
+
+
+def lotka_volterra() -> dict[str, Array]:
+    """The orbit of u' = 2/3 u - 4/3 u v, v' = u v - v from (1, 1)."""
+    return ordinary(lambda _, y: [y[0] * (2 - 4 * y[1]) / 3, y[1] * (y[0] - 1)], [1.0, 1.0], 10.0, 1e-10)
+
+
+def van_der_pol() -> dict[str, Array]:
+    """The solution of u'' - (1 - u^2) u' + u = 0 from u = 2, u' = 0."""
+    solution = ordinary(lambda _, y: [y[1], (1 - y[0] ** 2) * y[1] - y[0]], [2.0, 0.0], 10.0, 1e-10)
+    return {**solution, "values": solution["values"][:, :1]}
+
+
+def lorenz() -> dict[str, Array]:
+    """The orbit of x' = 10 (y - x), y' = x (28 - z) - y, z' = x y - 8/3 z from (1, 1, 1)."""
+
+    def right(_: float, y: Array) -> list[float]:
+        return [10 * (y[1] - y[0]), y[0] * (28 - y[2]) - y[1], y[0] * y[1] - 8 / 3 * y[2]]
+
+    return ordinary(right, [1.0, 1.0, 1.0], 2.0, 1e-9)
+
+
 # Polynomials -----------------------------------------------------------------------------------------------
 
 
@@ -388,7 +427,14 @@ def interpolate(z: Array, values: Array, x: Array) -> Array:
     return result
 
 
-SOLUTIONS = {"burgers": burgers, "allen_cahn": allen_cahn, "cavity": cavity}
+SOLUTIONS = {
+    "burgers": burgers,
+    "allen_cahn": allen_cahn,
+    "cavity": cavity,
+    "lotka_volterra": lotka_volterra,
+    "van_der_pol": van_der_pol,
+    "lorenz": lorenz,
+}
 
 
 def main() -> None:

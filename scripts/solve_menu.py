@@ -33,9 +33,16 @@ GOALS = {  # relative L2 error, and seconds of the whole command on two cores
     "diffusion": (1e-6, 30),
     "helmholtz": (1e-5, 60),
     "klein_gordon": (1e-5, 40),
+    "kovasznay": (1e-4, 60),
+    "lorenz": (1e-5, 30),
+    "lotka_volterra": (1e-6, 30),
     "poisson": (1e-7, 10),
     "poisson2d": (1e-6, 60),
+    "poisson5d": (1e-4, 60),
+    "poisson10d": (1e-3, 60),
     "regression": (1e-6, 20),
+    "schroedinger": (1e-3, 90),
+    "van_der_pol": (1e-6, 20),
     "wave": (1e-5, 60),
 }
 

@@ -11,9 +11,13 @@ from ntkrun.pde.diffusion_inverse import DiffusionInverse
 from ntkrun.pde.helmholtz import Helmholtz
 from ntkrun.pde.integral import Integral, integral
 from ntkrun.pde.klein_gordon import KleinGordon
+from ntkrun.pde.navier_stokes import Kovasznay, TaylorGreen
+from ntkrun.pde.ode import Lorenz, LotkaVolterra, VanDerPol
 from ntkrun.pde.poisson import Poisson
 from ntkrun.pde.poisson2d import Poisson2D
+from ntkrun.pde.poisson_high import Poisson5D, Poisson10D
 from ntkrun.pde.regression import Regression
+from ntkrun.pde.schroedinger import Schroedinger
 from ntkrun.pde.wave import Wave
 
 __all__ = [
@@ -30,12 +34,20 @@ __all__ = [
     "Helmholtz",
     "Integral",
     "KleinGordon",
+    "Kovasznay",
+    "Lorenz",
+    "LotkaVolterra",
     "Poisson",
     "Poisson2D",
+    "Poisson5D",
+    "Poisson10D",
     "ProblemError",
     "Reference",
     "Regression",
+    "Schroedinger",
+    "TaylorGreen",
     "Term",
+    "VanDerPol",
     "Wave",
     "integral",
 ]

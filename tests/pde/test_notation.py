@@ -10,10 +10,30 @@ import sympy
 import torch
 
 from ntkrun.geometry import Box
-from ntkrun.pde import PDE, AllenCahn, Burgers, Cavity, Columns, Helmholtz, KleinGordon, Poisson, Term, Wave
+from ntkrun.pde import (
+    PDE,
+    AllenCahn,
+    Burgers,
+    Cavity,
+    Columns,
+    Helmholtz,
+    KleinGordon,
+    Kovasznay,
+    Lorenz,
+    LotkaVolterra,
+    Poisson,
+    Schroedinger,
+    TaylorGreen,
+    Term,
+    VanDerPol,
+    Wave,
+)
 from ntkrun.pde.notation import NotationError, number, solution_expressions, term_expressions
 
-PROBLEMS = [Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()]
+PROBLEMS = [
+    *(Kovasznay(), TaylorGreen(), Schroedinger(), Lorenz(), LotkaVolterra(), VanDerPol()),
+    *(Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()),
+]
 
 
 @pytest.mark.parametrize("pde", PROBLEMS, ids=lambda pde: type(pde).__name__)

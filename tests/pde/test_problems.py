@@ -19,9 +19,17 @@ from ntkrun.pde import (
     Diffusion,
     Helmholtz,
     KleinGordon,
+    Kovasznay,
+    Lorenz,
+    LotkaVolterra,
     Poisson,
     Poisson2D,
+    Poisson5D,
+    Poisson10D,
     Regression,
+    Schroedinger,
+    TaylorGreen,
+    VanDerPol,
     Wave,
 )
 from tests.oracle import draw_points, relative, residual_rows, term_columns
@@ -45,6 +53,13 @@ CLOSED = {
     "beam-a3-c1": Beam(a=3, c=1.0),
     "regression": Regression(),
     "regression-one": Regression(frequencies=[3.0]),
+    "schroedinger": Schroedinger(),
+    "poisson5d": Poisson5D(),
+    "poisson10d": Poisson10D(),
+    "kovasznay": Kovasznay(),
+    "kovasznay-re10": Kovasznay(reynolds=10.0),
+    "taylor_green": TaylorGreen(),
+    "taylor_green-nu1": TaylorGreen(nu=1.0),
 }
 
 HARD = {
@@ -64,6 +79,9 @@ ALL = {
     "allen_cahn": AllenCahn(),
     "cavity": Cavity(),
     "cavity-corner_flow": Cavity(corner_flow=True),
+    "lotka_volterra": LotkaVolterra(),
+    "van_der_pol": VanDerPol(mu=2.0, v0=1.0),
+    "lorenz": Lorenz(),
     **{f"{name}-hard": pde for name, pde in HARD.items()},
 }
 
@@ -138,6 +156,13 @@ def test_periods_are_those_of_the_periodic_term(name: str) -> None:
     (term,) = [t for t in pde.terms() if t.name == "periodic"]
     assert dict(term.partner or {}) == dict(pde.periods) == {"x": pde.domain.high["x"] - pde.domain.low["x"]}
     assert term.region == (pde.domain.face("x", "low"),)
+
+
+def test_the_schroedinger_solution_starts_from_two_solitons() -> None:
+    x = torch.stack([torch.linspace(-5, 5, 41), torch.zeros(41)], 1).double()
+    pde = Schroedinger()
+    expected = torch.stack([2 / torch.cosh(x[:, 0]), torch.zeros(41)], 1)
+    assert relative(pde.exact(pde.columns(x)), expected) < 1e-14
 
 
 def test_poisson_needs_whole_waves() -> None:

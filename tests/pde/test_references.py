@@ -12,15 +12,27 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.integrate import quad
+from scipy.integrate import quad, solve_ivp
 from scipy.interpolate import RectBivariateSpline, make_interp_spline
 
-from ntkrun.pde import PDE, AllenCahn, Burgers, Cavity, Columns, Reference, Term
+from ntkrun.pde import (
+    PDE,
+    AllenCahn,
+    Burgers,
+    Cavity,
+    Columns,
+    Lorenz,
+    LotkaVolterra,
+    Reference,
+    Term,
+    VanDerPol,
+)
 from ntkrun.pde.references import load_arrays
 
 Array = NDArray[np.float64]
 
-PROBLEMS = {"burgers": Burgers(), "allen_cahn": AllenCahn(), "cavity": Cavity()}
+ORDINARY = {"lotka_volterra": LotkaVolterra(), "van_der_pol": VanDerPol(), "lorenz": Lorenz()}
+PROBLEMS = {"burgers": Burgers(), "allen_cahn": AllenCahn(), "cavity": Cavity(), **ORDINARY}
 DATA = Path(__file__).parents[2] / "ntkrun" / "pde" / "data"
 
 
@@ -70,10 +82,17 @@ def test_shape_and_size(name: str) -> None:
     assert found.values.shape == (*(len(axis) for axis in found.axes.values()), len(pde.fields))
     assert found.values.dtype == np.float64
     assert (DATA / f"{name}.npz").stat().st_size < 300_000
-    assert pde.exact(pde.columns(torch.zeros(1, 2))) is None
+    assert pde.exact(pde.columns(torch.zeros(1, len(pde.coordinates)))) is None
 
 
-@pytest.mark.parametrize("pde", [Burgers(nu=0.1), AllenCahn(nu=1e-3), AllenCahn(s=4.0), Cavity(reynolds=400.0)])
+OTHERS = [
+    *(Burgers(nu=0.1), AllenCahn(nu=1e-3), AllenCahn(s=4.0), Cavity(reynolds=400.0)),
+    *(LotkaVolterra(u0=2.0), VanDerPol(mu=2.0)),
+    Lorenz(end=3.0),
+]
+
+
+@pytest.mark.parametrize("pde", OTHERS, ids=lambda pde: type(pde).__name__)
 def test_no_reference_for_other_parameters(pde: PDE) -> None:
     assert pde.reference() is None
 
@@ -228,6 +247,44 @@ def test_cavity_by_differences() -> None:
     # Nodes that both grids have, 0.2 and more from the lid.
     difference = abs(ours[:, ::4, ::4] - other[:, ::3, ::3])[:, :, :13]
     assert difference.max() < 5e-4
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_equations_are_satisfied(name: str) -> None:
+    """By a spline of order 9 through the values, whose error falls with the tenth power of the steps."""
+    pde = ORDINARY[name]
+    found = reference(pde)
+    t = found.axes["t"]
+    splines = {f: make_interp_spline(t, found.values[:, i], k=9) for i, f in enumerate(pde.fields)}
+    for each in pde.terms():
+        at = t[:1] if each.name.startswith("initial") else np.linspace(0.1, 0.9, 77) * t[-1]
+        read = {name: splines[name[0]](at, nu=name.count("t")) for name in each.derivatives}
+        residual = each.residual(columns({"t": at}), columns(read))
+        size = max(1.0, *(abs(values).max() for values in read.values()))
+        assert residual.abs().max() < 1e-7 * size, each.name
+
+
+def test_lotka_volterra_stays_on_its_orbit() -> None:
+    pde = LotkaVolterra()
+    u, v = reference(pde).values.T
+    kept = pde.c * u - pde.d * np.log(u) + pde.b * v - pde.a * np.log(v)
+    assert np.ptp(kept) < 1e-10
+    assert u[0] == v[0] == 1.0
+
+
+def test_lorenz_by_another_method() -> None:
+    """A stiff method of order 5 from the middle to the end."""
+    pde = Lorenz()
+    t, values = reference(pde).axes["t"][200:], reference(pde).values[200:]
+
+    def right(_: float, y: Array) -> Array:
+        rates = {f"{f}_t": torch.zeros(1, dtype=torch.float64) for f in pde.fields}
+        read = {**{f: torch.tensor([each]) for f, each in zip(pde.fields, y, strict=True)}, **rates}
+        rows = term(pde, "residual").residual(columns({}), Columns(read, ""))
+        return -rows[0].numpy()
+
+    solution = solve_ivp(right, (t[0], t[-1]), values[0], "DOP853", t, rtol=1e-11, atol=1e-11)
+    assert abs(solution.y.T - values).max() < 1e-8
 
 
 def load_script() -> ModuleType:
