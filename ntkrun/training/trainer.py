@@ -133,6 +133,7 @@ class Trainer:
         start, elsewhere = time.perf_counter(), progress.elapsed
         self.point_weights.update(self.objective, plain)
         batch = self.point_weights.apply(self.objective, plain)
+        self.weighting.rows_at_hand = self.optimizer.wants_rows
         request = self.weighting.request(step, self.objective, batch)
         # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.
         changed = bool(request.update or request.rule) or self.points.drawn_at == step or self.point_weights.varying

@@ -94,9 +94,16 @@ def flags(like: Tensor) -> dict[bool, Tensor]:
 
 
 class Weighting(ABC):
-    """Weights of the loss terms, kept as a tensor ``[n]``."""
+    """Weights of the loss terms, kept as a tensor ``[n]``.
+
+    Attributes:
+        weights: the present ones.
+        rows_at_hand: whether the coming step is made from residual rows and their Jacobian, so that traces cost
+            nothing; set before every request.
+    """
 
     weights: Tensor
+    rows_at_hand: bool = False
 
     def start(self, objective: Objective, seed: int) -> None:
         """Prepare for a run: all weights 1, of the network's dtype and device.

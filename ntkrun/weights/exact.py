@@ -23,7 +23,7 @@ class Exact(NTKWeighting):
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
         if self.points == "training":
             state = self.rule_state(self.rows(objective, batch))
-            return Request(self.weights, "traces", self.rule, state, every=self.update_every)
+            return Request(self.weights, "traces", self.rule, state, every=self.every)
         start = objective.clock()
         traces = objective.traces(self.kernel_batch(batch)) * self.scale(objective, batch)
         floored = self.absorb(traces, self.rows(objective, batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ntkrun.geometry import Sampler, mix_seed
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.weights.base import Request, Weighting, WeightUpdate
+from ntkrun.weights.interval import AVERAGE, Interval
 
 
 @dataclass(kw_only=True, eq=False)
@@ -26,7 +28,8 @@ class NTKWeighting(Weighting):
     Source: Wang, Yu, Perdikaris, arXiv 2007.14527; the mean variants follow jaxpi.
 
     Args:
-        update_every: steps between updates, the first at step 0.
+        update_every: steps between updates, the first at step 0; ``auto`` for as many as the weights allow by how much
+            they change, see ``Interval``.
         normalization: ``mean``, t_i = tr(K_ii) / N_i, or ``trace``, t_i = tr(K_ii).
         total: ``sum``, T = sum_j t_j, or ``average``, T = (1/n) sum_j t_j.
         smoothing: beta in lambda <- beta lambda + (1 - beta) lambda_new; the first update of a term is not smoothed.
@@ -36,7 +39,7 @@ class NTKWeighting(Weighting):
             These are drawn once; traces are scaled to the number of training rows.
     """
 
-    update_every: Positive[int] = 100
+    update_every: Positive[int] | Literal["auto"] = "auto"
     normalization: Literal["mean", "trace"] = "mean"
     total: Literal["sum", "average"] = "sum"
     smoothing: Fraction = 0.0
@@ -49,11 +52,21 @@ class NTKWeighting(Weighting):
 
     def due(self, step: int) -> bool:
         """Whether the weights are to be updated at this step."""
-        return step % self.update_every == 0 and (self.freeze_after is None or step <= self.freeze_after)
+        if self.freeze_after is not None and step > self.freeze_after:
+            return False
+        if self.update_every == "auto":
+            return self.rows_at_hand or step >= self.interval.due
+        return step % self.update_every == 0
+
+    @property
+    def every(self) -> int:
+        """Steps per update, for the decision whether updates are worth being compiled."""
+        return AVERAGE if self.update_every == "auto" else self.update_every
 
     def start(self, objective: Objective, seed: int) -> None:
         super().start(objective, seed)
         self.updates = 0
+        self.interval = Interval()
         self.known = torch.zeros_like(self.weights, dtype=torch.bool)  # terms that have had a usable trace
         self.constants: dict[float | tuple[int, ...], Tensor] = {}
         self._counted: tuple[Batch, Tensor] | None = None
@@ -73,7 +86,10 @@ class NTKWeighting(Weighting):
             )
 
     def request(self, step: int, objective: Objective, batch: Batch) -> Request:
-        return self.update(step, objective, batch) if self.due(step) else Request(self.weights)
+        if not self.due(step):
+            return Request(self.weights)
+        self.interval.due = step
+        return self.update(step, objective, batch)
 
     @abstractmethod
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
@@ -86,8 +102,7 @@ class NTKWeighting(Weighting):
     def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
         if request.rule is None:
             return request.update
-        self.weights, self.known = evaluation.weights, evaluation.state["known"]
-        self.updates += 1
+        self._renew(evaluation.weights, evaluation.state["known"])
         columns = self.measured(evaluation)
         return WeightUpdate(self.weights, evaluation.weigh_seconds, columns, evaluation.state["floored"])
 
@@ -150,22 +165,33 @@ class NTKWeighting(Weighting):
 
     def absorb(self, traces: Tensor, rows: Tensor) -> Tensor:
         """Make the weights of this update current, smoothed; returns which terms hit the floor."""
-        self.weights, further = self.rule(traces, self.rule_state(rows))
-        self.known = further["known"]
-        self.updates += 1
+        weights, further = self.rule(traces, self.rule_state(rows))
+        self._renew(weights, further["known"])
         return further["floored"]
 
+    def _renew(self, weights: Tensor, known: Tensor) -> None:
+        """Make the weights of an update current."""
+        if self.update_every == "auto" and not self.rows_at_hand:
+            change = float((weights / self.weights).log().abs().max()) if self.updates else math.nan
+            self.interval.updated(change)
+        self.weights, self.known = weights, known
+        self.updates += 1
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "updates": self.updates, "known": self.known}
+        own = {"interval": self.interval.state_dict()} if self.update_every == "auto" else {}
+        return {**super().state_dict(), "updates": self.updates, "known": self.known, **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.updates = state["updates"]
+        if self.update_every == "auto":
+            self.interval.load_state_dict(state["interval"])
         known = state.get("known")  # version 0.1.0 did not keep it
         self.known = self.known | (self.updates > 0) if known is None else known.to(self.known)
 
     def state_schema(self) -> Any:
-        return {**super().state_schema(), "updates": Whole(), "known": Added(self.known)}
+        own = {"interval": Interval.state_schema()} if self.update_every == "auto" else {}
+        return {**super().state_schema(), "updates": Whole(), "known": Added(self.known), **own}
 
 
 def usable_traces(traces: Tensor) -> Tensor:

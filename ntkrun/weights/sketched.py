@@ -92,7 +92,7 @@ class Sketched(NTKWeighting):
                 self._ordered = batch, self.sketch.orders(objective, batch)
             chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._ordered[1], self.generator))
             state = self.rule_state(self.rows(objective, batch))
-            return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.update_every)
+            return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.every)
         points = self.kernel_batch(batch)
         self._restarted: Tensor | None = None
         traces, errors, deltas = self._estimate(objective, points)

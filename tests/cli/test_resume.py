@@ -41,6 +41,8 @@ WAVE = ["pde=wave", "pde.points.residual=30", "pde.points.boundary=21", "pde.poi
 SKETCHED = ["weights=sketched", "weights.sketch_size=4"]
 CASES = {
     "exact-every-step": ["weights=exact", "weights.update_every=1"],
+    "exact-auto": ["weights=exact", "weights.update_every=auto"],
+    "sketched-auto": [*SKETCHED, "weights.update_every=auto"],
     "sketched": [*SKETCHED, "weights.derivative=autodiff", "weights.distribution=coordinate"],
     "sketched-difference": [
         *SKETCHED,

@@ -80,7 +80,7 @@ def test_other_optimizers_keep_the_general_defaults(optimizer: str) -> None:
     assert {key: composed[key] for key in GENERAL} == GENERAL
     assert composed["network"]["width"] == 64
     assert composed["pde"]["resample_every"] == 1
-    assert composed["weights"]["update_every"] == 100
+    assert composed["weights"]["update_every"] == "auto"
     assemble(read_configuration(composed))
 
 

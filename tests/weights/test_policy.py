@@ -15,6 +15,7 @@ from ntkrun.objective import Objective
 from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.pde import PDE, Cavity, Poisson, Wave
 from ntkrun.weights import Exact, NTKWeighting, Sketched, Unweighted
+from ntkrun.weights.interval import Interval
 from tests.oracle import dense_jacobians, draw_batch, relative
 from tests.problems import CoupledJets
 
@@ -27,6 +28,7 @@ def started(weighting: NTKWeighting, terms: int = 3) -> NTKWeighting:
     weighting.updates = 0
     weighting.known = torch.zeros(terms, dtype=torch.bool)
     weighting.constants = {}
+    weighting.interval = Interval()
     return weighting
 
 
