@@ -16,6 +16,7 @@ from ntkrun.ntk.finite_differences import Difference
 from ntkrun.ntk.sketch import OF_POINTS, Derivative, Distribution, Estimator, Side, Sketch, TraceEstimate
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.weights.average import STATE, averaged, no_average
 from ntkrun.weights.base import Request, WeightUpdate
 from ntkrun.weights.policy import NTKWeighting
 
@@ -36,6 +37,9 @@ class Sketched(NTKWeighting):
             with the same probes at both: T_k = T_{k-1} + S_k(theta_k) - S_k(theta_{k-1}).
         restart_every: updates between restarts of the recursion.
         restart: start the recursion from a ``fresh`` or an ``exact`` estimate.
+        average: ``kalman`` makes the weights from averages of successive estimates, each weighted by its variance, that
+            follow changes as fast as these stand out from the noise (``ntkrun.weights.average``). Traces and standard
+            errors are logged as they are estimated.
         compare_exact: log exact traces and the weights made from them, smoothed alike, beside the sketched ones (their
             cost is not counted).
     """
@@ -50,6 +54,7 @@ class Sketched(NTKWeighting):
     corrector: Literal["fresh", "recursive"] = "fresh"
     restart_every: Positive[int] = 10
     restart: Literal["fresh", "exact"] = "fresh"
+    average: Literal["none", "kalman"] = "none"
     compare_exact: bool = False
 
     def __post_init__(self) -> None:
@@ -69,7 +74,12 @@ class Sketched(NTKWeighting):
                 f"distribution={self.distribution} needs residuals that depend on their own point alone; "
                 "gaussian and rademacher do not"
             )
+        if self.average != "none" and self.corrector != "fresh":
+            raise ValueError(
+                f"average={self.average} needs corrector=fresh; estimates of corrector={self.corrector} share errors"
+            )
         super().start(objective, seed)
+        self.averages = no_average(self.weights)
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
         self.previous: dict[str, Tensor] = {}
         self.exact = {"weights": self.weights, "known": self.known}  # as exact traces would have them
@@ -92,6 +102,8 @@ class Sketched(NTKWeighting):
                 self._ordered = batch, self.sketch.orders(objective, batch)
             chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._ordered[1], self.generator))
             state = self.rule_state(self.rows(objective, batch))
+            if self.average != "none":
+                state |= self.averages
             return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.every)
         points = self.kernel_batch(batch)
         self._restarted: Tensor | None = None
@@ -99,7 +111,10 @@ class Sketched(NTKWeighting):
         scale, rows = self.scale(objective, batch), self.rows(objective, batch)
         traces, errors = traces * scale, errors * scale
         state = self.rule_state(rows)
-        floored = self.absorb(traces, rows)
+        used = traces
+        if self.average != "none":
+            used, self.averages = averaged(traces, errors, self.averages)
+        floored = self.absorb(used, rows)
         seconds = objective.clock() - start
         columns = {"trace": traces, "standard_error": errors}
         if deltas is not None:
@@ -111,6 +126,11 @@ class Sketched(NTKWeighting):
             columns |= {"exact_trace": exact, "exact_weight": weights}
         return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored, self._restarted))
 
+    def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
+        if request.rule is not None and self.average != "none":
+            self.averages = {name: evaluation.state[name] for name in STATE}
+        return super().take(request, evaluation)
+
     def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:
         return {name: evaluation.state[name] for name in ("trace", "standard_error")}
 
@@ -118,9 +138,12 @@ class Sketched(NTKWeighting):
         """The weights of an update from diag(K_ii) at the chosen points; a ``Rule`` on ``rule_state``."""
         diagonals = samples.split([min(self.sketch_size, n) for n in self._counts])
         estimate = self.sketch.from_diagonals(self._counts, diagonals)
-        traces = estimate.traces
-        weights, further = self.rule(traces, state)
-        return weights, {**further, "trace": traces, "standard_error": estimate.standard_errors}
+        traces, errors = estimate.traces, estimate.standard_errors
+        used, averages = traces, dict[str, Tensor]()
+        if self.average != "none":
+            used, averages = averaged(traces, errors, state)
+        weights, further = self.rule(used, state)
+        return weights, {**further, "trace": traces, "standard_error": errors, **averages}
 
     def _in_pass(self, objective: Objective) -> bool:
         """Whether the gradient's own pass gives what the estimates are made from."""
@@ -164,13 +187,16 @@ class Sketched(NTKWeighting):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"generator": self.generator.get_state(), "previous": self.previous}
-        return {**super().state_dict(), **state, **({"exact": self.exact} if self.compare_exact else {})}
+        averages = {"averages": self.averages} if self.average != "none" else {}
+        return {**super().state_dict(), **state, **averages, **({"exact": self.exact} if self.compare_exact else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self.corrector == "recursive" and bool(state["previous"]) != bool(state["updates"]):
             raise StateError("its last estimate does not fit its number of updates")
         super().load_state_dict(state)
         self.generator.set_state(state["generator"])
+        if self.average != "none":
+            self.averages = {name: value.to(self.averages[name]) for name, value in state["averages"].items()}
         self.previous = {name: value.to(self.weights) for name, value in state["previous"].items()}
         # Version 0.1.0 did not keep these: they start from the sketched ones.
         exact = state.get("exact", {"weights": self.weights, "known": self.known})
@@ -181,4 +207,6 @@ class Sketched(NTKWeighting):
         previous = {"parameters": Shaped((self._parameters,), traces), "traces": traces, "errors": traces}
         kept: Any = EmptyOr(previous) if self.corrector == "recursive" else {}
         schema = {**super().state_schema(), "generator": Generator(), "previous": kept}
+        if self.average != "none":
+            schema["averages"] = self.averages
         return {**schema, **({"exact": Added(self.exact)} if self.compare_exact else {})}

@@ -42,7 +42,7 @@ SKETCHED = ["weights=sketched", "weights.sketch_size=4"]
 CASES = {
     "exact-every-step": ["weights=exact", "weights.update_every=1"],
     "exact-auto": ["weights=exact", "weights.update_every=auto"],
-    "sketched-auto": [*SKETCHED, "weights.update_every=auto"],
+    "sketched-auto": [*SKETCHED, "weights.update_every=auto", "weights.average=kalman"],
     "sketched": [*SKETCHED, "weights.derivative=autodiff", "weights.distribution=coordinate"],
     "sketched-difference": [
         *SKETCHED,

@@ -133,6 +133,17 @@ def test_every_weighting(weights: str, traced: None) -> None:
     assert_alike(("pde=wave", f"weights={weights}", *every), 1e-9)
 
 
+def test_averages_of_sketches(traced: None) -> None:
+    own = (
+        "pde=wave",
+        "weights=sketched",
+        "weights.sketch_size=8",
+        "weights.average=kalman",
+        "weights.update_every=auto",
+    )
+    assert_alike(own, 1e-9, steps=8)
+
+
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_every_network(network: tuple[str, ...], traced: None, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = ("pde=wave", *network, "weights.update_every=2")
