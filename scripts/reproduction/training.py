@@ -18,8 +18,8 @@ from reproduction.base import Budget, Figure, Job, Verdict, grouped, names_after
 
 WEIGHTS = {
     "none": ("weights=none",),
-    "exact": ("weights=exact",),
-    "sketched": ("weights=sketched",),
+    "exact": ("weights=exact", "weights.update_every=100"),
+    "sketched": ("weights=sketched", "weights.update_every=100"),
     "frozen": ("weights=exact", "weights.freeze_after=0"),
 }
 COLOURS = {"none": base.BLACK, "exact": base.RED, "sketched": base.SKY, "frozen": base.GREEN}
