@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Domain
 
 MOST = 2**26  # nodes of a grid
 
@@ -34,7 +35,7 @@ class Points:
         return (len(self.table),) if self.axes is None else tuple(len(axis) for axis in self.axes.values())
 
 
-def read_fixed(texts: Sequence[str], domain: Box) -> dict[str, float]:
+def read_fixed(texts: Sequence[str], domain: Domain) -> dict[str, float]:
     """Coordinates that are held fixed, from texts such as ``t=0.5``.
 
     Raises:
@@ -91,7 +92,7 @@ def _number(text: str, place: str) -> float:
         raise ValueError(f"{place} is {text!r}, not a number") from None
 
 
-def grid_points(domain: Box, per_axis: int, fixed: Mapping[str, float]) -> Points:
+def grid_points(domain: Domain, per_axis: int, fixed: Mapping[str, float]) -> Points:
     """An equispaced grid over the domain, ends included; a coordinate held fixed has one node.
 
     Raises:
@@ -105,3 +106,10 @@ def grid_points(domain: Box, per_axis: int, fixed: Mapping[str, float]) -> Point
         raise ValueError(f"--grid {per_axis}: {count} points; hold coordinates fixed, as --at t=0.5, or take fewer")
     nodes = np.meshgrid(*axes.values(), indexing="ij")
     return Points(pd.DataFrame({c: node.reshape(-1) for c, node in zip(axes, nodes, strict=True)}), axes)
+
+
+def inside_of(domain: Domain, table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows of a table of points lie in a shape, ``[N]``; elsewhere a grid has no values."""
+    points = torch.from_numpy(table.to_numpy(dtype=np.float64, copy=True))
+    inside: NDArray[np.bool_] = domain.contains(points).numpy()
+    return inside

@@ -70,16 +70,19 @@ def _check(given: argparse.Namespace) -> None:
 
 def _predict(given: argparse.Namespace) -> None:
     from ntkrun.commands.formats import as_csv, write_values
-    from ntkrun.commands.points import grid_points, read_fixed, read_points
+    from ntkrun.commands.points import grid_points, inside_of, read_fixed, read_points
 
     run = open_run(given)
     domain = run.pde.domain
     fixed = read_fixed(given.at, domain)
+    names = given.derivatives.split(",") if given.derivatives else None
     if given.points is None:
         points = grid_points(domain, given.grid, fixed)
+        inside = inside_of(domain, points.table)
+        values = run.predict(points.table[inside], names).reindex(points.table.index)
     else:
         points = read_points(given.points, domain.coordinates, fixed)
-    values = run.predict(points.table, given.derivatives.split(",") if given.derivatives else None)
+        values = run.predict(points.table, names)
     digits = 17 if run.config["dtype"] == "float64" else 9
     if given.output is None:
         sys.stdout.write(as_csv(points, values, digits))

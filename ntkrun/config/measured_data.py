@@ -23,6 +23,7 @@ from ntkrun.common.errors import ConfigError, closest
 from ntkrun.config.classes import find_class
 from ntkrun.geometry import Table
 from ntkrun.pde import PDE
+from ntkrun.pde.check import place
 from ntkrun.pde.measured import DATA, STD, loss_terms
 from ntkrun.storage.reader import UnreadableError, opened, read_arrays, read_bytes, read_table
 
@@ -192,6 +193,12 @@ def _check_coordinates(columns: Mapping[str, Values], pde: PDE, path: str) -> No
                 f"pde.data: {path}, row {bad[0]}: {c}={values[bad[0] - 1]:g} lies outside of the domain, where {c} "
                 f"goes from {low:g} to {high:g}{_more(bad)}"
             )
+    points = torch.from_numpy(np.stack([columns[c] for c in pde.coordinates], axis=1))
+    width = max(pde.domain.high[c] - pde.domain.low[c] for c in pde.coordinates)
+    if bad := _rows(~pde.domain.contains(points, SLACK * width).numpy()):
+        raise ConfigError(
+            f"pde.data: {path}, row {bad[0]}: {place(pde, points[bad[0] - 1])} lies outside of the domain{_more(bad)}"
+        )
 
 
 def _observed(columns: Mapping[str, Values], field: str, pde: PDE, path: str) -> dict[str, Values]:

@@ -18,6 +18,7 @@ from ntkrun.experiment.export import Prediction, export
 from ntkrun.jets import Index, StreamPlan, parse_derivative, plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE
+from ntkrun.pde.check import place
 from ntkrun.storage.reader import read_table
 from ntkrun.storage.summary import read_summary
 from ntkrun.training.time_marching import TIME, Piecewise, time_edges
@@ -187,4 +188,9 @@ class TrainedRun:
             if outside.any():
                 k = int(outside.nonzero()[0])
                 raise ValueError(f"point {k} has {c}={column[k]:g}, outside of {what}: {c} from {low:g} to {high:g}")
+        size = max(map(abs, (*self.pde.domain.low.values(), *self.pde.domain.high.values())))
+        inside = self.pde.domain.contains(x.double(), 2 * torch.finfo(x.dtype).eps * size)
+        if not inside.all():
+            k = int((~inside).nonzero()[0])
+            raise ValueError(f"point {k}, {place(self.pde, x[k])}, lies outside of the domain")
         return x

@@ -1,8 +1,36 @@
 """Regions in space and time, and points drawn from them."""
 
-from ntkrun.geometry.box import Box
+from ntkrun.geometry.box import Box, Face
+from ntkrun.geometry.mesh import Mesh, mesh
+from ntkrun.geometry.planar import Planar, disc, polygon, rectangle, shape
 from ntkrun.geometry.region import Draws, Method, Region, mix_seed
 from ntkrun.geometry.sampler import Sampler, share_out, shares_by_measure
+from ntkrun.geometry.shape import Domain, Product, Shape
+from ntkrun.geometry.solid import Solid, ball, block
 from ntkrun.geometry.table import Table
 
-__all__ = ["Box", "Draws", "Method", "Region", "Sampler", "Table", "mix_seed", "share_out", "shares_by_measure"]
+__all__ = [
+    "Box",
+    "Domain",
+    "Draws",
+    "Face",
+    "Mesh",
+    "Method",
+    "Planar",
+    "Product",
+    "Region",
+    "Sampler",
+    "Shape",
+    "Solid",
+    "Table",
+    "ball",
+    "block",
+    "disc",
+    "mesh",
+    "mix_seed",
+    "polygon",
+    "rectangle",
+    "shape",
+    "share_out",
+    "shares_by_measure",
+]

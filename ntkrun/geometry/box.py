@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ntkrun.geometry.region import Draws, product_grid
+from ntkrun.geometry.region import Draws, parts_named, product_grid
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,30 @@ class Box:
         ends: tuple[Literal["low", "high"], ...] = ("low", "high")
         return tuple(self.face(c, end) for c, end in itertools.product(coordinates, ends))
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts of the boundary: ``x_low`` and ``x_high`` of a free coordinate ``x``."""
+        return tuple(f"{c}_{end}" for c in self.free for end in ("low", "high"))
+
+    def part(self, name: str) -> tuple[Face, ...]:
+        """One of ``parts``; points have outward normals."""
+        coordinate, _, end = name.rpartition("_")
+        return (Face(self.face(coordinate, "low" if end == "low" else "high"), coordinate, -1 if end == "low" else 1),)
+
+    def boundary(self, *names: str) -> tuple[Face, ...]:
+        """The parts of the boundary with these names, with outward normals; all but the ends of time without names.
+
+        Raises:
+            ValueError: there is no part of a name.
+        """
+        return tuple(piece for name in parts_named(self.parts, names) for piece in self.part(name))
+
+    def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
+        """Which of the points, ``[N, d]``, lie in the box, up to ``slack`` along every coordinate, ``[N]``."""
+        low, high = (points.new_tensor(list(ends.values())) for ends in (self.low, self.high))
+        inside: Tensor = (points >= low - slack) & (points <= high + slack)
+        return inside.all(1)
+
     def scale(self, unit: Tensor) -> Tensor:
         """Map points of the unit cube of the free coordinates, ``[..., len(free)]``, into the box, ``[..., d]``."""
         points = unit.new_empty(*unit.shape[:-1], len(self.low))
@@ -89,3 +113,68 @@ class Box:
     def grid(self, per_axis: int) -> Tensor:
         """An equispaced grid, ends included, ``[per_axis ** d, d]`` in float64; the last coordinate runs fastest."""
         return self.scale(product_grid([per_axis] * len(self.free)))
+
+
+@dataclass(frozen=True)
+class Face:
+    """A side of a box whose points carry its outward normal.
+
+    Attributes:
+        box: the side, an interval of length zero along ``coordinate``.
+        coordinate: along the normal.
+        sign: of the normal there.
+    """
+
+    box: Box
+    coordinate: str
+    sign: Literal[-1, 1]
+
+    @property
+    def low(self) -> Mapping[str, float]:
+        """Lower bounds by coordinate letter, in input order."""
+        return self.box.low
+
+    @property
+    def high(self) -> Mapping[str, float]:
+        """Upper bounds by coordinate letter."""
+        return self.box.high
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Coordinate letters in input order."""
+        return self.box.coordinates
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The components of the normal, as ``nx``."""
+        return tuple(f"n{c}" for c in self.coordinates)
+
+    @property
+    def dimension(self) -> int:
+        """The number of free coordinates."""
+        return self.box.dimension
+
+    @property
+    def measure(self) -> float:
+        """Length or area along the free coordinates; 1 of a single point."""
+        return self.box.measure
+
+    @property
+    def least(self) -> int:
+        """One point represents a side."""
+        return 1
+
+    def scale(self, unit: Tensor) -> Tensor:
+        """Map points of the unit cube, ``[..., dimension]``, to points and normals, ``[..., 2 d]``."""
+        points = self.box.scale(unit)
+        normals = torch.zeros_like(points)
+        normals[..., self.coordinates.index(self.coordinate)] = self.sign
+        return torch.cat([points, normals], dim=-1)
+
+    def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
+        """Which of the points, ``[N, d]``, lie in the side, or within ``slack`` of it, ``[N]``."""
+        return self.box.contains(points, slack)
+
+    def draw(self, draws: Draws) -> Tensor:
+        """Points and normals, ``[number, count, 2 d]``."""
+        return self.scale(draws.unit(self.dimension))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 Method = Literal["uniform", "equispaced", "sobol"]
+
+TIME_ENDS = ("t_low", "t_high")  # parts of a boundary that are none of space
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,18 @@ class Region(Protocol):
         They depend on ``draws`` alone, so that resumed runs go on as if they had not stopped.
         """
         ...
+
+
+def parts_named(parts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The parts of a boundary that are asked for; without names, all but the ends of time ``t``.
+
+    Raises:
+        ValueError: there is no part of a name.
+    """
+    for name in names:
+        if name not in parts:
+            raise ValueError(f"the boundary has no part {name!r}, only {', '.join(parts)}")
+    return tuple(names) or tuple(name for name in parts if name not in TIME_ENDS)
 
 
 def mix_seed(*numbers: int) -> int:

@@ -80,20 +80,20 @@ def atan(z: Tensor, order: int) -> list[Tensor]:
     return [torch.atan(z), *higher[:order]]
 
 
-def power(exponent: int) -> Activation:
-    """The function ``z ** exponent`` for a whole exponent of 0 or more.
+def power(exponent: float) -> Activation:
+    """The function ``z ** exponent`` for an exponent of 0 or more; z is positive where it is not whole.
 
     Raises:
         ValueError: the exponent is negative.
     """
     if exponent < 0:
-        raise ValueError(f"exponent {exponent}: whole powers start at 0")
-
-    def function(z: Tensor, order: int) -> list[Tensor]:
+        raise ValueError(f"exponent {exponent}: powers start at 0")
+    if exponent == int(exponent):
+        whole = int(exponent)
         # math.perm is 0 beyond the exponent, where the derivative vanishes.
-        return [math.perm(exponent, k) * z ** max(exponent - k, 0) for k in range(order + 1)]
-
-    return function
+        return lambda z, order: [math.perm(whole, k) * z ** max(whole - k, 0) for k in range(order + 1)]
+    factors = [math.prod(exponent - j for j in range(k)) for k in range(5)]
+    return lambda z, order: [factors[k] * z ** (exponent - k) for k in range(order + 1)]
 
 
 def silu(z: Tensor, order: int) -> list[Tensor]:

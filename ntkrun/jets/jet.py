@@ -170,7 +170,7 @@ class Jet:
         """Elementwise inverse tangent."""
         return self.map(functions.atan)
 
-    def __pow__(self, exponent: int) -> Jet:
+    def __pow__(self, exponent: float) -> Jet:
         return self.map(functions.power(exponent))
 
     def __add__(self, other: Jet | float) -> Jet:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
+from ntkrun.network.constrained import Constrained, ConstrainedJets
 
 if TYPE_CHECKING:
     from ntkrun.pde import Coefficient
@@ -71,12 +72,24 @@ class CoefficientJets(JetNetwork):
         return self.network.traceable()
 
     def forward(self, jet: Jet) -> Jet:
-        fields: Jet = self.network(jet)
-        ones = fields.streams.new_ones(1, fields.streams.shape[1], len(self.coefficients))
-        columns = torch.cat([ones, ones.new_zeros(len(fields.streams) - 1, *ones.shape[1:])])
-        raw = Jet(columns, fields.plan, None, fields.uses).gain(self.coefficient)
-        values = [_value(c, raw.column(i), Jet.exp, Jet.tanh) for i, c in enumerate(self.coefficients)]
-        return Jet.cat([fields, *values])
+        values = self._values(jet)
+        return Jet.cat([self._fields(jet, values), *values])
+
+    def fields(self, jet: Jet) -> Jet:
+        """The network's outputs alone; an output transform has read the coefficients."""
+        return self._fields(jet, self._values(jet))
+
+    def _fields(self, jet: Jet, values: list[Jet]) -> Jet:
+        if not isinstance(self.network, ConstrainedJets):
+            fields: Jet = self.network(jet)
+            return fields
+        return self.network.forward(jet, {c.name: value for c, value in zip(self.coefficients, values, strict=True)})
+
+    def _values(self, jet: Jet) -> list[Jet]:
+        ones = jet.streams.new_ones(1, jet.streams.shape[1], len(self.coefficients))
+        columns = torch.cat([ones, ones.new_zeros(len(jet.streams) - 1, *ones.shape[1:])])
+        raw = Jet(columns, jet.plan, None, jet.uses).gain(self.coefficient)
+        return [_value(c, raw.column(i), Jet.exp, Jet.tanh) for i, c in enumerate(self.coefficients)]
 
 
 class CoefficientModule(nn.Module):
@@ -97,9 +110,21 @@ class CoefficientModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, d]`` to ``[N, fields + coefficients]``."""
-        fields: Tensor = self.network(x)
-        raw = self.coefficient.to(fields.dtype).expand(len(fields), -1)
-        return torch.cat([fields, *_values(self.coefficients, raw)], dim=1)
+        values = self._values(x)
+        return torch.cat([self._fields(x, values), *values], dim=1)
+
+    def fields(self, x: Tensor) -> Tensor:
+        """The network's outputs alone, ``[N, fields]``; an output transform has read the coefficients."""
+        return self._fields(x, self._values(x))
+
+    def _fields(self, x: Tensor, values: list[Tensor]) -> Tensor:
+        if not isinstance(self.network, Constrained):
+            fields: Tensor = self.network(x)
+            return fields
+        return self.network.forward(x, {c.name: value for c, value in zip(self.coefficients, values, strict=True)})
+
+    def _values(self, x: Tensor) -> list[Tensor]:
+        return _values(self.coefficients, self.coefficient.to(x.dtype).expand(len(x), -1))
 
 
 def _values(coefficients: Sequence[Coefficient], raw: Tensor) -> list[Tensor]:

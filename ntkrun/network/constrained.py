@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -45,9 +46,11 @@ class ConstrainedJets(JetNetwork):
     def traceable(self) -> bool:
         return self.network.traceable()
 
-    def forward(self, jet: Jet) -> Jet:
+    def forward(self, jet: Jet, coefficients: Mapping[str, Jet] = MappingProxyType({})) -> Jet:
+        """Map the coordinates to the fields; the transform may read unknown ``coefficients`` of the problem by name."""
         outputs: Jet = self.network(jet)
-        return Jet.cat(_fields(self._pde, jet, outputs, outputs.streams.shape[-1], lambda jet, i: jet.column(i)))
+        width = outputs.streams.shape[-1]
+        return Jet.cat(_fields(self._pde, jet, outputs, width, lambda jet, i: jet.column(i), coefficients))
 
 
 class Constrained(nn.Module):
@@ -65,13 +68,21 @@ class Constrained(nn.Module):
         if start_step is not None:
             start_step(step)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[N, d]`` to ``[N, fields]``."""
+    def forward(self, x: Tensor, coefficients: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
+        """Map ``[N, d]`` to ``[N, fields]``; the transform may read unknown ``coefficients`` of the problem by name."""
         outputs: Tensor = self.network(x)
-        return torch.cat(_fields(self._pde, x, outputs, outputs.shape[-1], lambda z, i: z[:, i : i + 1]), dim=1)
+        width = outputs.shape[-1]
+        return torch.cat(_fields(self._pde, x, outputs, width, lambda z, i: z[:, i : i + 1], coefficients), dim=1)
 
 
-def _fields(pde: PDE, x: Value, outputs: Value, width: int, column: Callable[[Value, int], Value]) -> list[Value]:
+def _fields(
+    pde: PDE,
+    x: Value,
+    outputs: Value,
+    width: int,
+    column: Callable[[Value, int], Value],
+    coefficients: Mapping[str, Value],
+) -> list[Value]:
     # Loaded already, with the problem itself; networks do not need problems otherwise.
     from ntkrun.pde import Columns, ProblemError
 
@@ -79,4 +90,5 @@ def _fields(pde: PDE, x: Value, outputs: Value, width: int, column: Callable[[Va
         raise ProblemError(f"the network has {width} outputs; the fields are {', '.join(pde.fields)}")
     coordinates = {name: column(x, i) for i, name in enumerate(pde.coordinates)}
     fields = {name: column(outputs, i) for i, name in enumerate(pde.fields)}
-    return list(pde.constrain(Columns(coordinates, "the point set"), Columns(fields, "the network")))
+    read = Columns({**fields, **coefficients}, "the network")
+    return list(pde.constrain(Columns(coordinates, "the point set"), read))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -74,14 +74,16 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
     changing: dict[str, tuple[str, ...]] = {}
     mixing: list[str] = []
     network, pde = residuals.network, residuals.pde
+    fields: Callable[..., object] = network
     if isinstance(network, CoefficientJets | CoefficientModule):
+        fields = network.fields
         network = network.network
     for group in batch:
         if isinstance(network, Constrained | ConstrainedJets):
-            _probe_network(network.network, group, pde, "the network")
-            _probe_network(network, group, pde, "constrain()")
+            _probe_network(network.network, network.network, group, pde, "the network")
+            _probe_network(network, fields, group, pde, "constrain()")
         else:
-            _probe_network(network, group, pde, "the network")
+            _probe_network(network, fields, group, pde, "the network")
         at = [group.x] if group.shift is None else [group.x, group.x + group.shift]
         try:
             derivatives = [residuals.derivatives(group, x) for x in at]
@@ -105,12 +107,12 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
     return tuple(components), changing, tuple(mixing)
 
 
-def _probe_network(network: nn.Module, group: Group, pde: PDE, what: str) -> None:
-    """Check kind, shape and type of a network's output, and that it depends on the parameters."""
+def _probe_network(network: nn.Module, fields: Callable[..., object], group: Group, pde: PDE, what: str) -> None:
+    """Check kind, shape and type of a network's ``fields``, and that they depend on the parameters."""
     x, kind = group.x[:, : len(pde.coordinates)], Jet if isinstance(network, JetNetwork) else Tensor
     try:
         with torch.enable_grad():
-            output = network(x if kind is Tensor else Jet(group.plan.seed(x), group.plan))
+            output = fields(x if kind is Tensor else Jet(group.plan.seed(x), group.plan))
     except ProblemError as error:
         raise ProblemError(f"{what}: {error}{where(error)}") from error
     except Exception as error:

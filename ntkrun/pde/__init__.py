@@ -11,11 +11,13 @@ from ntkrun.pde.diffusion_inverse import DiffusionInverse
 from ntkrun.pde.helmholtz import Helmholtz
 from ntkrun.pde.integral import Integral, integral
 from ntkrun.pde.klein_gordon import KleinGordon
+from ntkrun.pde.laplace_hole import LaplaceHole
 from ntkrun.pde.navier_stokes import Kovasznay, TaylorGreen
 from ntkrun.pde.ode import Lorenz, LotkaVolterra, VanDerPol
 from ntkrun.pde.poisson import Poisson
 from ntkrun.pde.poisson2d import Poisson2D
 from ntkrun.pde.poisson_high import Poisson5D, Poisson10D
+from ntkrun.pde.poisson_l import PoissonL
 from ntkrun.pde.regression import Regression
 from ntkrun.pde.schroedinger import Schroedinger
 from ntkrun.pde.wave import Wave
@@ -35,12 +37,14 @@ __all__ = [
     "Integral",
     "KleinGordon",
     "Kovasznay",
+    "LaplaceHole",
     "Lorenz",
     "LotkaVolterra",
     "Poisson",
     "Poisson2D",
     "Poisson5D",
     "Poisson10D",
+    "PoissonL",
     "ProblemError",
     "Reference",
     "Regression",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntkrun.geometry import Box, Region, Table
+from ntkrun.geometry import Domain, Region, Table
 from ntkrun.jets import Index, parse_derivative, parse_operator
 from ntkrun.pde.integral import Integral
 
@@ -155,14 +155,14 @@ class Reference:
 
 
 class PDE(ABC):
-    """A problem on a box.
+    """A problem on a box, or on a shape.
 
     Subclasses set ``domain`` and, where the network has several outputs, ``fields``. Every constructor
     argument is a configuration key of the problem. Coordinates are the single letters of the domain; time,
     where there is one, is ``t``.
 
     Attributes:
-        domain: the box that the solution lives on.
+        domain: the box, or the shape, that the solution lives on.
         fields: names of the network's outputs.
         periods: the period along every coordinate in which the solution is periodic.
         coefficients: unknown numbers that are trained with the network.
@@ -171,7 +171,7 @@ class PDE(ABC):
             not used; ``None``, it is an output transform where it is defined, and all terms are trained.
     """
 
-    domain: Box
+    domain: Domain
     fields: ClassVar[tuple[str, ...]] = ("u",)
     periods: Mapping[str, float] = MappingProxyType({})
     coefficients: tuple[Coefficient, ...] = ()
@@ -186,12 +186,12 @@ class PDE(ABC):
         """The fields made from coordinates and the network's outputs: a hard constraint, or any output transform.
 
         Derivatives, kernels, errors and predictions are those of the result. Coordinates and outputs are columns
-        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, whole powers and the methods ``sin``, ``cos``, ``exp``,
+        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, powers and the methods ``sin``, ``cos``, ``exp``,
         ``tanh``, ``atan``, ``sqrt`` and ``reciprocal``.
 
         Args:
             x: coordinates by letter.
-            u: the network's outputs by field.
+            u: the network's outputs by field, and unknown coefficients by name.
 
         Returns:
             One value per field.

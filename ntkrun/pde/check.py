@@ -9,7 +9,7 @@ from numbers import Real
 from torch import Tensor
 
 from ntkrun.common.user_frames import cause
-from ntkrun.geometry import Box, Region, Table
+from ntkrun.geometry import Box, Region, Shape, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 from ntkrun.pde.integral import Integral
 
@@ -20,7 +20,7 @@ def check_problem(pde: PDE) -> None:
     Raises:
         ProblemError: what is wrong, in one line.
     """
-    _check_box(getattr(pde, "domain", None), "the domain")
+    _check_domain(getattr(pde, "domain", None))
     if isinstance(pde.fields, str) or not all(isinstance(f, str) and f.isidentifier() for f in pde.fields):
         raise ProblemError(f"fields={pde.fields!r}: expected a tuple of names, as ('u',)")
     if len(set(pde.fields)) < len(pde.fields) or not pde.fields or any("_" in field for field in pde.fields):
@@ -58,6 +58,20 @@ def _check_measurements(pde: PDE) -> None:
                 f"expected are {', '.join(pde.coordinates)}, a field and what is known of it, the fields being "
                 f"{', '.join(pde.fields)}"
             )
+
+
+def _check_domain(domain: object) -> None:
+    if not isinstance(domain, Shape):
+        _check_box(domain, "the domain")
+        return
+    if domain.columns or not set(domain.free) == set(domain.coordinates):
+        raise ProblemError("the domain is a part of a boundary, expected a shape with an area or a volume")
+    try:
+        measure = domain.measure
+    except ValueError as error:
+        raise ProblemError(f"the domain: {error}") from error
+    if not 0 < measure < math.inf:
+        raise ProblemError(f"the domain has the measure {measure}, expected a finite one above 0")
 
 
 def _check_coefficients(pde: PDE) -> None:

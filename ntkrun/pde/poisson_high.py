@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, Domain
 from ntkrun.pde.base import PDE, Columns, Term
 
 
@@ -63,6 +63,6 @@ def cube(letters: str) -> Box:
     return Box.of(**dict.fromkeys(letters, (0.0, 1.0)))
 
 
-def laplacian(domain: Box) -> dict[str, dict[str, float]]:
+def laplacian(domain: Domain) -> dict[str, dict[str, float]]:
     """The Laplace operator of u as the operator of a term."""
     return {"laplacian": {f"u_{c}{c}": 1.0 for c in domain.coordinates}}

@@ -199,7 +199,11 @@ class PointSource:
         like = torch.zeros((), dtype=torch.float64)
         widths = dict(zip(self._objective.names, self._objective.widths, strict=True))
         points = {name: Shaped((count, widths[name]), like, finite=True) for name, count in self.counts.items()}
-        return {"drawn_at": NoneOr(Whole(0, step)), "points": EmptyOr(points), "drawn": Whole(0, step + 1)}
+        return {
+            "drawn_at": NoneOr(Whole(0, step)),
+            "points": EmptyOr(points),
+            "drawn": Whole(0, (step + 1) * (CANDIDATES if self._adapted else 1)),
+        }
 
 
 def check_all_have_points(term: Term, count: int, resample_every: Every) -> None:

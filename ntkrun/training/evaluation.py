@@ -64,7 +64,7 @@ class Solution:
 
     Attributes:
         nodes: where; on a grid, values have one dimension per axis.
-        prediction: ``[*nodes.shape, fields]``.
+        prediction: ``[*nodes.shape, fields]``; NaN outside of the domain.
         exact: the same shape, or ``None`` when no solution is known.
     """
 
@@ -90,7 +90,7 @@ class Evaluator:
         knows: whether there are errors.
 
     Raises:
-        ProblemError: the problem's solution fails, has the wrong shape or is not finite.
+        ProblemError: the problem's solution fails, has the wrong shape, is infinite, or nowhere known.
         ConfigError: the grid does not fit into memory.
     """
 
@@ -103,13 +103,15 @@ class Evaluator:
         if reference is None:
             values = ARRAYS * len(self._fields) * node_count(pde.domain, grid) + len(pde.coordinates) * grid
             check_fits(8 * values, f"pde.grid={grid}")
-        self.nodes = choose_nodes(pde.domain, grid) if reference is None else _grid(reference)
-        exact = _exact(pde, self.nodes) if reference is None else torch.as_tensor(reference.values)
+        self.nodes = choose_nodes(pde.domain, grid) if reference is None else _grid(reference, pde)
+        exact = _exact(pde, self.nodes) if reference is None else _known(reference, self.nodes)
         self._exact = None if exact is None else exact.reshape(len(self.nodes), -1).to(like.device, torch.float64)
         self._partly = self._exact is not None and bool(self._exact.isnan().any())
         self._size = None if self._exact is None else self._exact.square().nansum(0)
         self.knows = self._size is not None and bool(self._size.any())
         self.about = _about(self.nodes, grid, reference is not None, self._size)
+        if reference is None and self._exact is not None and self._partly:
+            self.about = "; ".join(filter(None, (self.about, _gaps(pde, self.nodes, self._exact))))
 
     def error(self, interrupted: Interrupted = lambda: None) -> Errors | None:
         """Relative L2 errors, in float64; ``None`` without a solution, or with one that is zero.
@@ -144,9 +146,8 @@ class Evaluator:
         prediction = np.empty((len(self.nodes), len(self._fields)))
         values = torch.from_numpy(prediction)
         self._evaluate(lambda rows, part: values[rows].copy_(part), interrupted)
-        shape = (*self.nodes.shape, len(self._fields))
-        exact = None if self._exact is None else self._exact.cpu().numpy().reshape(shape)
-        return Solution(self.nodes, prediction.reshape(shape), exact)
+        exact = None if self._exact is None else self.nodes.spread(self._exact.cpu().numpy())
+        return Solution(self.nodes, self.nodes.spread(prediction), exact)
 
     def _evaluate(self, take: Callable[[slice, Tensor], object], interrupted: Interrupted) -> None:
         """Hand all predictions over, ``[n, fields]`` at a time."""
@@ -182,8 +183,26 @@ class SharedEvaluator(Evaluator):
         return found
 
 
-def _grid(reference: Reference) -> Grid:
-    return Grid({c: np.asarray(axis, dtype=np.float64) for c, axis in reference.axes.items()})
+def _grid(reference: Reference, pde: PDE) -> Grid:
+    return Grid.over(pde.domain, {c: np.asarray(axis, dtype=np.float64) for c, axis in reference.axes.items()})
+
+
+def _known(reference: Reference, nodes: Nodes) -> Tensor:
+    """The values of a reference solution at nodes of its grid, ``[N, fields]``."""
+    values = np.asarray(reference.values, dtype=np.float64)
+    values = values.reshape(-1, values.shape[-1])
+    inside = nodes.inside if isinstance(nodes, Grid) else None
+    return torch.from_numpy(values if inside is None else values[inside])
+
+
+def _gaps(pde: PDE, nodes: Nodes, exact: Tensor) -> str:
+    """Where a closed form has no value, which is left out of errors."""
+    missing = exact.isnan().any(1)
+    first = int(missing.nonzero()[0])
+    return (
+        f"exact() is no number at {int(missing.sum())} of {len(nodes)} nodes, first at "
+        f"{place(pde, nodes.points(first, first + 1)[0])}; errors leave them out"
+    )
 
 
 def _about(nodes: Nodes, grid: int, reference: bool, size: Tensor | None) -> str:
@@ -208,6 +227,8 @@ def _exact(pde: PDE, nodes: Nodes) -> Tensor | None:
         if not len(values):
             values = torch.empty(len(nodes), len(pde.fields), dtype=torch.float64)
         values[start : start + len(points)] = exact.reshape(len(points), -1)
+    if values.isnan().all():
+        raise ProblemError("exact() is a number nowhere")
     return values
 
 
@@ -228,7 +249,7 @@ def _exact_at(pde: PDE, points: Tensor) -> Tensor | None:
         raise ProblemError(f"exact() gives shape {list(exact.shape)} at {n} points, expected [{n}, {fields}]")
     if exact.is_complex():
         raise ProblemError("exact() gives complex numbers")
-    bad = ~torch.isfinite(exact).reshape(n, -1).all(1)
+    bad = torch.isinf(exact).reshape(n, -1).any(1)  # NaN says that nothing is known there
     if bad.any():
         raise ProblemError(f"exact() is not finite at {place(pde, points[bad][0])}")
     return exact

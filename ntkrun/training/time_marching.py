@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import Box, Table
+from ntkrun.geometry import Box, Domain, Product, Table
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
@@ -84,9 +84,9 @@ class TimeWindow(PDE):
 
     def _clipped(self, term: Term) -> Term:
         start, end = self.whole.domain.low[TIME], self.whole.domain.high[TIME]
-        boxes = tuple(box for box in term.region if isinstance(box, Box))
+        boxes = tuple(box for box in term.region if isinstance(box, (Box, Product)))
         if len(boxes) < len(term.region):
-            raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes")
+            raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes or products with time")
         if any(TIME in each.over for each in term.integrals.values()):
             raise ProblemError(f"time_windows: an integral of loss term {term.name!r} reaches beyond a window")
         times = {(box.low[TIME], box.high[TIME]) for box in boxes}
@@ -145,7 +145,7 @@ class Piecewise(nn.Module):
         return result
 
 
-def time_edges(domain: Box, count: int) -> list[float]:
+def time_edges(domain: Domain, count: int) -> list[float]:
     """The ``count + 1`` ends of equal windows of a domain's time interval."""
     start, end = domain.low[TIME], domain.high[TIME]
     return [*(start + (end - start) * k / count for k in range(count)), end]
@@ -156,5 +156,7 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _with_time(box: Box, start: float, end: float) -> Box:
-    return Box({**box.low, TIME: start}, {**box.high, TIME: end})
+def _with_time(region: Domain, start: float, end: float) -> Box | Product:
+    if isinstance(region, Product):
+        return region.with_interval(TIME, start, end)
+    return Box({**region.low, TIME: start}, {**region.high, TIME: end})

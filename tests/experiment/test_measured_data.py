@@ -18,7 +18,7 @@ from ntkrun.config.measured_data import digest, point_counts, read_measurements
 from ntkrun.geometry import Sampler, Table
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, Cavity, Diffusion, Term
+from ntkrun.pde import PDE, Cavity, Diffusion, LaplaceHole, Term
 from ntkrun.pde.measured import loss_terms
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.time_marching import TimeWindow
@@ -326,3 +326,10 @@ def test_a_problem_may_have_a_term_of_that_name(tmp_path: Path) -> None:
     pde.measurements = read(pde, tmp_path / "probe.csv")
     with pytest.raises(ValueError, match=r"two loss terms share a name: .*data, data"):
         Objective(pde, MLP(4, 1, domain=pde.domain))
+
+
+def test_points_in_a_hole_lie_outside_of_the_domain(tmp_path: Path) -> None:
+    path = tmp_path / "probe.csv"
+    pd.DataFrame({"x": [0.8, 0.3, 0.1], "y": [0.1, 0.1, 0.1], "u": [0.0, 0.9, 0.8]}).to_csv(path, index=False)
+    with pytest.raises(ConfigError, match=r"row 2: x=0.3, y=0.1 lies outside of the domain"):
+        read(LaplaceHole(), path)

@@ -33,6 +33,7 @@ FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "power-1": lambda x, h: h**1,
     "power-2": lambda x, h: h**2,
     "power-6": lambda x, h: h**6,
+    "power-two-thirds": lambda x, h: (h.exp() + x**2) ** (2 / 3),
     "sin": lambda x, h: h.sin(),
     "cos": lambda x, h: h.cos(),
     "exp": lambda x, h: h.exp(),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ntkrun.geometry import Box
 from ntkrun.network import MLP, coefficient_values, with_coefficients
 from ntkrun.network.coefficients import coefficient_slopes
+from ntkrun.network.constrained import constrained
 from ntkrun.objective import Objective
 from ntkrun.objective.uncertainty import coefficient_errors
 from ntkrun.pde import PDE, Coefficient, DiffusionInverse, ProblemError, Term
@@ -57,6 +58,17 @@ class ThreeUnknowns(DiffusionInverse):
         return (Term("residual", (self.domain,), names, residual), *super().terms()[1:])
 
 
+class InTheTransform(ThreeUnknowns):
+    """An output transform that reads the coefficients too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built_in = None
+
+    def constrain(self, x: Any, u: Any) -> tuple[Any, ...]:
+        return (u.u * u.bounded + u.free * x.x * x.x.sin() + u.positive * x.t**2,)
+
+
 def test_values_and_slopes_against_the_transformations() -> None:
     network: Any = with_coefficients(MLP(4, 1, domain=Box.of(x=(0.0, 1.0))), ALL_KINDS)
     assert coefficient_values(network) == pytest.approx({"free": -2.0, "positive": 0.5, "bounded": 0.2})
@@ -69,11 +81,13 @@ def test_values_and_slopes_against_the_transformations() -> None:
     assert coefficient_slopes(network) == pytest.approx(slopes)
 
 
+@pytest.mark.parametrize("problem", [ThreeUnknowns, InTheTransform])
 @pytest.mark.parametrize("route", ["structured", "per_point"])
-def test_rows_of_the_jacobian(route: str) -> None:
+def test_rows_of_the_jacobian(route: str, problem: type[ThreeUnknowns]) -> None:
     """Every route against back-propagation row by row in float64; the coefficients are part of theta."""
-    pde = ThreeUnknowns()
-    inner = MLP(6, 2, domain=pde.domain) if route == "structured" else Plain()
+    pde = problem()
+    inner: nn.Module = MLP(6, 2, domain=pde.domain) if route == "structured" else Plain()
+    inner = constrained(inner, pde) if pde.constrains else inner
     objective = Objective(pde, with_coefficients(inner, pde.coefficients).double())
     assert objective.route == route
     points, batch = draw_batch(objective, [5, 4, 3, 6])

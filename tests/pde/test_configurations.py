@@ -55,7 +55,9 @@ def test_the_points_are_those_of_the_terms(name: str) -> None:
         points = Sampler(terms[term].region, count, setup.sampling, 0).draw()
         assert len(points) == count
         low, high = (torch.tensor(list(bounds.values()), dtype=torch.float64) for bounds in (domain.low, domain.high))
-        assert bool(((points >= low) & (points <= high)).all())
+        places = points[:, : len(domain.coordinates)]
+        assert bool(((places >= low) & (places <= high)).all())
+        assert bool(domain.contains(places, 1e-12).all())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ntkrun.network import MLP
+from ntkrun.geometry import Sampler
+from ntkrun.network import MLP, with_coefficients
 from ntkrun.network.constrained import constrained
 from ntkrun.objective import Objective
 from ntkrun.pde import (
@@ -20,18 +21,22 @@ from ntkrun.pde import (
     Helmholtz,
     KleinGordon,
     Kovasznay,
+    LaplaceHole,
     Lorenz,
     LotkaVolterra,
     Poisson,
     Poisson2D,
     Poisson5D,
     Poisson10D,
+    PoissonL,
     Regression,
     Schroedinger,
     TaylorGreen,
     VanDerPol,
     Wave,
 )
+from ntkrun.pde.poisson_l import INTENSITY
+from ntkrun.pde.references import load_arrays
 from tests.oracle import draw_points, relative, residual_rows, term_columns
 
 CLOSED = {
@@ -51,6 +56,9 @@ CLOSED = {
     "klein_gordon-a2.5": KleinGordon(a=2.5),
     "beam": Beam(),
     "beam-a3-c1": Beam(a=3, c=1.0),
+    "laplace_hole": LaplaceHole(),
+    "laplace_hole-flux": LaplaceHole(centre=-0.4, radius=0.3, flux=True),
+    "laplace_hole-middle": LaplaceHole(centre=0.0, radius=0.5),
     "regression": Regression(),
     "regression-one": Regression(frequencies=[3.0]),
     "schroedinger": Schroedinger(),
@@ -78,6 +86,8 @@ ALL = {
     "burgers": Burgers(),
     "allen_cahn": AllenCahn(),
     "cavity": Cavity(),
+    "poisson_l": PoissonL(),
+    "poisson_l-corner": PoissonL(corner=True),
     "cavity-corner_flow": Cavity(corner_flow=True),
     "lotka_volterra": LotkaVolterra(),
     "van_der_pol": VanDerPol(mu=2.0, v0=1.0),
@@ -103,7 +113,7 @@ def test_the_solution_has_no_residual(pde: PDE) -> None:
     for i, term in enumerate(objective.terms):
         x = points[term.name]
         columns = term_columns(solution, x, objective, i)
-        residual = term.residual(pde.columns(x), columns)
+        residual = term.residual(pde.columns(x, None, term.columns), columns)
         size = max(getattr(columns, name).abs().max().item() for name in (*term.derivatives, *term.operators))
         assert residual.abs().max() < 1e-8 * max(size, 1.0), term.name
 
@@ -111,7 +121,8 @@ def test_the_solution_has_no_residual(pde: PDE) -> None:
 @pytest.mark.parametrize("pde", ALL.values(), ids=ALL)
 def test_residuals_of_a_network_agree_with_nested_autograd(pde: PDE) -> None:
     net: torch.nn.Module = network(pde)
-    objective = Objective(pde, constrained(net, pde) if pde.constrains else net)
+    net = constrained(net, pde) if pde.constrains else net
+    objective = Objective(pde, with_coefficients(net, pde.coefficients).double() if pde.coefficients else net)
     points = draw_points(objective, [5] * len(objective.terms))
     for ours, expected in zip(
         objective.residuals(objective.batch(points)), residual_rows(objective, points), strict=True
@@ -227,3 +238,27 @@ def test_the_corner_flow_is_a_stokes_flow_below_a_moving_lid() -> None:
     assert on_lid[:, 1].abs().max() < 1e-14
     assert on_wall[:, :2].abs().max() < 1e-14
     assert torch.isfinite(flow(torch.tensor([0.0, 1.0], dtype=torch.float64))).all()
+
+
+def test_the_singular_function_of_the_l_shape() -> None:
+    """It is harmonic, vanishes at both sides of the corner, and has the intensity that the reference has there."""
+    pde = PoissonL(corner=True)
+
+    def singular(point: torch.Tensor) -> torch.Tensor:
+        zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+        (s,) = pde.constrain(Columns(dict(zip("xy", point, strict=True)), "x"), Columns({"u": zero, "c": one}, "u"))
+        return s  # type: ignore[no-any-return]
+
+    x = Sampler((pde.domain,), 200, "sobol", 0).draw()
+    hessians = torch.func.vmap(torch.func.hessian(singular))(x)
+    assert (hessians[:, 0, 0] + hessians[:, 1, 1]).abs().max() < 1e-10 * hessians.abs().max()
+    s = torch.linspace(0.01, 1, 20, dtype=torch.float64)
+    for side in (torch.stack([s, 0 * s], 1), torch.stack([0 * s, s], 1)):
+        assert torch.func.vmap(singular)(side).abs().max() < 1e-14
+    # Along the line that halves the shape, u = c r^(2/3) + r^2 log r / (3 pi) + e r^2 + O(r^(10/3)).
+    values, radius = load_arrays("poisson_l")["values"], math.sqrt(2) / 40
+    one, two = (
+        (values[40 - k, 40 - k, 0] - r**2 * math.log(r) / (3 * math.pi)) / r ** (2 / 3)
+        for k, r in ((1, radius), (2, 2 * radius))
+    )
+    assert one + (one - two) / (2 ** (4 / 3) - 1) == pytest.approx(INTENSITY, rel=1e-4)

@@ -1,0 +1,370 @@
+"""Solids: balls and blocks, their unions, differences and intersections."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ntkrun.geometry.cells import Cells, accepted, share_kept
+from ntkrun.geometry.shape import Shape
+
+CELLS = 48  # along every coordinate of a solid
+TOUCH = 1e-7  # distance, as a part of a solid's size, at which it is looked at on both sides of a surface
+
+Triple = tuple[float, float, float]
+
+
+class Form(ABC):
+    """A ball, a block, or a combination, as a function that is negative inside and changes no faster than distances."""
+
+    @abstractmethod
+    def __call__(self, points: Tensor) -> Tensor:
+        """Its values at points ``[N, 3]``, ``[N]``."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[Triple, Triple]:
+        """Lowest and highest coordinates."""
+
+    @property
+    @abstractmethod
+    def patches(self) -> tuple[Patch, ...]:
+        """The surfaces that its own is made of."""
+
+
+@dataclass(frozen=True)
+class Patch(ABC):
+    """A surface that the unit square is mapped onto by equal areas, with the name of the part it belongs to."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def area(self) -> float:
+        """Of the whole surface."""
+
+    @abstractmethod
+    def scale(self, unit: Tensor) -> Tensor:
+        """Points and normals, ``[N, 6]``, from points of the unit square, ``[N, 2]``."""
+
+
+@dataclass(frozen=True)
+class Sphere(Patch):
+    """The surface of a ball."""
+
+    centre: Triple
+    radius: float
+
+    @property
+    def area(self) -> float:
+        return 4 * math.pi * self.radius**2
+
+    def scale(self, unit: Tensor) -> Tensor:
+        """Archimedes: heights are uniform."""
+        height, angle = 1 - 2 * unit[:, 0], 2 * math.pi * unit[:, 1]
+        ring = (1 - height**2).clamp_min(0).sqrt()
+        normal = torch.stack([ring * angle.cos(), ring * angle.sin(), height], dim=1)
+        return torch.cat([unit.new_tensor(self.centre) + self.radius * normal, normal], dim=1)
+
+
+@dataclass(frozen=True)
+class Plate(Patch):
+    """A side of a block: its corners, and the axis and the sign of its normal."""
+
+    low: Triple
+    high: Triple
+    axis: int
+    sign: int
+
+    @property
+    def area(self) -> float:
+        ends = zip(self.low, self.high, strict=True)
+        return math.prod(high - low for i, (low, high) in enumerate(ends) if i != self.axis)
+
+    def scale(self, unit: Tensor) -> Tensor:
+        low, high = unit.new_tensor(self.low), unit.new_tensor(self.high)
+        columns = list(unit.unbind(1))
+        columns.insert(self.axis, unit.new_full((len(unit),), 0.5 + self.sign / 2))
+        normal = unit.new_zeros(len(unit), 3)
+        normal[:, self.axis] = self.sign
+        return torch.cat([low + (high - low) * torch.stack(columns, dim=1), normal], dim=1)
+
+
+@dataclass(frozen=True)
+class Ball(Form):
+    """A ball, whose surface has a name."""
+
+    centre: Triple
+    radius: float
+    name: str
+
+    def __call__(self, points: Tensor) -> Tensor:
+        distance: Tensor = (points - points.new_tensor(self.centre)).norm(dim=1)
+        return distance - self.radius
+
+    @property
+    def bounds(self) -> tuple[Triple, Triple]:
+        x, y, z = self.centre
+        r = self.radius
+        return (x - r, y - r, z - r), (x + r, y + r, z + r)
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        return (Sphere(self.name, self.centre, self.radius),)
+
+
+@dataclass(frozen=True)
+class Block(Form):
+    """A box with its sides parallel to the axes, each with a name: low and high along every coordinate."""
+
+    low: Triple
+    high: Triple
+    names: tuple[str, ...]
+
+    def __call__(self, points: Tensor) -> Tensor:
+        low, high = points.new_tensor(self.low), points.new_tensor(self.high)
+        beyond = torch.maximum(low - points, points - high)
+        outside: Tensor = beyond.clamp_min(0).norm(dim=1)
+        return outside + beyond.amax(1).clamp_max(0)
+
+    @property
+    def bounds(self) -> tuple[Triple, Triple]:
+        return self.low, self.high
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        ends = itertools.product(range(3), (-1, 1))
+        return tuple(
+            Plate(name, self.low, self.high, axis, sign) for name, (axis, sign) in zip(self.names, ends, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Combination(Form):
+    """All points of either form, of both, or of the first without those of the second."""
+
+    kind: Literal["union", "intersection", "difference"]
+    first: Form
+    second: Form
+
+    def __call__(self, points: Tensor) -> Tensor:
+        a, b = self.first(points), self.second(points)
+        if self.kind == "union":
+            return torch.minimum(a, b)
+        return torch.maximum(a, b if self.kind == "intersection" else -b)
+
+    @property
+    def bounds(self) -> tuple[Triple, Triple]:
+        (a, b), (c, d) = self.first.bounds, self.second.bounds
+        if self.kind == "difference":
+            return a, b
+        outer, inner = (min, max) if self.kind == "union" else (max, min)
+        return tuple(map(outer, a, c)), tuple(map(inner, b, d))  # type: ignore[return-value]
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        return self.first.patches + self.second.patches
+
+
+@dataclass(frozen=True, repr=False)
+class Solid(Shape):
+    """A solid; made by ``ball`` and ``block``, and by ``|``, ``-`` and ``&``.
+
+    Its volume and the areas of its surfaces, which share points out, are measured by Sobol points, to some 1e-4; points
+    are exactly uniform.
+
+    Attributes:
+        letters: of the coordinates.
+        form: what it is.
+    """
+
+    letters: tuple[str, str, str]
+    form: Form
+
+    @property
+    def low(self) -> Mapping[str, float]:
+        return dict(zip(self.letters, self.form.bounds[0], strict=True))
+
+    @property
+    def high(self) -> Mapping[str, float]:
+        return dict(zip(self.letters, self.form.bounds[1], strict=True))
+
+    @property
+    def dimension(self) -> int:
+        return 3
+
+    @cached_property
+    def measure(self) -> float:
+        whole, cut = self._counted
+        return whole + (cut.volume * share_kept(3, cut.scale, self._inside) if cut else 0.0)
+
+    def scale(self, unit: Tensor) -> Tensor:
+        return accepted(unit, self._cells.scale, self._inside)
+
+    def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
+        return self.form(points.double()) <= slack + TOUCH * self.size
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self._surfaces)
+
+    def part(self, name: str) -> tuple[Surface, ...]:
+        return self._surfaces[name]
+
+    @property
+    def size(self) -> float:
+        """The diagonal of the box around it."""
+        return math.dist(*self.form.bounds)
+
+    def __or__(self, other: Solid) -> Solid:
+        """The union."""
+        return self._combined("union", other)
+
+    def __sub__(self, other: Solid) -> Solid:
+        """The difference."""
+        return self._combined("difference", other)
+
+    def __and__(self, other: Solid) -> Solid:
+        """The intersection."""
+        return self._combined("intersection", other)
+
+    def _combined(self, kind: Literal["union", "intersection", "difference"], other: Solid) -> Solid:
+        if self.letters != other.letters:
+            raise ValueError(f"solids in {', '.join(self.letters)} and in {', '.join(other.letters)}")
+        return Solid(self.letters, Combination(kind, self.form, other.form))
+
+    def _inside(self, points: Tensor) -> Tensor:
+        return self.form(points) <= 0
+
+    @cached_property
+    def _cells(self) -> Cells:
+        """Those that may hold points of the solid: where its function at the middle allows for it."""
+        low, high, values, reach = self._middles
+        taken = values <= reach
+        if not taken.any():
+            raise ValueError("a solid without a volume")
+        return Cells(low, high, taken)
+
+    @cached_property
+    def _counted(self) -> tuple[float, Cells | None]:
+        """The volume of the cells that lie inside as a whole, and the others of ``_cells``."""
+        low, high, values, reach = self._middles
+        whole, cut = values < -reach, values.abs() <= reach
+        return float(((high - low) / CELLS).prod() * whole.sum()), Cells(low, high, cut) if cut.any() else None
+
+    @property
+    def _middles(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Corners of the box around it, its function in the middles of cells, and the distance to their corners."""
+        low, high = (torch.tensor(corner, dtype=torch.float64) for corner in self.form.bounds)
+        if not (high > low).all():
+            raise ValueError("a solid without a volume")
+        width = (high - low) / CELLS
+        middles = low + width * (torch.cartesian_prod(*[torch.arange(CELLS)] * 3) + 0.5)
+        return low, high, self.form(middles).view(CELLS, CELLS, CELLS), float(width.norm() / 2)
+
+    @cached_property
+    def _surfaces(self) -> dict[str, tuple[Surface, ...]]:
+        """The surfaces that are left of those of the forms, by name."""
+        found = [surface for patch in self.form.patches if (surface := Surface(self, patch)).share > 0]
+        return {s.patch.name: tuple(each for each in found if each.patch.name == s.patch.name) for s in found}
+
+
+@dataclass(frozen=True, repr=False)
+class Surface(Shape):
+    """What is left of a patch on the boundary of a solid, with outward normals.
+
+    Attributes:
+        solid: the solid.
+        patch: the patch.
+    """
+
+    solid: Solid
+    patch: Patch
+
+    @property
+    def low(self) -> Mapping[str, float]:
+        return self.solid.low
+
+    @property
+    def high(self) -> Mapping[str, float]:
+        return self.solid.high
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"n{c}" for c in self.solid.letters)
+
+    @property
+    def dimension(self) -> int:
+        return 2
+
+    @property
+    def measure(self) -> float:
+        return self.patch.area * self.share
+
+    @cached_property
+    def share(self) -> float:
+        """Of the patch, what is left of it."""
+        return share_kept(2, self.patch.scale, self._kept)
+
+    def scale(self, unit: Tensor) -> Tensor:
+        points = accepted(unit, self.patch.scale, self._kept)
+        inward = self._is_inside(points, 1)
+        points[..., 3:] = torch.where(inward[..., None], -points[..., 3:], points[..., 3:])
+        return points
+
+    def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
+        return self.solid.form(points.double()).abs() <= slack + TOUCH * self.solid.size
+
+    def _kept(self, points: Tensor) -> Tensor:
+        """Which points, with their normals, have the solid on one side and not on the other."""
+        return self._is_inside(points, 1) != self._is_inside(points, -1)
+
+    def _is_inside(self, points: Tensor, sign: int) -> Tensor:
+        places, normals = points[..., :3], points[..., 3:]
+        beside = (places + sign * TOUCH * self.solid.size * normals).reshape(-1, 3)
+        return (self.solid.form(beside) <= 0).view(points.shape[:-1])
+
+
+def ball(
+    centre: Sequence[float], radius: float, name: str = "sphere", letters: Sequence[str] = ("x", "y", "z")
+) -> Solid:
+    """A ball, whose surface has a name.
+
+    Raises:
+        ValueError: the radius is not positive.
+    """
+    if not radius > 0:
+        raise ValueError(f"a ball of radius {radius}")
+    x, y, z = map(float, centre)
+    return Solid(_three(letters), Ball((x, y, z), float(radius), name))
+
+
+def block(name: str | None = None, **intervals: tuple[float, float]) -> Solid:
+    """``block(x=(0, 1), y=(0, 1), z=(0, 2))``, whose sides are called ``x_low``, ``x_high``, ...
+
+    Args:
+        name: one for all sides instead.
+        intervals: by coordinate.
+
+    Raises:
+        ValueError: an interval is empty.
+    """
+    low, high = zip(*((float(a), float(b)) for a, b in intervals.values()), strict=True)
+    letters = _three(tuple(intervals))
+    if not all(a < b for a, b in zip(low, high, strict=True)):
+        raise ValueError(f"a block with the intervals {intervals}, expected the lower end first")
+    names = tuple(name or f"{c}_{end}" for c in letters for end in ("low", "high"))
+    return Solid(letters, Block(low, high, names))
+
+
+def _three(letters: Sequence[str]) -> tuple[str, str, str]:
+    first, second, third = letters
+    return first, second, third
