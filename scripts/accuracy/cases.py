@@ -90,7 +90,7 @@ class Case:
 
 
 CASES = {
-    "poisson": Case(Poisson(), 20, 2, {"residual": 200, "boundary": 2}),
+    "poisson": Case(Poisson(), 24, 2, {"residual": 200, "boundary": 2}),
     "wave": Case(Wave(), 20, 3, {"residual": 1200, "boundary": 200, "initial": 100, "initial_velocity": 100}),
     "helmholtz": Case(Helmholtz(), 24, 3, {"residual": 1500, "boundary": 240}),
     "klein_gordon": Case(
