@@ -27,9 +27,9 @@ from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, REFINED, LeastSquares
 
 log = logging.getLogger(__name__)
 
-LEAST_SIZE = 64
+LEAST_SIZE = 256  # rank of a sketch by default: about as many eigenvalues are larger than late dampings
 LARGEST = 2**25  # entries of a sketch, 256 MiB, that is taken by default; four such are held while it is made
-FRACTION = 4  # of the smaller side of J that a sketch has by default
+FRACTION = 8  # the part of the smaller side of J that it is beyond that
 ITERATIONS = 100  # the most of conjugate gradients
 
 
@@ -38,7 +38,8 @@ class Sketching:
     """How a sketched system is solved.
 
     Args:
-        size: rank of the sketch; ``auto``: a fourth of the smaller side of J, if that is no more than ``LARGEST``.
+        size: rank of the sketch; ``auto``: an eighth of the smaller side of J, at least ``LEAST_SIZE``, and no more
+            than ``LARGEST`` allows.
         tolerance: relative accuracy of a step; ``None`` takes the sketched model's own.
     """
 

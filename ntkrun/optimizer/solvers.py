@@ -17,7 +17,7 @@ SKETCHED: tuple[Solver, ...] = ("sketched", "sketch_and_solve")
 
 MATRICES = 3  # of the smaller side: the Gram matrix, a damped copy, and its factor
 SKETCHES = 4  # of rank times the larger side, while a sketch is made: sums, their basis, its work space, the product
-LARGE = 8000  # rows and parameters from which on a sketch is taken
+LARGE = 3000  # rows and parameters from which on a sketch is taken
 
 
 def resolve(solver: Solver, rows: int, parameters: int) -> Solver:
