@@ -33,6 +33,7 @@ GOALS = {  # relative L2 error, and seconds of the whole command on two cores
     "diffusion": (1e-6, 30),
     "helmholtz": (1e-5, 60),
     "klein_gordon": (1e-5, 40),
+    "korteweg_de_vries": (1e-3, 120),
     "kovasznay": (1e-4, 60),
     "lorenz": (1e-5, 30),
     "lotka_volterra": (1e-6, 30),
@@ -42,6 +43,7 @@ GOALS = {  # relative L2 error, and seconds of the whole command on two cores
     "poisson10d": (1e-3, 60),
     "regression": (1e-6, 20),
     "schroedinger": (1e-3, 90),
+    "taylor_green": (1e-3, 60),
     "van_der_pol": (1e-6, 20),
     "wave": (1e-5, 60),
 }

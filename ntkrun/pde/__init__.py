@@ -8,6 +8,7 @@ from ntkrun.pde.burgers import Burgers
 from ntkrun.pde.cavity import Cavity
 from ntkrun.pde.diffusion import Diffusion
 from ntkrun.pde.diffusion_inverse import DiffusionInverse
+from ntkrun.pde.dispersive import KortewegDeVries
 from ntkrun.pde.helmholtz import Helmholtz
 from ntkrun.pde.integral import Integral, integral
 from ntkrun.pde.klein_gordon import KleinGordon
@@ -36,6 +37,7 @@ __all__ = [
     "Helmholtz",
     "Integral",
     "KleinGordon",
+    "KortewegDeVries",
     "Kovasznay",
     "LaplaceHole",
     "Lorenz",

@@ -18,6 +18,7 @@ from ntkrun.pde import (
     Columns,
     Helmholtz,
     KleinGordon,
+    KortewegDeVries,
     Kovasznay,
     Lorenz,
     LotkaVolterra,
@@ -31,7 +32,7 @@ from ntkrun.pde import (
 from ntkrun.pde.notation import NotationError, number, solution_expressions, term_expressions
 
 PROBLEMS = [
-    *(Kovasznay(), TaylorGreen(), Schroedinger(), Lorenz(), LotkaVolterra(), VanDerPol()),
+    *(Kovasznay(), TaylorGreen(), Schroedinger(), Lorenz(), LotkaVolterra(), VanDerPol(), KortewegDeVries()),
     *(Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()),
 ]
 

@@ -20,6 +20,7 @@ from ntkrun.pde import (
     Diffusion,
     Helmholtz,
     KleinGordon,
+    KortewegDeVries,
     Kovasznay,
     LaplaceHole,
     Lorenz,
@@ -89,6 +90,7 @@ ALL = {
     "poisson_l": PoissonL(),
     "poisson_l-corner": PoissonL(corner=True),
     "cavity-corner_flow": Cavity(corner_flow=True),
+    "korteweg_de_vries": KortewegDeVries(),
     "lotka_volterra": LotkaVolterra(),
     "van_der_pol": VanDerPol(mu=2.0, v0=1.0),
     "lorenz": Lorenz(),
@@ -161,7 +163,7 @@ def test_a_hard_boundary_leaves_the_interior_free(name: str) -> None:
     assert slope.abs().min() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["advection", "allen_cahn"])
+@pytest.mark.parametrize("name", ["advection", "allen_cahn", "korteweg_de_vries"])
 def test_periods_are_those_of_the_periodic_term(name: str) -> None:
     pde = ALL[name]
     (term,) = [t for t in pde.terms() if t.name == "periodic"]

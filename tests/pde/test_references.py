@@ -21,6 +21,7 @@ from ntkrun.pde import (
     Burgers,
     Cavity,
     Columns,
+    KortewegDeVries,
     Lorenz,
     LotkaVolterra,
     Reference,
@@ -32,7 +33,8 @@ from ntkrun.pde.references import load_arrays
 Array = NDArray[np.float64]
 
 ORDINARY = {"lotka_volterra": LotkaVolterra(), "van_der_pol": VanDerPol(), "lorenz": Lorenz()}
-PROBLEMS = {"burgers": Burgers(), "allen_cahn": AllenCahn(), "cavity": Cavity(), **ORDINARY}
+PERIODIC = {"korteweg_de_vries": KortewegDeVries()}
+PROBLEMS = {"burgers": Burgers(), "allen_cahn": AllenCahn(), "cavity": Cavity(), **PERIODIC, **ORDINARY}
 DATA = Path(__file__).parents[2] / "ntkrun" / "pde" / "data"
 
 
@@ -86,7 +88,7 @@ def test_shape_and_size(name: str) -> None:
 
 
 OTHERS = [
-    *(Burgers(nu=0.1), AllenCahn(nu=1e-3), AllenCahn(s=4.0), Cavity(reynolds=400.0)),
+    *(Burgers(nu=0.1), AllenCahn(nu=1e-3), AllenCahn(s=4.0), Cavity(reynolds=400.0), KortewegDeVries(b=0.001)),
     *(LotkaVolterra(u0=2.0), VanDerPol(mu=2.0)),
     Lorenz(end=3.0),
 ]
@@ -285,6 +287,32 @@ def test_lorenz_by_another_method() -> None:
 
     solution = solve_ivp(right, (t[0], t[-1]), values[0], "DOP853", t, rtol=1e-11, atol=1e-11)
     assert abs(solution.y.T - values).max() < 1e-8
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+def test_periodic_equations_are_satisfied(name: str) -> None:
+    """Fourier series in x and a spline in t, clear of the spline's ends; the mean is kept."""
+    pde = PERIODIC[name]
+    x, t = reference(pde).axes.values()
+    u = reference(pde).values[:-1, :, 0]
+    assert abs(u[0] - reference(pde).values[-1, :, 0]).max() < 1e-12
+    assert abs(u.mean(0)).max() < 1e-12
+    start = term(pde, "initial").residual(columns({"x": x[:-1]}), columns({"u": u[:, 0]}))
+    assert start.abs().max() < 1e-14
+    spline, at = make_interp_spline(t, u, k=9, axis=1), t[20:-20]
+    k = 2j * math.pi / (x[-1] - x[0]) * np.arange(len(u) // 2 + 1)
+
+    def derivative(name: str) -> Array:
+        letters = name.partition("_")[2]
+        values = np.fft.rfft(spline(at, nu=letters.count("t")), axis=0)
+        return np.fft.irfft(values * k[:, None] ** letters.count("x"), len(u), axis=0)
+
+    residual = term(pde, "residual")
+    read = {name: derivative(name) for name in residual.derivatives}
+    for name, parts in residual.operators.items():
+        read[name] = np.sum([factor * derivative(part) for part, factor in parts.items()], axis=0)
+    rows = residual.residual(points(pde, (x[:-1], at)), columns(read))
+    assert rows.abs().max() < 1e-5 * abs(derivative("u_t")).max()
 
 
 def load_script() -> ModuleType:
