@@ -203,6 +203,7 @@ class Solid(Shape):
 
     @cached_property
     def measure(self) -> float:
+        """Its volume, to some 1e-4 of it."""
         whole, cut = self._counted
         return whole + (cut.volume * share_kept(3, cut.scale, self._inside) if cut else 0.0)
 
