@@ -8,6 +8,7 @@ from averages with a fixed share, and from ``weights.average=kalman``. It takes 
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ TRAJECTORIES = Path(__file__).resolve().parent.parent / "docs" / "reproduction" 
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     table = pd.read_csv(TRAJECTORIES)
     rows = []
     for (pde, kind, size), series in table.groupby(["pde", "kind", "size"], sort=False):
