@@ -12,8 +12,8 @@ LONGEST = 100
 """Steps between two updates, at the most."""
 CHANGE = 0.02
 """The relative change of a weight between two updates that is thought neither small nor large, to a factor of two."""
-AVERAGE = 10
-"""Steps per update on the long-term average, at the least; an update in the pass of a gradient takes some 0.2 steps."""
+AVERAGE = 25
+"""Steps per update on the long-term average, at the least; an update in a gradient's pass takes up to 0.5 steps."""
 AHEAD = 60
 """Updates by which the average may be exceeded at the start, when weights change fastest."""
 
