@@ -21,10 +21,11 @@ from ntkrun.config.configuration import Configuration
 from ntkrun.config.measured_data import point_counts, read_measurements
 from ntkrun.config.schema import Settings
 from ntkrun.diagnostics import NoDiagnostics
-from ntkrun.geometry import mix_seed
+from ntkrun.geometry import Box, mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import constrained, convert, with_coefficients
 from ntkrun.network.coupling import remembering, shapeless
+from ntkrun.network.separate import Part, side_by_side
 from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer
@@ -222,7 +223,7 @@ def _network(description: Component[nn.Module], settings: Settings, pde: PDE) ->
         size = sum(p.numel() for p in shapes.parameters()) * getattr(torch, settings.dtype).itemsize
         check_fits(COPIES * size, "network", _device(settings.device))
         torch.manual_seed(settings.seed)
-    network = description.build(**runtime)
+    network = _of_all_fields(description, pde, runtime)
     if module := shapeless(network):
         raise ConfigError(
             f"network: {module} of {type(network).__name__} has no shape before it has seen points; take the module "
@@ -245,6 +246,25 @@ def _network(description: Component[nn.Module], settings: Settings, pde: PDE) ->
     if pde.coefficients:
         network = with_coefficients(network, pde.coefficients)
     return convert(network, getattr(torch, settings.dtype), _device(settings.device))
+
+
+def _of_all_fields(description: Component[nn.Module], pde: PDE, runtime: Mapping[str, Any]) -> nn.Module:
+    """A network of all fields, those that depend on some of the coordinates alone each by one of its own."""
+    if not pde.depends:
+        return description.build(**runtime)
+    shared = tuple(field for field in pde.fields if field not in pde.depends)
+    kinds = [(pde.coordinates, shared)] if shared else []
+    for field, letters in pde.depends.items():
+        kinds.append((tuple(c for c in pde.coordinates if c in letters), (field,)))
+    parts = []
+    for coordinates, fields in kinds:
+        domain = Box({c: pde.domain.low[c] for c in coordinates}, {c: pde.domain.high[c] for c in coordinates})
+        periods = {c: period for c, period in pde.periods.items() if c in coordinates}
+        network = description.build(**{**runtime, "domain": domain, "outputs": len(fields), "periods": periods})
+        parts.append(
+            Part(network, tuple(map(pde.coordinates.index, coordinates)), tuple(map(pde.fields.index, fields)))
+        )
+    return side_by_side(parts)
 
 
 class _Undrawn(TorchFunctionMode):

@@ -5,7 +5,9 @@ from ntkrun.pde.allen_cahn import AllenCahn
 from ntkrun.pde.base import PDE, Coefficient, Columns, ProblemError, Reference, Term
 from ntkrun.pde.beam import Beam
 from ntkrun.pde.burgers import Burgers
+from ntkrun.pde.burgers_inverse import BurgersInverse
 from ntkrun.pde.cavity import Cavity
+from ntkrun.pde.conductivity import Conductivity
 from ntkrun.pde.diffusion import Diffusion
 from ntkrun.pde.diffusion_inverse import DiffusionInverse
 from ntkrun.pde.dispersive import KortewegDeVries
@@ -21,6 +23,7 @@ from ntkrun.pde.poisson_high import Poisson5D, Poisson10D
 from ntkrun.pde.poisson_l import PoissonL
 from ntkrun.pde.regression import Regression
 from ntkrun.pde.schroedinger import Schroedinger
+from ntkrun.pde.vortices_inverse import VorticesInverse
 from ntkrun.pde.wave import Wave
 
 __all__ = [
@@ -29,9 +32,11 @@ __all__ = [
     "AllenCahn",
     "Beam",
     "Burgers",
+    "BurgersInverse",
     "Cavity",
     "Coefficient",
     "Columns",
+    "Conductivity",
     "Diffusion",
     "DiffusionInverse",
     "Helmholtz",
@@ -54,6 +59,7 @@ __all__ = [
     "TaylorGreen",
     "Term",
     "VanDerPol",
+    "VorticesInverse",
     "Wave",
     "integral",
 ]

@@ -166,6 +166,8 @@ class PDE(ABC):
         fields: names of the network's outputs.
         periods: the period along every coordinate in which the solution is periodic.
         coefficients: unknown numbers that are trained with the network.
+        depends: the coordinates of fields that depend on some of them alone, such as ``{"k": ("x",)}``; each has a
+            network of its own, of the kind of the others.
         measurements: tables of measured values by field; each makes a loss term, see ``ntkrun.pde.measured``.
         built_in: names of the terms that ``constrain`` satisfies exactly; they are not trained. Empty, ``constrain`` is
             not used; ``None``, it is an output transform where it is defined, and all terms are trained.
@@ -175,6 +177,7 @@ class PDE(ABC):
     fields: ClassVar[tuple[str, ...]] = ("u",)
     periods: Mapping[str, float] = MappingProxyType({})
     coefficients: tuple[Coefficient, ...] = ()
+    depends: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     measurements: Mapping[str, Table] = MappingProxyType({})
     built_in: frozenset[str] | None = None
 

@@ -26,6 +26,7 @@ def check_problem(pde: PDE) -> None:
     if len(set(pde.fields)) < len(pde.fields) or not pde.fields or any("_" in field for field in pde.fields):
         raise ProblemError(f"fields={pde.fields!r}: expected different names without underscores")
     _check_coefficients(pde)
+    _check_dependence(pde)
     try:
         terms: object = pde.terms()
     except Exception as error:
@@ -45,6 +46,19 @@ def check_problem(pde: PDE) -> None:
         raise ProblemError("built_in names loss terms, but there is no constrain() that makes them hard constraints")
     if not set(pde.periods) <= set(pde.coordinates):
         raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")
+
+
+def _check_dependence(pde: PDE) -> None:
+    given: object = pde.depends
+    known = isinstance(given, Mapping) and all(
+        field in pde.fields and isinstance(letters, tuple | list) and letters and set(letters) <= set(pde.coordinates)
+        for field, letters in given.items()
+    )
+    if not known:
+        raise ProblemError(
+            f"depends={given!r}: expected some of the coordinates {', '.join(pde.coordinates)} by field, as "
+            f"{{{pde.fields[-1]!r}: ({pde.coordinates[0]!r},)}}; the fields are {', '.join(pde.fields)}"
+        )
 
 
 def _check_measurements(pde: PDE) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-from ntkrun.geometry import Table
+from ntkrun.geometry import Sampler, Table, mix_seed
 from ntkrun.pde.base import PDE, Columns, Residual, Term
 
 DATA = "data"
+SEED = 7  # of values made up for problems of the menu, the same in every run
 STD = "_std"  # after a field's name: the column of the standard deviations of its values
 
 
@@ -32,6 +34,29 @@ def data_terms(tables: Mapping[str, Table]) -> tuple[Term, ...]:
         Term(DATA if len(tables) == 1 else f"{DATA}_{field}", (table,), (field,), _misfit(field, table))
         for field, table in tables.items()
     )
+
+
+def measured_at_random(pde: PDE, fields: Sequence[str], number: int, noise: float) -> dict[str, Table]:
+    """Values of a problem's own solution at points of a Sobol sequence, as an experiment might give them.
+
+    Args:
+        pde: a problem with a closed form.
+        fields: those to measure.
+        number: of points.
+        noise: standard deviation of independent normal errors, in those of a field's values.
+    """
+    points = Sampler((pde.domain,), number, "sobol", SEED).draw()
+    exact = pde.exact(pde.columns(points))
+    assert exact is not None
+    values = exact.reshape(number, -1)
+    return {field: noisy(pde, field, points, values[:, pde.fields.index(field)], noise) for field in fields}
+
+
+def noisy(pde: PDE, field: str, points: Tensor, values: Tensor, noise: float) -> Table:
+    """A table of values, ``[N]`` in float64, with errors; see ``measured_at_random``."""
+    generator = torch.Generator().manual_seed(mix_seed(SEED, pde.fields.index(field)))
+    errors = torch.randn(len(values), generator=generator, dtype=torch.float64)
+    return Table(pde.coordinates, (field,), torch.cat([points, (values + noise * values.std() * errors)[:, None]], 1))
 
 
 def _misfit(field: str, table: Table) -> Residual:

@@ -39,7 +39,10 @@ class TimeWindow(PDE):
             raise ProblemError(f"time_windows={count}: the problem has no coordinate {TIME}")
         if whole.coefficients:
             raise ProblemError(f"time_windows={count}: the unknown coefficients belong to all of time")
+        if forever := [field for field, letters in whole.depends.items() if TIME not in letters]:
+            raise ProblemError(f"time_windows={count}: the field {forever[0]} belongs to all of time")
         self.whole = whole
+        self.depends = whole.depends
         self._before = before
         self._start, self._end = time_edges(whole.domain, count)[index : index + 2]
         self.domain = _with_time(whole.domain, self._start, self._end)

@@ -53,10 +53,11 @@ class Jets(JetNetwork):
 
 
 def section() -> str:
-    """The README's section and the page that continues it."""
+    """The README's section and the page that continues it, as far as it is about the same example."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     own = re.split(r"^## ", text.partition("## Bring your own problem\n")[2], maxsplit=1, flags=re.M)[0]
-    return own + (ROOT / "docs" / "own_problems.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "own_problems.md").read_text(encoding="utf-8")
+    return own + page.partition("## Measured data")[0]
 
 
 def readme_files() -> dict[str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.config.measured_data import digest, point_counts, read_measurements
@@ -333,3 +337,22 @@ def test_points_in_a_hole_lie_outside_of_the_domain(tmp_path: Path) -> None:
     pd.DataFrame({"x": [0.8, 0.3, 0.1], "y": [0.1, 0.1, 0.1], "u": [0.0, 0.9, 0.8]}).to_csv(path, index=False)
     with pytest.raises(ConfigError, match=r"row 2: x=0.3, y=0.1 lies outside of the domain"):
         read(LaplaceHole(), path)
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    """Files and command as printed; noise of 1 % leaves the diffusivity within 5 %."""
+    text = (Path(__file__).parents[2] / "docs" / "own_problems.md").read_text(encoding="utf-8")
+    for name in ("heat.py", "my_conf/pde/heat.yaml"):
+        (found,) = re.findall(rf"^```\w+\n(# {name}\n.*?)^```$", text, re.M | re.S)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(found, encoding="utf-8")
+    (command,) = re.findall(r"^ntkrun (.*pde=heat.*)$", text, re.M)
+    x, t, noise = np.random.default_rng(1).random((3, 200))
+    u = np.exp(-0.1 * math.pi**2 * t) * np.sin(math.pi * x) + 0.01 * norm.ppf(noise)
+    pd.DataFrame({"x": x, "t": t, "u": u}).to_csv(tmp_path / "thermometers.csv", index=False)
+    result = ntkrun(*command.split(), "plots=false", cwd=tmp_path)
+    sys.modules.pop("heat", None)
+    assert result.status == 0, result.stderr
+    found = json.loads((result.directory / "summary.json").read_text())["coefficients"]["a"]
+    assert found["value"] == pytest.approx(0.1, rel=0.05)
+    assert abs(found["value"] - 0.1) < 5 * found["standard_error"]
