@@ -18,6 +18,7 @@ from ntkrun.network.base import output_streams
 from ntkrun.network.separate import Part, side_by_side
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, BurgersInverse, Conductivity, ProblemError, VorticesInverse
+from ntkrun.pde.burgers import NU
 from ntkrun.pde.check import check_problem
 from ntkrun.training.time_marching import TimeWindow
 from tests.driver import ntkrun
@@ -110,3 +111,13 @@ def summary(*arguments: str, cwd: Path) -> dict[str, Any]:
     assert result.status == 0, result.stderr
     found: dict[str, Any] = json.loads((cwd / result.directory / "summary.json").read_text())
     return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("weights", ["none", "exact", "sketched"])
+@pytest.mark.parametrize(("noise", "allowed"), [(0.0, 0.01), (0.05, 0.05)], ids=["clean", "noise"])
+def test_coefficients_of_burgers_by_the_defaults(noise: float, allowed: float, weights: str, tmp_path: Path) -> None:
+    found = summary("pde=burgers_inverse", f"pde.noise={noise}", f"weights={weights}", cwd=tmp_path)["coefficients"]
+    for name, true in (("a", 1.0), ("nu", NU)):
+        assert found[name]["value"] == pytest.approx(true, rel=allowed)
+        assert found[name]["standard_error"] > 0
