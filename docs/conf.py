@@ -31,6 +31,7 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True  # runs leave nothing here
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True  # the log of a run is one block
 html_theme = "furo"
 html_title = f"ntkrun {release}"
 exclude_patterns = ["_generated/README.md"]
