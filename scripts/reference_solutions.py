@@ -362,7 +362,7 @@ def cavity() -> dict[str, Array]:
     return {"x": axis[::2], "y": axis[::2], "values": values, "tolerance": np.array(tolerance), **ghia}
 
 
-# Korteweg-de Vries ------------------------------------------------------------------------------------------
+# Korteweg-de Vries and Kuramoto-Sivashinsky ----------------------------------------------------------------
 
 
 def conservative(factor: float, k: Array, nodes: int) -> Function:
@@ -413,6 +413,40 @@ def korteweg_de_vries() -> dict[str, Array]:
     other = on_grid(by_integrating_factor(1j * b * k**3, conservative(1.0, k, 256), start, 100), 256, x)
     check("exponential time differencing against an integrating factor", abs(u - other).max(), tolerance)
     u[:, 0] = np.cos(np.pi * x)
+    return {"x": x, "t": t, "values": u[..., None], "tolerance": np.array(tolerance)}
+
+
+def kuramoto_sivashinsky() -> dict[str, Array]:
+    """u_t + a u u_x + b u_xx + c u_xxxx = 0, a = 100/16, b = 100/16^2, c = 100/16^4, from cos x (1 + sin x)."""
+    tolerance, end = 1e-8, 0.1
+    a, b, c = 100 / 16, 100 / 16**2, 100 / 16**4
+    x, t = np.linspace(0, 2 * np.pi, 257), np.linspace(0, end, 101)
+
+    def parts(nodes: int) -> tuple[Array, Array, Complex]:
+        k = np.arange(nodes // 2 + 1.0)
+        start = np.zeros(len(k), dtype=complex)
+        start[1], start[2] = 0.5, -0.25j  # cos x + sin(2 x) / 2
+        return end * (b * k**2 - c * k**4), end * k, start
+
+    def spectral(nodes: int, substeps: int) -> Array:
+        linear, k, start = parts(nodes)
+        return on_grid(etdrk4(linear, conservative(a, k, nodes), start, 100, substeps), nodes, x / np.pi)
+
+    u = spectral(256, 40)
+    check("256 against 384 Fourier nodes", abs(u - spectral(384, 40)).max(), tolerance)
+    check("time steps of 2.5e-5 against 1.25e-5", abs(u - spectral(256, 80)).max(), tolerance)
+    grid, n = x[:-1], len(x) - 1
+    waves = scipy.fft.rfft(np.eye(n), axis=0)
+    D, L = (
+        scipy.fft.irfft(symbol[:, None] * waves, n, axis=0)
+        for symbol in (1j * np.arange(n // 2 + 1) * (np.arange(n // 2 + 1) < n // 2), parts(n)[0])
+    )
+    other = solve_ivp(
+        lambda _, u: L @ u - end * a / 2 * (D @ u**2), (0, 1), np.cos(grid) * (1 + np.sin(grid)), "Radau",
+        np.linspace(0, 1, 101)[::10], jac=lambda _, u: L - end * a * D * u, rtol=1e-10, atol=1e-10,
+    ).y  # fmt: skip
+    check("exponential time differencing against implicit Runge-Kutta", abs(u[:-1, ::10] - other).max(), tolerance)
+    u[:, 0] = np.cos(x) * (1 + np.sin(x))
     return {"x": x, "t": t, "values": u[..., None], "tolerance": np.array(tolerance)}
 
 
@@ -486,6 +520,7 @@ SOLUTIONS = {
     "allen_cahn": allen_cahn,
     "cavity": cavity,
     "korteweg_de_vries": korteweg_de_vries,
+    "kuramoto_sivashinsky": kuramoto_sivashinsky,
     "lotka_volterra": lotka_volterra,
     "van_der_pol": van_der_pol,
     "lorenz": lorenz,

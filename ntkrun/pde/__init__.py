@@ -10,7 +10,7 @@ from ntkrun.pde.cavity import Cavity
 from ntkrun.pde.conductivity import Conductivity
 from ntkrun.pde.diffusion import Diffusion
 from ntkrun.pde.diffusion_inverse import DiffusionInverse
-from ntkrun.pde.dispersive import KortewegDeVries
+from ntkrun.pde.dispersive import KortewegDeVries, KuramotoSivashinsky
 from ntkrun.pde.helmholtz import Helmholtz
 from ntkrun.pde.integral import Integral, integral
 from ntkrun.pde.klein_gordon import KleinGordon
@@ -44,6 +44,7 @@ __all__ = [
     "KleinGordon",
     "KortewegDeVries",
     "Kovasznay",
+    "KuramotoSivashinsky",
     "LaplaceHole",
     "Lorenz",
     "LotkaVolterra",

@@ -22,6 +22,7 @@ from ntkrun.pde import (
     KleinGordon,
     KortewegDeVries,
     Kovasznay,
+    KuramotoSivashinsky,
     LaplaceHole,
     Lorenz,
     LotkaVolterra,
@@ -91,6 +92,7 @@ ALL = {
     "poisson_l-corner": PoissonL(corner=True),
     "cavity-corner_flow": Cavity(corner_flow=True),
     "korteweg_de_vries": KortewegDeVries(),
+    "kuramoto_sivashinsky": KuramotoSivashinsky(),
     "lotka_volterra": LotkaVolterra(),
     "van_der_pol": VanDerPol(mu=2.0, v0=1.0),
     "lorenz": Lorenz(),
@@ -163,7 +165,7 @@ def test_a_hard_boundary_leaves_the_interior_free(name: str) -> None:
     assert slope.abs().min() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["advection", "allen_cahn", "korteweg_de_vries"])
+@pytest.mark.parametrize("name", ["advection", "allen_cahn", "korteweg_de_vries", "kuramoto_sivashinsky"])
 def test_periods_are_those_of_the_periodic_term(name: str) -> None:
     pde = ALL[name]
     (term,) = [t for t in pde.terms() if t.name == "periodic"]

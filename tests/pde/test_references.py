@@ -22,6 +22,7 @@ from ntkrun.pde import (
     Cavity,
     Columns,
     KortewegDeVries,
+    KuramotoSivashinsky,
     Lorenz,
     LotkaVolterra,
     Reference,
@@ -33,7 +34,7 @@ from ntkrun.pde.references import load_arrays
 Array = NDArray[np.float64]
 
 ORDINARY = {"lotka_volterra": LotkaVolterra(), "van_der_pol": VanDerPol(), "lorenz": Lorenz()}
-PERIODIC = {"korteweg_de_vries": KortewegDeVries()}
+PERIODIC = {"korteweg_de_vries": KortewegDeVries(), "kuramoto_sivashinsky": KuramotoSivashinsky()}
 PROBLEMS = {"burgers": Burgers(), "allen_cahn": AllenCahn(), "cavity": Cavity(), **PERIODIC, **ORDINARY}
 DATA = Path(__file__).parents[2] / "ntkrun" / "pde" / "data"
 
@@ -89,7 +90,7 @@ def test_shape_and_size(name: str) -> None:
 
 OTHERS = [
     *(Burgers(nu=0.1), AllenCahn(nu=1e-3), AllenCahn(s=4.0), Cavity(reynolds=400.0), KortewegDeVries(b=0.001)),
-    *(LotkaVolterra(u0=2.0), VanDerPol(mu=2.0)),
+    *(KuramotoSivashinsky(end=1.0), KuramotoSivashinsky(a=1.0), LotkaVolterra(u0=2.0), VanDerPol(mu=2.0)),
     Lorenz(end=3.0),
 ]
 
