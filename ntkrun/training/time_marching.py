@@ -14,6 +14,7 @@ from ntkrun.geometry import Box, Domain, Product, Table
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
+from ntkrun.pde.normal import normal_derivatives
 
 TIME = "t"
 
@@ -106,6 +107,10 @@ class TimeWindow(PDE):
             return term
         if term.integrals:
             raise ProblemError(f"time_windows: the initial condition {term.name!r} has integrals")
+        if along := normal_derivatives(term, self.whole):
+            raise ProblemError(
+                f"time_windows: the initial condition {term.name!r} reads {along[0].name}; name the coordinate, as in u_{TIME}"
+            )
         region = tuple(_with_time(box, self._start, self._start) for box in boxes)
         return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 

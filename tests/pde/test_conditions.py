@@ -11,6 +11,7 @@ from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, ProblemError, Term, integral
 from ntkrun.pde.conditions import conserved, dirichlet, interface, neumann, periodic, robin
+from ntkrun.training.time_marching import TimeWindow
 from tests.oracle import derivative, draw_batch, relative, values
 from tests.problems import Circle
 
@@ -147,3 +148,10 @@ def test_a_corner_in_time_has_the_normal_in_space() -> None:
     points, batch = draw_batch(own, [4])
     x = points["flux"][:, :3]
     assert relative(own.residuals(batch)[0], slope(own.network, x, "x")) < 1e-12
+
+
+def test_windows_of_time_refuse_normals_at_the_initial_time() -> None:
+    at_start = Term("start", (SQUARE.face("t", "low"),), ("u_n",), lambda x, d: d.u_n)
+    pde = Single(at_start, domain=SQUARE)
+    with pytest.raises(ProblemError, match="the initial condition 'start' reads u_n"):
+        TimeWindow(pde, 1, 2, MLP(4, 1, domain=pde.domain)).terms()
