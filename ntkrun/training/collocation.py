@@ -57,9 +57,8 @@ class PointSource:
         self, objective: Objective, counts: Mapping[str, int], method: Sampling, resample_every: Every, seed: int
     ) -> None:
         if set(counts) - set(objective.built_in) != set(objective.names):
-            raise ValueError(
-                f"points are given for {', '.join(counts)}; the loss terms are {', '.join(objective.names)}"
-            )
+            given = ", ".join(counts) or "no loss term"
+            raise ValueError(f"points are given for {given}; the loss terms are {', '.join(objective.names)}")
         if method == "equispaced" and isinstance(resample_every, int):
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
         for term in objective.terms:

@@ -74,6 +74,11 @@ def readme_commands() -> list[list[str]]:
     return [command[1:] for command in commands]
 
 
+def readme_command(choice: str) -> list[str]:
+    """The first of them that makes this choice."""
+    return next(command for command in readme_commands() if choice in command)
+
+
 def write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +154,7 @@ def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Pa
         "pde.points.residual=60",
         "pde.grid=20",
     ]
-    done = from_wheel(wheel, tmp_path, *readme_commands()[0], *small, "optimizer.learning_rate=1e-2", "iterations=60")
+    done = from_wheel(wheel, tmp_path, *readme_command("pde=my_pde"), *small, "optimizer.learning_rate=1e-2", "iterations=60")
     assert done.status == 0, done.stderr
     assert {path.name for path in done.directory.iterdir()} == RUN_DIRECTORY
     metrics = pd.read_csv(done.directory / "metrics.csv")
@@ -214,7 +219,7 @@ def test_the_solution_of_the_example_has_no_residual(
 def test_own_networks(name: str, route: str, folder: Path) -> None:
     write(folder, {NETWORK: readme_files()[NETWORK] + JETS})
     target = f"network._target_=my_networks.{name}"
-    result = ntkrun(*readme_commands()[1], target, *SMALL, "weights.update_every=1", cwd=folder)
+    result = ntkrun(*readme_command("network=my_net"), target, *SMALL, "weights.update_every=1", cwd=folder)
     assert result.status == 0, result.stderr
     assert f"kernel route: {route}" in (result.directory / "ntkrun.log").read_text()
     assert np.isfinite(pd.read_csv(result.directory / "weights.csv").to_numpy()).all()
@@ -222,7 +227,7 @@ def test_own_networks(name: str, route: str, folder: Path) -> None:
 
 def test_the_example_of_conditions_and_integrals(folder: Path) -> None:
     """Its closed form has no residual; Adam gets near it in a few steps."""
-    (command,) = [each for each in readme_commands() if "pde=my_rod" in each]
+    command = readme_command("pde=my_rod")
     few = ["optimizer=adam_gauss_newton", "optimizer.switch_at=20", "iterations=60", "network.width=12"]
     result = ntkrun(*command, *few, "network.depth=2", "pde.grid=21", "plots=false", cwd=folder)
     assert result.status == 0, result.stderr
@@ -398,7 +403,7 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "points missing": (
         *(PROBLEM_YAML, "points: {residual: 500, boundary: 100, initial: 100}\n", ""),
-        ("pde.points is missing",),
+        ("pde.points", "given for no loss term; the loss terms are residual, boundary, initial"),
     ),
     "points of no term": (PROBLEM_YAML, "boundary: 100", "edge: 100", ("pde.points", "edge", "boundary")),
     "points of a term missing": (PROBLEM_YAML, ", boundary: 100", "", ("pde.points", "loss terms are", "boundary")),
@@ -440,7 +445,7 @@ def test_a_mistake_gets_one_line(file: str, text: str, instead: str, words: tupl
     if text == EXACT:  # the conditions read it too, and would complain first
         source = source.replace("- self.exact(x)", "- x.t")
     write(folder, {file: source.replace(text, instead)})
-    command = readme_commands()[file in (NETWORK, NETWORK_YAML)]
+    command = readme_command("network=my_net" if file in (NETWORK, NETWORK_YAML) else "pde=my_pde")
     assert_refused(ntkrun(*command, "pde.grid=6", "dtype=float32", cwd=folder), folder, *words)
 
 
@@ -472,5 +477,5 @@ def test_arguments_that_yaml_writes_as_something_else(folder: Path) -> None:
     )
     yaml = readme_files()[PROBLEM_YAML].replace("threshold: 0.25", "threshold: [0.25, 0.5]\ndata: points.npz")
     write(folder, {PROBLEM: problem, PROBLEM_YAML: yaml})
-    result = ntkrun(*readme_commands()[0], *SMALL, cwd=folder)
+    result = ntkrun(*readme_command("pde=my_pde"), *SMALL, cwd=folder)
     assert result.status == 0, result.stderr

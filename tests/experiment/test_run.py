@@ -229,7 +229,9 @@ def test_plots_are_drawn(case: Case) -> None:
         assert not plots.exists()
         return
     magic = {"png": b"\x89PNG", "pdf": b"%PDF"}
-    names = {f"{name}.{suffix}" for name in ("losses", "weights", "error", "solution") for suffix in magic}
+    figures = ["losses", "weights", "error", "solution", "residuals"]
+    figures += ["profiles"] if case.name.startswith("wave") else []
+    names = {f"{name}.{suffix}" for name in figures for suffix in magic}
     assert {path.name for path in plots.iterdir()} == names
     for path in plots.iterdir():
         content = path.read_bytes()
@@ -252,7 +254,7 @@ def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path: Path, m
     assert first != second
     assert first.name.startswith("12-00-00-poisson-exact-")
     assert first.parent == second.parent
-    assert [len(list(directory.iterdir())) for directory in (first, second)] == [10, 10]
+    assert [len(list(directory.iterdir())) for directory in (first, second)] == [11, 11]
 
 
 def test_a_sweep_makes_one_directory_per_combination(tmp_path: Path) -> None:
@@ -353,7 +355,7 @@ def test_no_steps_at_all(tmp_path: Path) -> None:
     result = ntkrun("iterations=0", "pde.grid=30", cwd=tmp_path)
     assert result.status == 0
     assert pd.read_csv(result.directory / "metrics.csv")["step"].tolist() == [0]
-    assert len(list((result.directory / "plots").iterdir())) == 8
+    assert len(list((result.directory / "plots").iterdir())) == 10
 
 
 def test_kernel_routes_give_the_same_weights(tmp_path: Path) -> None:

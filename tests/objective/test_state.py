@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ntkrun.network import with_coefficients
 from ntkrun.objective import Objective
 from ntkrun.objective.state import changed_by
 from ntkrun.pde import PDE, Columns, Term
@@ -120,4 +121,5 @@ def test_callable_objects_and_nested_functions() -> None:
 
 @pytest.mark.parametrize("pde", ALL.values(), ids=ALL)
 def test_the_problems_here_change_nothing(pde: PDE) -> None:
-    assert Objective(pde, mlp(pde.domain, len(pde.fields)), route="dense").changing == {}
+    network = with_coefficients(mlp(pde.domain, len(pde.fields)), pde.coefficients)
+    assert Objective(pde, network, route="dense").changing == {}
