@@ -108,9 +108,7 @@ class TimeWindow(PDE):
         if term.integrals:
             raise ProblemError(f"time_windows: the initial condition {term.name!r} has integrals")
         if along := normal_derivatives(term, self.whole):
-            raise ProblemError(
-                f"time_windows: the initial condition {term.name!r} reads {along[0].name}; name the coordinate, as in u_{TIME}"
-            )
+            raise ProblemError(f"time_windows: the initial condition {term.name!r} reads {along[0].name}, not u_{TIME}")
         region = tuple(_with_time(box, self._start, self._start) for box in boxes)
         return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 

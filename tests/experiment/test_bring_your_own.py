@@ -154,7 +154,8 @@ def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Pa
         "pde.points.residual=60",
         "pde.grid=20",
     ]
-    done = from_wheel(wheel, tmp_path, *readme_command("pde=my_pde"), *small, "optimizer.learning_rate=1e-2", "iterations=60")
+    small += ["optimizer.learning_rate=1e-2", "iterations=60"]
+    done = from_wheel(wheel, tmp_path, *readme_command("pde=my_pde"), *small)
     assert done.status == 0, done.stderr
     assert {path.name for path in done.directory.iterdir()} == RUN_DIRECTORY
     metrics = pd.read_csv(done.directory / "metrics.csv")
