@@ -26,7 +26,7 @@ ROWS = torch.tensor([10.0, 2.0, 4.0], dtype=torch.float64)
 
 
 def absorbed(traces: list[float], before: list[float], **options: Any) -> list[float]:
-    weighting = Exact(**options)
+    weighting = Exact(update_every=1, **options)
     weighting.weights, weighting.updates, weighting.constants = torch.tensor(before, dtype=torch.float64), 0, {}
     weighting.known = torch.zeros(len(before), dtype=torch.bool)
     weighting.absorb(torch.tensor(traces, dtype=torch.float64), ROWS)
