@@ -19,7 +19,8 @@ COUNTS = {"residual": 30, "boundary": 21, "initial": 10, "initial_velocity": 11}
 WAVE = ["pde=wave", "pde.resample_every=1", *(f"pde.points.{term}={n}" for term, n in COUNTS.items())]
 SPECTRUM = ["diagnostics=spectrum", "diagnostics.steps=[2,5,13,21]"]
 KINDS = ("eigenvalues", "kernel_drift", "effective_rank", "condition_number")
-FIGURES = {f"{name}.{suffix}" for name in ("losses", "weights", "error", "solution") for suffix in ("png", "pdf")}
+ALWAYS = ("losses", "weights", "error", "solution", "residuals")
+FIGURES = {f"{name}.{suffix}" for name in ALWAYS for suffix in ("png", "pdf")}
 
 
 def start(directory: Path, *overrides: str) -> Result:
@@ -65,7 +66,7 @@ def test_arrays(run: Path) -> None:
 
 def test_figures(run: Path) -> None:
     plots = {path.name: path for path in (run / "plots").iterdir()}
-    own = {f"{name}.{suffix}" for name in ("eigenvalues", "drift") for suffix in ("png", "pdf")}
+    own = {f"{name}.{suffix}" for name in ("eigenvalues", "drift", "profiles") for suffix in ("png", "pdf")}
     assert set(plots) == FIGURES | own
     assert all(plots[name].stat().st_size > 5000 for name in own)
 
