@@ -133,7 +133,7 @@ def test_compiled_steps(chunked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         for step in range(3):
             batch = points.at(step)
             request: Request = weighting.request(step, objective, batch)
-            evaluation = stepper.step(request, batch, lambda ahead: 1.0, True)
+            evaluation = stepper.step(request, batch, 1.0, True)
             weighting.take(request, evaluation)
         assert not compiler.failed
         assert evaluation.traces is not None
