@@ -10,6 +10,8 @@ import pytest
 
 import ntkrun
 
+pytestmark = pytest.mark.long
+
 optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
 
 PAGE = Path(__file__).parents[1] / "docs" / "sweeps.md"

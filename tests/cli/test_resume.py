@@ -179,6 +179,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert ends[0] == ends[1]
 
 
+@pytest.mark.long
 def test_compiled_and_other_steps_go_on_from_each_other(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
     """Compiled steps after compiled ones bit for bit, in any other order but for rounding.
 

@@ -113,6 +113,7 @@ def test_jobs_do_not_depend_on_those_before(tmp_path: Path) -> None:
     assert tables[0].equals(tables[1])
 
 
+@pytest.mark.long
 def test_settings_of_the_process_are_put_back(tmp_path: Path) -> None:
     """A user's problem may change the default dtype; a job may change the number of threads."""
     (tmp_path / "leaky.py").write_text(
@@ -133,6 +134,7 @@ def test_settings_of_the_process_are_put_back(tmp_path: Path) -> None:
     assert sys.path == path
 
 
+@pytest.mark.long
 def test_no_figure_stays_open(tmp_path: Path) -> None:
     assert sweep(tmp_path / "sweep", "seed=0,1", "plots=true", "iterations=2").status == 0
     assert (tmp_path / "sweep" / "1" / "plots" / "losses.png").exists()
@@ -168,6 +170,7 @@ def test_only_what_is_missing_is_done(done: Path, tmp_path: Path, stop_at: Calla
         assert_same_end(done / str(k), run / str(k))
 
 
+@pytest.mark.long
 def test_a_longer_sweep_goes_on_with_its_runs(done: Path, tmp_path: Path) -> None:
     whole, longer = tmp_path / "whole", Path(shutil.copytree(done, tmp_path / "longer"))
     assert sweep(whole, "seed=0,1,2", "iterations=30", "schedule=constant").status == 0

@@ -111,6 +111,7 @@ def in_a_process(folder: Path, *arguments: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.long
 def test_one_job_ends_and_poisons_no_other(folder: Path) -> None:
     """Each is followed by one that does nothing, which gives what it gives alone, and is logged."""
     acts = [*FAILING, "no_gradients", "no_logging", "other_logging", "settings", "closed"]

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.test_resume import checkpoint, summary
 from tests.engines.engine import SMALL, command, needs_joblib, rows, wait_until
 
-pytestmark = needs_joblib
+pytestmark = [pytest.mark.long, *needs_joblib]
 STEPS = 1_000_000
 
 

@@ -15,6 +15,8 @@ from tests.engines.engine import SMALL, command, needs_joblib, needs_ray, needs_
 PROBLEM = """
 from ntkrun.pde import Poisson
 
+pytestmark = pytest.mark.long
+
 class Mine(Poisson):
     def __init__(self, a: int = 4, hard_boundary: bool = False) -> None:
         super().__init__(a)

@@ -176,6 +176,7 @@ def test_bias_slope(difference: str, slope: float) -> None:
     assert measured == pytest.approx(slope, abs=0.05)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("member", REDUCED, ids=lambda member: "-".join(member))
 def test_reduced_estimators_are_unbiased(setting: Setting, member: tuple[str, str, str]) -> None:
     estimator, derivative, distribution = member
@@ -234,6 +235,7 @@ def test_terms_with_few_rows_are_exact(setting: Setting) -> None:
     assert estimate.standard_errors[2] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("member", FAMILY, ids=IDS)
 def test_kernel_estimates_are_unbiased(setting: Setting, member: tuple[str, str, str, str]) -> None:
     """The mean of <K, estimate> within 5 standard errors of <K, K>, and every entry within 6 of its own."""

@@ -324,6 +324,7 @@ def test_sketch_of_all_weighted_points(composed: Composed) -> None:
     assert relative(update.weights, composed.term_weights) < 1e-11
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("side", ["residual", "parameter"])
 @pytest.mark.parametrize("case", ["wave-structured", "system-structured", "system-plain"])
 def test_gaussian_sketch_of_weighted_points(case: str, side: Any) -> None:

@@ -53,6 +53,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.long
 def test_two_processes_get_what_one_gets() -> None:
     """Losses, gradients, traces, products, training and Gauss-Newton steps, to rounding, on both processes."""
     arguments = [
@@ -89,6 +90,7 @@ def network(directory: Path) -> dict[str, torch.Tensor]:
     return values
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_and_resumed_ends_like_one_alone(tmp_path: Path) -> None:
     """Under SIGTERM to torchrun, which passes it on; the last part has three processes, one more than a term points."""
     together, alone = tmp_path / "together", tmp_path / "alone"
@@ -134,6 +136,7 @@ def assert_alike(together: Path, alone: Path) -> None:
         torch.testing.assert_close(network(together)[name], value, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.long
 def test_processes_that_compile_get_what_one_gets_that_does_not(tmp_path: Path) -> None:
     """With an odd number of points, so that the two fill up pieces of different length; two graphs for each."""
     together, alone = tmp_path / "together", tmp_path / "alone"

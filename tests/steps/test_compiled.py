@@ -26,6 +26,8 @@ from ntkrun.steps.cost_model import CompileChoice, choose
 from ntkrun.steps.eager import Stepper
 from ntkrun.steps.graph import Compiler
 
+pytestmark = pytest.mark.long
+
 ALWAYS = CompileChoice(100, 1.0, True)
 SMALL = ("optimizer=adam", "dtype=float64", "pde.grid=5", "network.width=6", "network.depth=2")
 PDES = (

@@ -65,6 +65,7 @@ def room_for(writes: int) -> Iterator[list[int]]:
         yield done
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_costs_nothing(whole: Path, tmp_path: Path) -> None:
     with room_for(1000) as needed:
         assert start(tmp_path / "enough", *CASE).status == 0

@@ -21,6 +21,8 @@ from ntkrun.cli.main import main
 from ntkrun.storage.checkpoint import load_checkpoint
 from tests.cli.test_resume import SMALL, assert_resume_refused, assert_same_end, resume, start, summary
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_test.py"
 TOGETHER = 16
 
