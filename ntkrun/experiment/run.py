@@ -155,7 +155,7 @@ def _set_up(
     if parts.settings.threads == "auto":
         counts, size = parts.points.counts, parts.objective.layout.size
         matrices = parts.optimizer.matrix_work(parts.objective.residual_rows(counts), size)
-        spare_threads(step_work(parts.objective, counts) + matrices)
+        spare_threads(step_work(parts.objective, counts), matrices)
     keep_freed_memory()
     return parts, progress
 

@@ -10,6 +10,7 @@ import torch
 from ntkrun.common.torchrun import local_count, several_processes
 
 WORK = 4e7  # floating-point operations of a step that occupy a thread
+DENSE = 10  # how many times as fast operations on large matrices are; threads that share small ones wait for each other
 
 _AT_START = torch.get_num_threads()
 
@@ -25,13 +26,14 @@ def set_threads(setting: int | Literal["auto"], hydra: Any) -> None:
     torch.set_num_threads(_fair_share(hydra) if setting == "auto" else setting)
 
 
-def spare_threads(work: float) -> None:
+def spare_threads(work: float, matrix_work: float = 0.0) -> None:
     """Use fewer threads where a step has too little work for them, which then cost more than they do.
 
     Args:
-        work: floating-point operations of a step.
+        work: floating-point operations of a step in layers.
+        matrix_work: those on the matrices of the optimiser.
     """
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), int(work / WORK))))
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), int((work + matrix_work / DENSE) / WORK))))
 
 
 def _fair_share(hydra: Any) -> int:

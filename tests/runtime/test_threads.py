@@ -10,7 +10,7 @@ from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.optimizer import Adam, GaussNewton
 from ntkrun.pde import Wave
-from ntkrun.runtime.threads import WORK, set_threads, spare_threads
+from ntkrun.runtime.threads import DENSE, WORK, set_threads, spare_threads
 from ntkrun.steps.cost_model import step_work
 from tests.driver import ntkrun
 
@@ -27,6 +27,9 @@ def four() -> Iterator[None]:
 @pytest.mark.parametrize(("work", "threads"), [(0.0, 1), (0.9, 1), (2.5, 2), (4.0, 4), (100.0, 4)])
 def test_threads_are_as_many_as_a_step_occupies(work: float, threads: int) -> None:
     spare_threads(work * WORK)
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(4)
+    spare_threads(0.5 * work * WORK, 0.5 * work * DENSE * WORK)
     assert torch.get_num_threads() == threads
 
 
