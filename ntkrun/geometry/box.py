@@ -123,11 +123,13 @@ class Face:
         box: the side, an interval of length zero along ``coordinate``.
         coordinate: along the normal.
         sign: of the normal there.
+        axes: coordinates whose components of the normal points carry; all, if none are named.
     """
 
     box: Box
     coordinate: str
     sign: Literal[-1, 1]
+    axes: tuple[str, ...] = ()
 
     @property
     def low(self) -> Mapping[str, float]:
@@ -147,7 +149,7 @@ class Face:
     @property
     def columns(self) -> tuple[str, ...]:
         """The components of the normal, as ``nx``."""
-        return tuple(f"n{c}" for c in self.coordinates)
+        return tuple(f"n{c}" for c in self.axes or self.coordinates)
 
     @property
     def dimension(self) -> int:
@@ -165,16 +167,15 @@ class Face:
         return 1
 
     def scale(self, unit: Tensor) -> Tensor:
-        """Map points of the unit cube, ``[..., dimension]``, to points and normals, ``[..., 2 d]``."""
+        """Map points of the unit cube, ``[..., dimension]``, to points and normals, ``[..., d + k]``."""
         points = self.box.scale(unit)
-        normals = torch.zeros_like(points)
-        normals[..., self.coordinates.index(self.coordinate)] = self.sign
-        return torch.cat([points, normals], dim=-1)
+        normal = [float(self.sign) if c == self.coordinate else 0.0 for c in self.axes or self.coordinates]
+        return torch.cat([points, points.new_tensor(normal).expand(*points.shape[:-1], -1)], dim=-1)
 
     def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
         """Which of the points, ``[N, d]``, lie in the side, or within ``slack`` of it, ``[N]``."""
         return self.box.contains(points, slack)
 
     def draw(self, draws: Draws) -> Tensor:
-        """Points and normals, ``[number, count, 2 d]``."""
+        """Points and normals, ``[number, count, d + k]``."""
         return self.scale(draws.unit(self.dimension))

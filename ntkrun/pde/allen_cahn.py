@@ -9,6 +9,7 @@ import torch
 from ntkrun.common.types import NonNegative, Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Reference, Term
+from ntkrun.pde.conditions import periodic
 from ntkrun.pde.references import load_reference
 
 NU = 1e-4
@@ -35,7 +36,6 @@ class AllenCahn(PDE):
 
     def terms(self) -> tuple[Term, ...]:
         start = (self.domain.face("t", "low"),)
-        left = (self.domain.face("x", "low"),)
         return (
             Term(
                 "residual",
@@ -45,13 +45,7 @@ class AllenCahn(PDE):
                 operators={"heat": {"u_t": 1, "u_xx": -self.nu}},
             ),
             Term("initial", start, ("u",), lambda x, d: d.u - x.x**2 * torch.cos(math.pi * x.x)),
-            Term(
-                "periodic",
-                left,
-                ("u", "u_x"),
-                lambda x, d: torch.stack([d.u - d.partner.u, d.u_x - d.partner.u_x], dim=1),
-                self.periods,
-            ),
+            periodic("periodic", self.domain, "x", order=2),
         )
 
     def reference(self) -> Reference | None:

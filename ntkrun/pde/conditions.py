@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntkrun.geometry import Box, Region
+from ntkrun.geometry import Domain, Region
 from ntkrun.pde.base import Columns, ProblemError, Term
 from ntkrun.pde.integral import Integral
 
@@ -63,7 +63,7 @@ def robin(name: str, region: Regions, value: Value = 0.0, a: Value = 1.0, b: Val
     return Term(name, _parts(region), (slope,) if a == 0 else (field, slope), residual)
 
 
-def periodic(name: str, domain: Box, coordinate: str, order: int = 1, fields: Sequence[str] = ("u",)) -> Term:
+def periodic(name: str, domain: Domain, coordinate: str, order: int = 1, fields: Sequence[str] = ("u",)) -> Term:
     """Values and derivatives along a coordinate are the same at both ends of the domain.
 
     Args:

@@ -9,6 +9,7 @@ import torch
 from ntkrun.common.types import Positive
 from ntkrun.geometry import Box
 from ntkrun.pde.base import PDE, Reference, Term
+from ntkrun.pde.conditions import periodic
 from ntkrun.pde.references import load_reference
 
 DISPERSION = 0.0025
@@ -42,7 +43,7 @@ class KortewegDeVries(PDE):
                 operators={"linear": {"u_t": 1, "u_xxx": self.b}},
             ),
             Term("initial", (self.domain.face("t", "low"),), ("u",), lambda x, d: d.u - torch.cos(math.pi * x.x)),
-            periodic(self, 3),
+            periodic("periodic", self.domain, "x", order=3),
         )
 
     def reference(self) -> Reference | None:
@@ -91,21 +92,9 @@ class KuramotoSivashinsky(PDE):
                 ("u",),
                 lambda x, d: d.u - torch.cos(x.x) * (1 + torch.sin(x.x)),
             ),
-            periodic(self, 4),
+            periodic("periodic", self.domain, "x", order=4),
         )
 
     def reference(self) -> Reference | None:
         usual = all(map(math.isclose, (self.a, self.b, self.c, self.end), KS_USUAL))
         return load_reference("kuramoto_sivashinsky", self.coordinates) if usual else None
-
-
-def periodic(pde: PDE, order: int) -> Term:
-    """The derivatives in x below an order are the same at both ends."""
-    names = tuple("u" if k == 0 else "u_" + k * "x" for k in range(order))
-    return Term(
-        "periodic",
-        (pde.domain.face("x", "low"),),
-        names,
-        lambda x, d: torch.stack([getattr(d, name) - getattr(d.partner, name) for name in names], dim=1),
-        pde.periods,
-    )

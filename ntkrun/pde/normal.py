@@ -11,55 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ntkrun.geometry import Box, Draws, Region
+from ntkrun.geometry import Box, Face, Region
 from ntkrun.pde.base import PDE, Columns, ProblemError, Term
 
 NORMAL = "n"  # the letter in names of derivatives, and before coordinates in names of columns
 TIME = "t"
-
-
-@dataclass(frozen=True)
-class Facing:
-    """A box that is flat along one coordinate, whose points carry the normal there.
-
-    Attributes:
-        box: the box.
-        normal: components by the names of their columns.
-    """
-
-    box: Box
-    normal: Mapping[str, float]
-
-    @property
-    def coordinates(self) -> tuple[str, ...]:
-        """Those of the box."""
-        return self.box.coordinates
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The components of the normal."""
-        return tuple(self.normal)
-
-    @property
-    def dimension(self) -> int:
-        """That of the box."""
-        return self.box.dimension
-
-    @property
-    def least(self) -> int:
-        """One point."""
-        return self.box.least
-
-    @property
-    def measure(self) -> float:
-        """That of the box."""
-        return self.box.measure
-
-    def draw(self, draws: Draws) -> Tensor:
-        """Points of the box with the normal, ``[number, count, d + k]``."""
-        points = self.box.draw(draws)
-        normal = points.new_tensor(list(self.normal.values())).expand(*points.shape[:-1], -1)
-        return torch.cat([points, normal], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -94,12 +50,11 @@ def oriented(term: Term, pde: PDE) -> Term:
     if not _names(term, pde) or _normal_coordinates(term, pde):
         return term
     axes = [_axis(box, term) for box in term.region]
-    columns = [NORMAL + c for c in pde.coordinates if c in axes]
+    shown = tuple(c for c in pde.coordinates if c in axes)
     faces = []
     for box, axis in zip(term.region, axes, strict=True):
         assert isinstance(box, Box)
-        sign = -1.0 if box.low[axis] == pde.domain.low[axis] else 1.0
-        faces.append(Facing(box, {each: sign if each == NORMAL + axis else 0.0 for each in columns}))
+        faces.append(Face(box, axis, -1 if box.low[axis] == pde.domain.low[axis] else 1, shown))
     return replace(term, region=tuple(faces))
 
 
