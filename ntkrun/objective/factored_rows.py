@@ -87,31 +87,7 @@ class FactoredRows(Rows):
             total += part.rmatvec(own[None, places])[0]
         return self.ranks.sum(total)
 
-    def sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
-        out = self._zero.new_zeros(size, self.columns)
-        for places, block in self._blocks():
-            out.index_add_(0, buckets[places], block * factors[places, None])
-        return self.ranks.sum(out)
-
-    def column_sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
-        out = self._zero.new_zeros(self.count, size)
-        for places, block in self._blocks():
-            out[places] = block.new_zeros(len(block), size).index_add_(1, buckets, block * factors)
-        return self.ranks.sum(out)
-
-    def matmat(self, matrix: Tensor) -> Tensor:
-        out = self._zero.new_zeros(self.count, matrix.shape[1])
-        for places, block in self._blocks():
-            out[places] = block @ matrix
-        return self.ranks.sum(out)
-
-    def rmatmat(self, matrix: Tensor) -> Tensor:
-        total = matrix.new_zeros(self.columns, matrix.shape[1])
-        for places, block in self._blocks():
-            total.addmm_(block.T, matrix[places])
-        return self.ranks.sum(total)
-
-    def _blocks(self) -> Iterator[tuple[Places, Tensor]]:
+    def blocks(self) -> Iterator[tuple[Places, Tensor]]:
         """The rows themselves, a few at a time: with many vectors at once, products with these are faster."""
         for places, part in self:
             block = part.dense()

@@ -51,6 +51,9 @@ class Rows(ABC):
         """The transpose times a vector ``[N]``; returns ``[P]``."""
 
     @abstractmethod
+    def blocks(self) -> Iterator[tuple[Places, Tensor]]:
+        """The rows themselves, a few at a time, each block with the places of its rows."""
+
     def sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
         """Sums of rows: row b is the sum of all rows in bucket b, each times its factor; ``[size, P]``.
 
@@ -59,8 +62,11 @@ class Rows(ABC):
             factors: of every row, ``[N]``.
             size: the number of buckets.
         """
+        out = factors.new_zeros(size, self.columns)
+        for places, block in self.blocks():
+            out.index_add_(0, buckets[places], block * factors[places, None])
+        return self.ranks.sum(out)
 
-    @abstractmethod
     def column_sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
         """As ``sums`` with columns in place of rows, ``[N, size]``.
 
@@ -69,14 +75,24 @@ class Rows(ABC):
             factors: of every column, ``[P]``.
             size: the number of buckets.
         """
+        out = factors.new_zeros(self.count, size)
+        for places, block in self.blocks():
+            out[places] = block.new_zeros(len(block), size).index_add_(1, buckets, block * factors)
+        return self.ranks.sum(out)
 
-    @abstractmethod
     def matmat(self, matrix: Tensor) -> Tensor:
         """The product with a matrix of many columns, ``[P, m]``; returns ``[N, m]``."""
+        out = matrix.new_zeros(self.count, matrix.shape[1])
+        for places, block in self.blocks():
+            out[places] = block @ matrix
+        return self.ranks.sum(out)
 
-    @abstractmethod
     def rmatmat(self, matrix: Tensor) -> Tensor:
         """The product of the transpose with a matrix of many columns, ``[N, m]``; returns ``[P, m]``."""
+        total = matrix.new_zeros(self.columns, matrix.shape[1])
+        for places, block in self.blocks():
+            total.addmm_(block.T, matrix[places])
+        return self.ranks.sum(total)
 
 
 class JacobianRows(Rows):
@@ -103,7 +119,7 @@ class JacobianRows(Rows):
         self._make = make
         self._kept = list(self._made()) if self.held else []
 
-    def __iter__(self) -> Iterator[tuple[Places, Tensor]]:
+    def blocks(self) -> Iterator[tuple[Places, Tensor]]:
         yield from self._kept if self.held else self._made()
 
     def _made(self) -> Iterator[tuple[Places, Tensor]]:
@@ -123,34 +139,13 @@ class JacobianRows(Rows):
 
     def rmatvec(self, vector: Tensor) -> Tensor:
         total = vector.new_zeros(self.columns)
-        for places, block in self:
+        for places, block in self.blocks():
             total += vector[places] @ block
-        return self.ranks.sum(total)
-
-    def sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
-        out = factors.new_zeros(size, self.columns)
-        for places, block in self:
-            out.index_add_(0, buckets[places], block * factors[places, None])
-        return self.ranks.sum(out)
-
-    def column_sums(self, buckets: Tensor, factors: Tensor, size: int) -> Tensor:
-        def sums(block: Tensor) -> Tensor:
-            return block.new_zeros(len(block), size).index_add_(1, buckets, block * factors)
-
-        return self._fill(sums, size)
-
-    def matmat(self, matrix: Tensor) -> Tensor:
-        return self._fill(lambda block: block @ matrix, matrix.shape[1])
-
-    def rmatmat(self, matrix: Tensor) -> Tensor:
-        total = matrix.new_zeros(self.columns, matrix.shape[1])
-        for places, block in self:
-            total.addmm_(block.T, matrix[places])
         return self.ranks.sum(total)
 
     def matrix(self) -> Tensor:
         """All rows, ``[N, P]``; of one process alone."""
-        blocks = list(self)
+        blocks = list(self.blocks())
         if len(blocks) == 1 and isinstance(blocks[0][0], slice):
             return blocks[0][1]
         out = blocks[0][1].new_empty(self.count, self.columns)
@@ -158,12 +153,12 @@ class JacobianRows(Rows):
             out[places] = block
         return out
 
-    def _fill(self, evaluate: Callable[[Tensor], Tensor], *width: int) -> Tensor:
+    def _fill(self, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         out: Tensor | None = None
-        for places, block in self:
+        for places, block in self.blocks():
             values = evaluate(block)
             if out is None:
-                out = values.new_zeros(self.count, *width)
+                out = values.new_zeros(self.count)
             out[places] = values
         assert out is not None
         return self.ranks.sum(out)

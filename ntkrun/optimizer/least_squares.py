@@ -276,7 +276,7 @@ class QRSolution(Solution):
 def _normal_matrix(rows: JacobianRows, like: Tensor) -> Tensor:
     """The lower triangle of J'J, ``[P, P]``, over all processes."""
     out = like.new_zeros(rows.columns, rows.columns)
-    for _, block in rows:
+    for _, block in rows.blocks():
         add_gram(out, block)
     return rows.ranks.sum(out)
 
@@ -287,8 +287,8 @@ def _kernel(rows: JacobianRows, like: Tensor) -> Tensor:
     if rows.held:
         add_gram(out, rows.matrix().T)
         return out
-    for places, block in rows:
-        for others, other in rows:
+    for places, block in rows.blocks():
+        for others, other in rows.blocks():
             if isinstance(places, slice) or isinstance(others, slice):
                 out[places, others] = block @ other.T
             else:
@@ -314,7 +314,7 @@ def _tall_qr(rows: JacobianRows, residual: Tensor) -> Tensor:
     """The triangle of [J R], ``[P + 1, P + 1]``, block by block of rows (TSQR), over all processes."""
     width = rows.columns + 1
     upper = residual.new_zeros(0, width)
-    for places, block in rows:
+    for places, block in rows.blocks():
         upper = _triangle(torch.cat([upper, torch.cat([block, residual[places, None]], dim=1)]))
     if rows.ranks.count > 1:
         stack = residual.new_zeros(rows.ranks.count, width, width)
