@@ -66,7 +66,7 @@ def _solution(directory: Path) -> str:
     import_matplotlib()
     import matplotlib
 
-    from ntkrun.plots.run import STYLE, plot_scattered, plot_solution
+    from ntkrun.plots.run import STYLE, plot_solution
     from ntkrun.plots.saved import read_solution
 
     try:
@@ -75,6 +75,6 @@ def _solution(directory: Path) -> str:
         return ""
     content = io.BytesIO()
     with matplotlib.rc_context({**STYLE, "figure.dpi": 80}):
-        figure = plot_scattered(solution) if "points" in solution else plot_solution(solution)
+        figure = plot_solution(solution)
         figure.savefig(content, format="png")
     return base64.b64encode(content.getvalue()).decode()

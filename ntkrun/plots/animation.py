@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ntkrun.plots.run import STYLE
-from ntkrun.plots.slices import TITLES
+from ntkrun.plots.saved import axes_of
+from ntkrun.plots.slices import TITLES, limits
 from ntkrun.storage.atomic import write_atomically
 
 FRAMES = 60  # the most
@@ -41,7 +42,7 @@ def write_animation(path: Path, solution: Mapping[str, NDArray[Any]], frames: in
         ValueError: there is no time, no space, or no grid.
         WriteError: the file cannot be written.
     """
-    coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
+    coordinates = axes_of(solution)
     if "t" not in coordinates or len(coordinates) < 2:
         raise ValueError("there is no grid over space and time t to animate")
     times = solution["axis_t"]
@@ -78,7 +79,7 @@ def _curves(solution: Mapping[str, NDArray[Any]], coordinates: list[str], values
             if name in values and np.isfinite(values[name][..., i]).any():
                 (line,) = axes.plot(x, values[name][0, :, i], label=TITLES[name].lower(), **style)
                 lines.append((line, values[name][..., i]))
-        axes.set(xlabel=f"${space}$", ylabel=f"${field}$", ylim=_limits(values["prediction"][..., i], margin=0.05))
+        axes.set(xlabel=f"${space}$", ylabel=f"${field}$", ylim=limits([values["prediction"][..., i]], margin=0.05))
         axes.legend(loc="upper right")
 
     def draw(k: int) -> None:
@@ -101,7 +102,7 @@ def _maps(solution: Mapping[str, NDArray[Any]], coordinates: list[str], values: 
         for axes, (name, table) in zip(line, values.items(), strict=True):
             part = table[:, across, along, i].swapaxes(1, 2)
             part = np.abs(part) if name == "error" else part
-            low, high = _limits(part if name == "error" else values["prediction"][..., i])
+            low, high = limits([part if name == "error" else values["prediction"][..., i]])
             image = _map(axes, x[across], y[along], part[0], 0.0 if name == "error" else low, high, name == "error")
             axes.set(title=f"{TITLES[name]} ${field}$", xlabel=f"${right}$", ylabel=f"${up}$")
             figure.colorbar(image, ax=axes)
@@ -119,14 +120,6 @@ def _map(
 ) -> Any:
     axes.grid(False)
     return axes.pcolormesh(x, y, values, cmap="magma" if error else "RdBu_r", vmin=low, vmax=high)
-
-
-def _limits(values: NDArray[Any], margin: float = 0.0) -> tuple[float, float]:
-    """The smallest and the largest finite value, or 0 and 1."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    room = margin * (high - low or 1.0)
-    return low - room, high + room
 
 
 def _picture(figure: Figure) -> Image.Image:

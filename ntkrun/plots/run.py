@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ntkrun.plots.labels import words
 from ntkrun.plots.residuals import plot_residuals
+from ntkrun.plots.saved import axes_of
 from ntkrun.plots.slices import plot_slices
 from ntkrun.plots.spectrum import plot_spectrum
 from ntkrun.storage.atomic import write_atomically, writing
@@ -71,7 +72,7 @@ def plot_run(directory: Path) -> list[Path]:
             figures["coefficients"] = plot_coefficients(metrics, known if isinstance(known, dict) else {})
         if (directory / "solution.npz").exists():
             with np.load(directory / "solution.npz") as solution:
-                figures["solution"] = plot_scattered(solution) if "points" in solution else plot_solution(solution)
+                figures["solution"] = plot_solution(solution)
                 figures |= {} if "points" in solution else plot_slices(solution)
                 figures |= _residuals(directory, solution)
         if (directory / "spectrum.npz").exists():
@@ -86,8 +87,7 @@ def _residuals(directory: Path, solution: Mapping[str, NDArray[Any]]) -> dict[st
     """The figure of points and residuals, where a run has written both."""
     if not all((directory / name).exists() for name in ("points.npz", "residuals.npz")):
         return {}
-    axes = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
-    coordinates = axes or [str(c) for c in solution["coordinates"]]
+    coordinates = axes_of(solution) or [str(c) for c in solution["coordinates"]]
     try:
         points, sizes = read_arrays(directory / "points.npz"), read_arrays(directory / "residuals.npz")
         return {"residuals": plot_residuals(points, sizes, coordinates)} if sizes else {}
@@ -185,12 +185,15 @@ def plot_damping(steps: pd.DataFrame) -> Figure:
 def plot_solution(solution: Mapping[str, NDArray[Any]]) -> Figure:
     """Prediction, solution and error on the grid: curves in one dimension, heat maps in two.
 
-    Of more dimensions, the first two are shown, at the end of time and in the middle of the others.
+    Of more dimensions, the first two are shown, at the end of time and in the middle of the others; without a grid, see
+    ``plot_scattered``.
 
     Args:
         solution: the arrays of ``solution.npz``; of those with values at all nodes one is read at a time.
     """
-    coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
+    if "points" in solution:
+        return plot_scattered(solution)
+    coordinates = axes_of(solution)
     if len(coordinates) == 1:
         return _solution_1d(dict(solution), coordinates[0])
     axes = {c: solution[f"axis_{c}"] for c in coordinates}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ NAME = 40
 """Most characters of the name of a field or coordinate."""
 LARGEST = 1e100
 """Largest number that figures bear."""
+
+
+def axes_of(solution: Iterable[str]) -> list[str]:
+    """The coordinates that a solution has axes of, from the names of its arrays; none where it is at single points."""
+    return [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
 
 
 def read_solution(directory: Path) -> dict[str, NDArray[Any]]:
@@ -40,7 +45,7 @@ def _check(solution: Mapping[str, NDArray[Any]]) -> None:
     fields = [str(field) for field in solution["fields"]]
     if not 0 < len(fields) <= FIELDS or not all(field.isidentifier() and len(field) <= NAME for field in fields):
         raise ValueError("the fields are no names, or too many")
-    axes = {name.removeprefix("axis_"): axis for name, axis in solution.items() if name.startswith("axis_")}
+    axes = {c: solution[f"axis_{c}"] for c in axes_of(solution)}
     coordinates = list(axes) or [str(c) for c in solution["coordinates"]]
     if not all(c.isidentifier() and len(c) <= NAME for c in coordinates):
         raise ValueError("the coordinates are no names")

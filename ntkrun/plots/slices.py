@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from ntkrun.plots.saved import axes_of
+
 TIMES = 5  # curves over time
 MOMENTS = 4  # heat maps over time
 CELLS = 256  # the most along an axis of a heat map
@@ -31,7 +33,7 @@ def plot_slices(solution: Arrays) -> dict[str, Figure]:
         By name of the file: ``profiles`` for one space dimension and time, ``slices`` for more of them, of each field
         where there are several; nothing for other dimensions.
     """
-    coordinates = [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
+    coordinates = axes_of(solution)
     if len(coordinates) == 2 and "t" in coordinates:
         return {"profiles": _profiles(solution, next(c for c in coordinates if c != "t"))}
     if len(coordinates) < 3:
@@ -106,12 +108,12 @@ def _slices(solution: Arrays, cuts: Sequence[Cut], values: Mapping[str, Sequence
     """A column per cut, a row each for prediction, solution and error of one field."""
     known = "exact" in values and any(np.isfinite(part).any() for part in values["exact"])
     rows = list(values) if known else ["prediction"]
-    limits = _limits(values["exact" if known else "prediction"])
+    bounds = limits(values["exact" if known else "prediction"])
     figure = Figure(figsize=(1 + 2.9 * len(cuts), 0.4 + 2.7 * len(rows)))
     grid = figure.subplots(len(rows), len(cuts), squeeze=False)
     for line, name in zip(grid, rows, strict=True):
         parts = [np.abs(part) for part in values[name]] if name == "error" else values[name]
-        low, high = (0.0, _limits(parts)[1]) if name == "error" else limits
+        low, high = (0.0, limits(parts)[1]) if name == "error" else bounds
         for axes, part, cut in zip(line, parts, cuts, strict=True):
             image = _heat_map(axes, solution, cut, part, low, high, "magma" if name == "error" else "RdBu_r")
             axes.set_title(", ".join(f"${c} = {solution[f'axis_{c}'][k]:.3g}$" for c, k in cut[2].items()), fontsize=9)
@@ -121,10 +123,12 @@ def _slices(solution: Arrays, cuts: Sequence[Cut], values: Mapping[str, Sequence
     return figure
 
 
-def _limits(parts: Sequence[NDArray[Any]]) -> tuple[float, float]:
-    """The smallest and the largest finite value."""
+def limits(parts: Sequence[NDArray[Any]], margin: float = 0.0) -> tuple[float, float]:
+    """The smallest and the largest finite value, or 0 and 1, and beyond them a part of what lies between."""
     finite = np.concatenate([part[np.isfinite(part)] for part in parts])
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    room = margin * (high - low or 1.0)
+    return low - room, high + room
 
 
 def _heat_map(

@@ -112,6 +112,10 @@ class Sweep:
         """How good a run is: its final error, or the unweighted loss where no error is known at all."""
         return run.final_error if self.solved else run.unweighted_loss
 
+    def choices(self, group: Group) -> str:
+        """What distinguishes a group, as one would type it; empty where nothing was swept."""
+        return ", ".join(f"{key}={text(value)}" for key, value in zip(self.keys, group.values, strict=True))
+
 
 def sweeps(runs: Sequence[Run], keys: Sequence[str]) -> list[Sweep]:
     """The runs by problem; runs without a readable configuration are left out."""

@@ -13,7 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from ntkrun.report.aggregate import Group, Sweep, text
+from ntkrun.report.aggregate import Group, Sweep
 from ntkrun.report.canvas import COLOURS, SHADES
 from ntkrun.report.figures import COST, ERROR, LOSS
 from ntkrun.report.gather import Run, brief, unweighted_loss
@@ -58,8 +58,7 @@ def chart_data(sweep: Sweep) -> Markup:
 
 
 def _name(sweep: Sweep, group: Group) -> str:
-    pairs = (f"{key}={text(value)}" for key, value in zip(sweep.keys, group.values, strict=True))
-    return brief(", ".join(pairs), LONGEST) or "all runs"
+    return brief(sweep.choices(group), LONGEST) or "all runs"
 
 
 def _colours(count: int) -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import matplotlib
 
-from ntkrun.plots.run import STYLE, plot_scattered, plot_solution
+from ntkrun.plots.run import STYLE, plot_solution
 from ntkrun.plots.saved import read_solution
-from ntkrun.report.aggregate import Group, Sweep, text
+from ntkrun.report.aggregate import Group, Sweep
 from ntkrun.report.figures import NAMED, Drawing
 from ntkrun.report.gather import Run, brief
 
@@ -48,12 +48,11 @@ def _draw(sweep: Sweep, group: Group, which: str, run: Run) -> Drawing | None:
     try:
         solution = read_solution(run.directory)
         with matplotlib.rc_context(SMALL):
-            figure = plot_scattered(solution) if "points" in solution else plot_solution(solution)
+            figure = plot_solution(solution)
     except ValueError as error:  # something else than a run has written it
         log.warning("%s/solution.npz is not drawn: %s", run.directory.name, error)
         return None
-    pairs = ", ".join(f"{key}={text(value)}" for key, value in zip(sweep.keys, group.values, strict=True))
-    name = brief(pairs, NAMED) or "all runs"
+    name = brief(sweep.choices(group), NAMED) or "all runs"
     measure = sweep.measure(run)
     quantity = "relative L2 error" if sweep.solved else "sum of unweighted loss terms"
     return Drawing(

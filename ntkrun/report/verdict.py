@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from ntkrun.report.aggregate import Group, Sweep, text
+from ntkrun.report.aggregate import Group, Sweep
 from ntkrun.report.gather import brief
 
 LINES = 12
@@ -102,5 +102,4 @@ def _measures(sweep: Sweep, group: Group) -> list[tuple[object, float]]:
 
 
 def _name(sweep: Sweep, group: Group) -> str:
-    pairs = (f"{key}={text(value)}" for key, value in zip(sweep.keys, group.values, strict=True))
-    return brief(", ".join(pairs), LONGEST)
+    return brief(sweep.choices(group), LONGEST)
