@@ -49,13 +49,9 @@ def _main(arguments: Sequence[str]) -> int:
         return _completion(arguments)
     if "--list" in arguments:
         return _list(arguments)
-    act = (
-        _show
-        if arguments[:1] == ["show"]
-        else _resume
-        if any(argument.startswith("resume=") for argument in arguments)
-        else _hydra
-    )
+    act = _resume if any(argument.startswith("resume=") for argument in arguments) else _hydra
+    if arguments[:1] == ["show"]:
+        act = _show
     make_cache_usable()
     from ntkrun.common.user_frames import cause, from_user_code
     from ntkrun.runtime.distributed import LostError, join

@@ -19,6 +19,7 @@ from ntkrun.geometry import Sampler
 from ntkrun.jets import Index, StreamPlan
 from ntkrun.network import output_streams
 from ntkrun.storage.atomic import write_atomically
+from ntkrun.training.time_marching import joined
 
 if TYPE_CHECKING:
     from ntkrun.experiment.trained import TrainedRun
@@ -60,12 +61,7 @@ class Prediction(nn.Module):
         self._columns = tuple(columns)
 
     def forward(self, points: Tensor) -> Tensor:
-        first, *others = self.networks
-        values = self._of(first, points)
-        for start, network in zip(self._starts, others, strict=True):
-            later = points[:, self._time, None] > start
-            values = torch.where(later, self._of(network, points), values)
-        return values
+        return joined([self._of(network, points) for network in self.networks], points[:, self._time], self._starts)
 
     def _of(self, network: nn.Module, points: Tensor) -> Tensor:
         read = self._plan.read(output_streams(network, points, self._plan))

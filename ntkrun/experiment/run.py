@@ -28,6 +28,7 @@ from ntkrun.experiment.results import (
     write_solution,
     write_summary,
 )
+from ntkrun.geometry import TIME
 from ntkrun.network.coupling import suspects
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
@@ -58,7 +59,7 @@ from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Columns, Records, tables_schema
-from ntkrun.training.time_marching import TIME, Piecewise, time_edges
+from ntkrun.training.time_marching import Piecewise, time_edges
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 

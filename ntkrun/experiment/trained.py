@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from ntkrun.experiment.display import as_html
 from ntkrun.experiment.export import Prediction, export
+from ntkrun.geometry import TIME
 from ntkrun.jets import Index, StreamPlan, parse_derivative, plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE
 from ntkrun.pde.check import place
 from ntkrun.storage.reader import read_table
 from ntkrun.storage.summary import read_summary
-from ntkrun.training.time_marching import TIME, Piecewise, time_edges
+from ntkrun.training.time_marching import Piecewise, time_edges
 
 ROWS = 2**14  # of streams times points that are evaluated at a time
 

@@ -3,13 +3,14 @@
 from ntkrun.geometry.box import Box, Face
 from ntkrun.geometry.mesh import Mesh, mesh
 from ntkrun.geometry.planar import Planar, disc, polygon, rectangle, shape
-from ntkrun.geometry.region import Draws, Method, Region, mix_seed
+from ntkrun.geometry.region import TIME, Draws, Method, Region, mix_seed
 from ntkrun.geometry.sampler import Sampler, share_out, shares_by_measure
 from ntkrun.geometry.shape import Domain, Product, Shape
 from ntkrun.geometry.solid import Solid, ball, block
 from ntkrun.geometry.table import Table
 
 __all__ = [
+    "TIME",
     "Box",
     "Domain",
     "Draws",

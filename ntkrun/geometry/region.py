@@ -12,7 +12,8 @@ from torch import Tensor
 
 Method = Literal["uniform", "equispaced", "sobol"]
 
-TIME_ENDS = ("t_low", "t_high")  # parts of a boundary that are none of space
+TIME = "t"  # the letter of time
+TIME_ENDS = (f"{TIME}_low", f"{TIME}_high")  # parts of a boundary that are none of space
 
 
 @dataclass(frozen=True)

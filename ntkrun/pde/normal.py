@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ntkrun.geometry import Box, Face, Region
+from ntkrun.geometry import TIME, Box, Face, Region
 from ntkrun.pde.base import PDE, Columns, ProblemError, Term
 
 NORMAL = "n"  # the letter in names of derivatives, and before coordinates in names of columns
-TIME = "t"
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import Box, Domain, Product, Table
+from ntkrun.geometry import TIME, Box, Domain, Product, Table
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
 from ntkrun.pde.normal import normal_derivatives
-
-TIME = "t"
 
 
 class TimeWindow(PDE):
@@ -145,10 +143,21 @@ class Piecewise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         plan = plan_streams([""], [str(i) for i in range(x.shape[1])])
         values: list[Tensor] = [output_streams(network, x, plan)[0] for network in self.networks]
-        result = values[0]
-        for start, value in zip(self._starts[1:], values[1:], strict=True):
-            result = torch.where(x[:, self._axis, None] > start, value, result)
-        return result
+        return joined(values, x[:, self._axis], self._starts[1:])
+
+
+def joined(values: Sequence[Tensor], time: Tensor, starts: Sequence[float]) -> Tensor:
+    """The values of each point's own window, ``[N, k]``; what lies on an edge belongs to the earlier one.
+
+    Args:
+        values: of every window at all points, ``[N, k]`` each.
+        time: of the points, ``[N]``.
+        starts: of the windows but the first.
+    """
+    result = values[0]
+    for start, value in zip(starts, values[1:], strict=True):
+        result = torch.where(time[:, None] > start, value, result)
+    return result
 
 
 def time_edges(domain: Domain, count: int) -> list[float]:
