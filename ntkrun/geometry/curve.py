@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkrun.geometry.region import chosen_by
 from ntkrun.geometry.shape import Shape
 
 
@@ -55,8 +56,7 @@ class Curve(Shape):
         along = unit.reshape(-1).contiguous()
         lengths = self._lengths()
         ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]) / lengths.sum()
-        k = torch.searchsorted(ends, along, right=True).sub(1).clamp(0, len(lengths) - 1)
-        s = ((along - ends[k]) / (ends[k + 1] - ends[k])).clamp(0, 1)
+        k, s = chosen_by(ends, along)
         points = torch.lerp(self.start[k], self.end[k], s[:, None])
         tangent = torch.nn.functional.normalize(self.end[k] - self.start[k], dim=1)
         normal = torch.stack([tangent[:, 1], -tangent[:, 0]], dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.geometry.cells import Cells, accepted
+from ntkrun.geometry.region import chosen_by
 from ntkrun.geometry.shape import Shape
 
 Array = NDArray[np.float64]
@@ -35,20 +36,16 @@ class Mark:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Mesh(Shape):
-    """A solid inside of a closed surface of triangles; made by ``mesh``.
+class Triangles(Shape):
+    """What triangles in space make up.
 
     Attributes:
         letters: of the coordinates.
         triangles: their corners, against the clock seen from outside, ``[n, 3, 3]``.
-        volume: of the solid.
-        marks: names given to parts of the surface, the last of which holds.
     """
 
     letters: tuple[str, str, str]
     triangles: Array
-    volume: float
-    marks: tuple[Mark, ...] = field(default=())
 
     @property
     def low(self) -> Mapping[str, float]:
@@ -57,6 +54,20 @@ class Mesh(Shape):
     @property
     def high(self) -> Mapping[str, float]:
         return dict(zip(self.letters, self.triangles.max((0, 1)).tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mesh(Triangles):
+    """A solid inside of a closed surface of triangles; made by ``mesh``.
+
+    Attributes:
+        letters, triangles: of the surface.
+        volume: of the solid.
+        marks: names given to parts of the surface, the last of which holds.
+    """
+
+    volume: float
+    marks: tuple[Mark, ...] = field(default=())
 
     @property
     def dimension(self) -> int:
@@ -146,24 +157,8 @@ class Mesh(Shape):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Facets(Shape):
-    """Triangles of a surface, with their normals.
-
-    Attributes:
-        letters: of the coordinates.
-        triangles: their corners, against the clock seen from outside, ``[n, 3, 3]``.
-    """
-
-    letters: tuple[str, str, str]
-    triangles: Array
-
-    @property
-    def low(self) -> Mapping[str, float]:
-        return dict(zip(self.letters, self.triangles.min((0, 1)).tolist(), strict=True))
-
-    @property
-    def high(self) -> Mapping[str, float]:
-        return dict(zip(self.letters, self.triangles.max((0, 1)).tolist(), strict=True))
+class Facets(Triangles):
+    """Triangles of a surface, with their normals."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -181,9 +176,8 @@ class Facets(Shape):
         """One coordinate of the square chooses the triangle; what is left of it and the other are spread over that."""
         u, v = unit.reshape(-1, 2).T.contiguous()
         ends = torch.from_numpy(np.concatenate([[0.0], self._areas.cumsum()]))
-        ends = ends / ends[-1]
-        k = torch.searchsorted(ends, u, right=True).sub(1).clamp(0, len(self.triangles) - 1)
-        root = ((u - ends[k]) / (ends[k + 1] - ends[k])).clamp(0, 1).sqrt()
+        k, part = chosen_by(ends / ends[-1], u)
+        root = part.sqrt()
         a, b, c = torch.from_numpy(self.triangles)[k].unbind(1)
         points = a + root[:, None] * ((b - a) + v[:, None] * (c - b))
         columns = torch.cat([points, torch.from_numpy(self._normals)[k]], dim=1)

@@ -94,6 +94,20 @@ def parts_named(parts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) or tuple(name for name in parts if name not in TIME_ENDS)
 
 
+def chosen_by(shares: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The piece that each number of the unit interval falls into, and how far it lies within that piece.
+
+    Args:
+        shares: of the pieces, cumulated from 0 to 1, ``[n + 1]``.
+        u: the numbers, ``[N]``, contiguous.
+
+    Returns:
+        Numbers of pieces below n, and places from 0 to 1 in them, ``[N]`` each.
+    """
+    k = torch.searchsorted(shares, u, right=True).sub(1).clamp(0, len(shares) - 2)
+    return k, ((u - shares[k]) / (shares[k + 1] - shares[k])).clamp(0, 1)
+
+
 def mix_seed(*numbers: int) -> int:
     """One 63-bit seed from several integers (the multiplier of the PCG family)."""
     state = 0

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ntkrun.geometry.region import chosen_by
+
 Array = NDArray[np.float64]
 
 
@@ -50,9 +52,7 @@ class Trapezoids:
     def scale(self, unit: Tensor) -> Tensor:
         """Map points of the unit square, ``[..., 2]`` in float64, into the polygon, ``[..., 2]``."""
         u, v = unit.reshape(-1, 2).T.contiguous()
-        strip = torch.searchsorted(self._shares, u, right=True).sub(1).clamp(0, len(self._ends) - 1)
-        first, last = self._shares[strip], self._shares[strip + 1]
-        part = ((u - first) / (last - first)).clamp(0, 1)
+        strip, part = chosen_by(self._shares, u)
         start, end = self._heights[strip].sum(1).unbind(1)
         # The height grows linearly from start to end: the share s of the width with the share part of the area solves
         # start s + (end - start) s^2 / 2 = part (start + end) / 2.
