@@ -198,7 +198,7 @@ def plot(table: pd.DataFrame) -> None:
         axes.grid(alpha=0.3)
     shown = [name for name in PROGRAMS if name in set(table["program"])]
     lines = [plt.Line2D([], [], color=PROGRAMS[name].colour, label=name) for name in shown]
-    figure.legend(handles=lines, loc="outside lower center", ncols=min(5, len(lines)), frameon=False)
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(OUT / "accuracy.png", dpi=120)
     plt.close(figure)
 

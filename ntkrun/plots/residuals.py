@@ -12,6 +12,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ntkrun.plots.labels import logarithmic, words
+
 TERMS = 9  # the most that are drawn
 POINTS = 20_000  # of a term; more could not be told apart
 
@@ -46,7 +48,7 @@ def plot_residuals(
             figure.colorbar(image, ax=axes)
             axes.set(ylabel=f"${coordinates[up]}$")
         axes.tick_params(labelbottom=True)
-        axes.set(title=f"$|r|$ of {name}", xlabel=f"${coordinates[right]}$")
+        axes.set(title=f"$|r|$ of {words(name)}", xlabel=f"${coordinates[right]}$")
     return figure
 
 
@@ -59,8 +61,7 @@ def _axes(coordinates: Sequence[str]) -> tuple[int, int]:
 
 def _draw_over_the_line(axes: Axes, x: NDArray[Any], sizes: NDArray[np.float64]) -> None:
     axes.plot(x, sizes, ".", markersize=3)
-    if (sizes > 0).any():
-        axes.set_yscale("log")
+    logarithmic(axes, sizes)
     axes.set(ylabel="$|r|$")
 
 

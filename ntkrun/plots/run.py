@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -15,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
-from ntkrun.plots.labels import words
+from ntkrun.plots.labels import logarithmic, words
 from ntkrun.plots.residuals import plot_residuals
 from ntkrun.plots.saved import axes_of
 from ntkrun.plots.slices import plot_slices
@@ -41,7 +40,6 @@ STYLE: dict[Any, Any] = {
 
 
 CELLS = 512  # the most along an axis of a heat map, which has fewer dots
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 VALUES = {"prediction", "exact", "error"}
 
 log = logging.getLogger(__name__)
@@ -106,7 +104,7 @@ def plot_losses(metrics: pd.DataFrame) -> Figure:
     if "held_out_loss" in metrics:
         known = metrics.dropna(subset="held_out_loss")
         axes.plot(known["step"], known["held_out_loss"], ".", color="black", label="weighted sum, held-out")
-    _logarithmic(axes, metrics[[*_columns(metrics, "loss/"), "loss"]].to_numpy())
+    logarithmic(axes, metrics[[*_columns(metrics, "loss/"), "loss"]].to_numpy())
     axes.set(xlabel="step", ylabel="loss", title="Loss terms")
     _legend(axes)
     return figure
@@ -122,7 +120,7 @@ def plot_weights(metrics: pd.DataFrame, updates: pd.DataFrame) -> Figure:
         step = np.append(source["step"].to_numpy(), metrics["step"].iloc[-1])
         weight = np.append(source[column].to_numpy(), source[column].iloc[-1])
         axes.step(step, weight, where="post", label=words(column.removeprefix("weight/")))
-    _logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
+    logarithmic(axes, source[_columns(source, "weight/")].to_numpy())
     axes.set(xlabel="step", ylabel="weight $\\lambda$", title="Weights of the loss terms")
     _legend(axes)
     return figure
@@ -160,7 +158,7 @@ def plot_error(metrics: pd.DataFrame) -> Figure:
     for column in fields:
         axes.plot(evaluated["step"], evaluated[column], marker=".", label=f"${column.removeprefix('error/')}$")
     axes.plot(evaluated["step"], evaluated["error/rel_l2"], marker=".", color="black", label="all fields")
-    _logarithmic(axes, evaluated[[*fields, "error/rel_l2"]].to_numpy())
+    logarithmic(axes, evaluated[[*fields, "error/rel_l2"]].to_numpy())
     if fields:
         _legend(axes)
     axes.set(xlabel="step", ylabel="relative $L^2$ error", title="Error of the solution")
@@ -176,7 +174,7 @@ def plot_damping(steps: pd.DataFrame) -> Figure:
         axes.plot(steps["step"], steps[column], marker=".", markersize=3, linewidth=0.8, color="black")
         axes.set(ylabel=label)
         if column != "gain_ratio":
-            _logarithmic(axes, steps[column].to_numpy())
+            logarithmic(axes, steps[column].to_numpy())
     panels[0].set(title="Gauss-Newton steps")
     panels[-1].set(xlabel="step")
     return figure
@@ -254,7 +252,7 @@ def _solution_1d(solution: dict[str, NDArray[np.float64]], coordinate: str) -> F
         if known:
             error = np.abs(solution["error"][..., i])
             panels[1][i].plot(x, error, color="C3")
-            _logarithmic(panels[1][i], error)
+            logarithmic(panels[1][i], error)
             panels[1][i].set(ylabel="absolute error")
         panels[-1][i].set(xlabel=f"${coordinate}$")
     return figure
@@ -297,19 +295,6 @@ def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: s
     return figure
 
 
-class Powers(LogFormatterSciNotation):
-    """Labels of logarithmic axes as plain text, which takes a tenth of the time of matplotlib's formulae."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """Such as 10⁻³."""
-        text: str = super().__call__(x, pos)
-        found = re.fullmatch(r"\$\\mathdefault{(?:(.+)\\times)?10\^{(.+)}}\$", text)
-        if found is None:
-            return text
-        factor, power = found.groups()
-        return f"{factor}\u00d7" * bool(factor) + f"10{power.translate(RAISED)}"
-
-
 def _known(solution: dict[str, NDArray[np.float64]], field: int) -> bool:
     """Whether anything is known of a field's solution."""
     return "exact" in solution and bool(np.isfinite(solution["exact"][..., field]).any())
@@ -317,16 +302,6 @@ def _known(solution: dict[str, NDArray[np.float64]], field: int) -> bool:
 
 def _columns(table: pd.DataFrame, prefix: str) -> list[str]:
     return [column for column in table.columns if column.startswith(prefix)]
-
-
-def _logarithmic(axes: Axes, values: NDArray[np.float64]) -> None:
-    """A logarithmic axis where the positive values span more than a factor of 10."""
-    values = np.asarray(values, dtype=np.float64)  # an empty column of a table has no type
-    positive = values[np.isfinite(values) & (values > 0)]
-    if positive.size and positive.max() > 10 * positive.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(Powers())
-        axes.yaxis.set_minor_formatter(Powers())
 
 
 def _legend(axes: Axes) -> None:

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from ntkrun.plots.labels import Powers
+from ntkrun.plots.residuals import plot_residuals
 from ntkrun.plots.run import (
-    Powers,
     plot_coefficients,
     plot_damping,
     plot_error,
@@ -149,6 +150,10 @@ def test_names_are_never_formulas() -> None:
         figure.draw_without_rendering()
         said = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
         assert r"cost\$_a\$" in [*said, figure.axes[0].get_ylabel()]
+    points, sizes = {"cost$_a$": np.array([[0.0], [1.0]])}, {"cost$_a$": np.array([1.0, 2.0])}
+    figure = plot_residuals(points, sizes, ["x"])
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title() == r"$|r|$ of cost\$_a\$"
 
 
 @pytest.mark.parametrize(
