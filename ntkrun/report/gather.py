@@ -186,7 +186,7 @@ def _described(run: Run) -> Run:
         choices = {
             str(group): "null" if choice is None else str(choice)
             for group, choice in hydra["hydra"]["runtime"]["choices"].items()
-            if not str(group).startswith("hydra/")
+            if not str(group).startswith(("hydra/", "tuned/"))  # tuned settings follow from the other choices
         }
     except (TypeError, KeyError, AttributeError):
         raise UnreadableError(".hydra/hydra.yaml does not say what was chosen") from None

@@ -12,10 +12,10 @@ from tests.cli.test_resume import assert_same_end, summary
 from tests.driver import ntkrun
 from tests.engines.engine import SMALL, command, needs_joblib, needs_ray, needs_slurm
 
+pytestmark = pytest.mark.long
+
 PROBLEM = """
 from ntkrun.pde import Poisson
-
-pytestmark = pytest.mark.long
 
 class Mine(Poisson):
     def __init__(self, a: int = 4, hard_boundary: bool = False) -> None:

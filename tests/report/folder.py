@@ -55,9 +55,8 @@ def make_run(
     hydra.mkdir(parents=True)
     (hydra / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     (hydra / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-    (hydra / "hydra.yaml").write_text(
-        yaml.safe_dump({"hydra": {"runtime": {"choices": {**choices, "hydra/launcher": "basic"}}}})
-    )
+    chosen = {**choices, "tuned/weights": f"adam/{choices['weights']}", "hydra/launcher": "basic"}
+    (hydra / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": chosen}}}))
     summary = {
         "status": status,
         "message": message,
