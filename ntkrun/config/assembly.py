@@ -293,10 +293,10 @@ def _check_size(
         points = [own if isinstance(own, int) else counts.get(name, 0) for name in objective.names]
         rows = max(n * m for n, m in zip(points, objective.components, strict=True))
         size = like.element_size() * sketch.numbers(objective.layout.size, rows)
-        check_fits(size, f"weights.sketch_size={sketch.size}", like.device.type)
+        check_fits(size, f"weights.sketch_size={sketch.size}", str(like.device))
     rows = objective.residual_rows(counts)
     what = f"optimizer: {type(optimizer).__name__} with {rows} rows and {objective.layout.size} parameters"
-    check_fits(8 * optimizer.matrix_entries(rows, objective.layout.size), what, objective.like.device.type)
+    check_fits(8 * optimizer.matrix_entries(rows, objective.layout.size), what, str(objective.like.device))
 
 
 def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) -> Objective:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import constant
 from ntkrun.jets.plan import Direction, StreamPlan
 
 Chain = Callable[[Tensor], tuple[Tensor, ...]]
@@ -38,7 +39,7 @@ def _output_streams(function: Callable[[Tensor], Tensor], output: int, x: Tensor
     for direction, order in plan.reach().items():
         chain: Chain = lambda z: (function(z)[:, output],)  # noqa: E731
         for _ in range(order):
-            chain = _with_next(chain, x.new_tensor(direction))
+            chain = _with_next(chain, constant(direction, x))
         powers.update({(direction, k): power for k, power in enumerate(chain(x))})
     streams = [
         powers[direction, k]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ntkrun.backend.transfer import constant
+
 MAX_ORDER = 4
 
 Direction = tuple[int, ...]
@@ -103,11 +105,11 @@ class StreamPlan:
         streams = x.new_zeros(self.streams, *x.shape)
         streams[0] = x
         for direction, (start, _) in zip(self.directions, self.chains(), strict=True):
-            streams[start] = x.new_tensor(direction)
+            streams[start] = constant(direction, x)
         for (stream, _), parts in zip(self.sums(), self.collapsed, strict=True):
             for direction, order, factor in parts:
                 if order == 1:
-                    streams[stream] += factor * x.new_tensor(direction)
+                    streams[stream] += factor * constant(direction, x)
         return streams
 
     def read(self, streams: Tensor) -> dict[Index, Tensor]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ntkrun.backend.tracing import tracing
+from ntkrun.backend.transfer import moved
 from ntkrun.common.types import Few, Positive
 from ntkrun.geometry import Box, mix_seed
 from ntkrun.jets import ACTIVATIONS, Jet
@@ -86,7 +87,7 @@ class ECRN(JetNetwork):
         generator = torch.Generator().manual_seed(mix_seed(self._seed, step))
         draws = torch.rand(len(self.survival), generator=generator, dtype=torch.float64).tolist()
         self.factors = [1 / p if draw < p else 0.0 for p, draw in zip(self.survival, draws, strict=True)]
-        self.drawn.copy_(torch.tensor(self.factors, dtype=torch.float64))
+        self.drawn.copy_(moved(torch.tensor(self.factors, dtype=torch.float64), self.drawn))
 
     def traceable(self) -> bool:
         return True

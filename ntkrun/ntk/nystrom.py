@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import moved
 from ntkrun.jacobian import Jacobian
 
 AT_A_TIME = 16  # vectors in a product with J, whose intermediate results grow with their number
@@ -85,7 +86,7 @@ def leading_eigenvalues(
     """
     size = min(count + max(8, count // 4), jacobian.rows, jacobian.layout.size)
     like = jacobian.diagonal()
-    probes = torch.randn(size, jacobian.rows, dtype=like.dtype, generator=generator).to(like.device)
+    probes = moved(torch.randn(size, jacobian.rows, dtype=like.dtype, generator=generator), like)
     found = nystrom(jacobian, probes, iterations)
     return found.values[:count], found.missing
 

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import constant, moved
 from ntkrun.common.types import Positive
 from ntkrun.jacobian.operators import Jacobian
 from ntkrun.ntk.finite_differences import Difference, Shifted, balanced_step, difference_quotient
@@ -66,7 +67,7 @@ class TraceEstimate:
             if factor == 0:
                 errors.append(samples.new_zeros(()))
             elif len(samples) == 1:
-                errors.append(samples.new_tensor(math.nan))
+                errors.append(samples.new_full((), math.nan))
             else:
                 errors.append(factor * samples.std() / math.sqrt(len(samples)))
         return torch.stack(errors)
@@ -201,7 +202,7 @@ class Sketch:
             rows = sum(objective.row_counts(batch))
             if self.distribution in OF_POINTS:
                 chosen = self._positions(rows, generator)
-                probes = torch.eye(rows, dtype=objective.like.dtype)[chosen].to(objective.like) * math.sqrt(rows)
+                probes = moved(torch.eye(rows, dtype=objective.like.dtype)[chosen], objective.like) * math.sqrt(rows)
             else:
                 probes = self._probes(rows, objective, generator)
             directions = objective.jacobian(batch).rmatvec(probes)
@@ -252,7 +253,7 @@ class Sketch:
                 samples.append(xtrace_samples(product, probes[: self.size // 2]))
             else:
                 samples.append((product(probes) * probes).sum(1))
-        steps = objective.like.new_tensor(deltas) if self.derivative == "finite_difference" else None
+        steps = constant(deltas, objective.like) if self.derivative == "finite_difference" else None
         return TraceEstimate(tuple(samples), tuple(factors), steps)
 
     def _product(
@@ -283,7 +284,7 @@ class Sketch:
         else:
             pairs = [self._difference_diagonal(objective, subset, i) for i in range(len(counts))]
             diagonals = [diagonal for diagonal, _ in pairs]
-            deltas = objective.like.new_tensor([delta for _, delta in pairs])
+            deltas = constant([delta for _, delta in pairs], objective.like)
         return self.from_diagonals(counts, diagonals, deltas)
 
     def _difference_diagonal(self, objective: Objective, subset: Batch, i: int) -> tuple[Tensor, float]:
@@ -300,7 +301,7 @@ class Sketch:
             probes = torch.randn(self.size, length, generator=generator, dtype=dtype)
         else:
             probes = torch.randint(0, 2, (self.size, length), generator=generator).to(dtype) * 2 - 1
-        return probes.to(objective.like.device)
+        return moved(probes, objective.like)
 
     def _delta(self, residuals: Shifted, direction: Tensor, objective: Objective) -> float:
         if self.delta != "auto":

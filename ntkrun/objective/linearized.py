@@ -54,11 +54,8 @@ class LinearizedRows:
 
     def weigh(self, weights: Tensor) -> None:
         """Multiply the rows of term i by sqrt(weights_i / N_i), so that their squares add up to the weighted loss."""
-        parts = [
-            self.residual.new_full((n,), float(weight / n) ** 0.5)
-            for n, weight in zip(self._counts, weights.double(), strict=True)
-        ]
-        self._scale = torch.cat(parts)
+        pairs = zip(self._counts, weights.double(), strict=True)
+        self._scale = torch.cat([(weight / n).sqrt().expand(n) for n, weight in pairs])
         self.residual = self.residual * self._scale
         self.rows.rescale(self._scale)
 

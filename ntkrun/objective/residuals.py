@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ntkrun.backend.transfer import constant, moved
 from ntkrun.geometry import Sampler
 from ntkrun.jacobian.operators import ParameterLayout
 from ntkrun.jacobian.per_point import RowFunction
@@ -113,7 +114,7 @@ class Residuals:
             slices = tuple(slice(end - part.shape[1], end) for end, part in zip(ends, parts, strict=True))
             shift = None
             if partner is not None:
-                shift = widened(self.like.new_tensor([partner.get(c, 0.0) for c in self.pde.coordinates]), width)
+                shift = widened(constant([partner.get(c, 0.0) for c in self.pde.coordinates], self.like), width)
             # Products may round otherwise where a matrix lies elsewhere in a cache line, and resumed runs start there.
             draws, gap = len(parts[0]), -ends[-1] % ALIGNED_ROWS
             if draws > 1 and gap:
@@ -163,8 +164,8 @@ class Residuals:
 
     def subset(self, batch: Batch, chosen: Sequence[Tensor]) -> Batch:
         """The batch of the ``chosen`` point indices of each term."""
-        points, device = self.points(batch), self.like.device
-        rows = {name: k.to(device) for name, k in zip(self.names, chosen, strict=True)}
+        points = self.points(batch)
+        rows = {name: moved(k, self.like, torch.int64) for name, k in zip(self.names, chosen, strict=True)}
         subset = self.batch({name: points[name][rows[name]] for name in self.names})
         scales = {self.names[i]: s for g in batch if g.scales for i, s in zip(g.members, g.scales, strict=True)}
         if not scales:

@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import moved
 from ntkrun.objective.jacobian_rows import Rows
 from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, REFINED, LeastSquares, Solution
 
@@ -211,7 +212,7 @@ def _buckets(count: int, size: int, generator: torch.Generator, like: Tensor) ->
     """One of ``size`` sums for each of ``count`` rows, as many in each as in any other, and a random sign."""
     buckets = torch.randperm(count, generator=generator) % size
     signs = torch.randint(2, (count,), generator=generator, dtype=torch.int8) * 2 - 1
-    return buckets.to(like.device), signs.to(like)
+    return moved(buckets, like, torch.int64), moved(signs, like)
 
 
 def _seed(residual: Tensor) -> int:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import constant
+
 if TYPE_CHECKING:
     from ntkrun.pde.base import Columns
 
@@ -55,7 +57,7 @@ class Integral:
             ``[N * Q, d]``, those of the first point first, and ``[N, Q]``.
         """
         known = dict(zip(coordinates, x.unbind(1), strict=True))
-        places, parts = (x.new_tensor(each) for each in _product_rule(self.nodes, len(self.over)))
+        places, parts = (constant(each, x) for each in _product_rule(self.nodes, len(self.over)))
         weights = parts.expand(len(x), -1)
         columns = {c: column[:, None].expand(-1, self.count) for c, column in known.items()}
         for (c, ends), place in zip(self.over.items(), places, strict=True):

@@ -16,9 +16,14 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def available(device: str = "cpu") -> int:
-    """Bytes that this process can still take on a device; on the CPU an upper bound where the system does not say."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
+    """Bytes that this process can still take on a device; on the CPU an upper bound where the system does not say.
+
+    On a CUDA device, such as ``cuda`` or ``cuda:1``, what the device says is free, and what torch has taken from it but
+    does not use.
+    """
+    if device.startswith("cuda"):
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     if _MEMINFO.exists():
         found = re.findall(r"^(?:MemAvailable|SwapFree): +(\d+) kB$", _MEMINFO.read_text(), re.M)
         return 1024 * sum(map(int, found))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import moved
 from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
 from ntkrun.geometry import Method, Sampler, mix_seed
 from ntkrun.objective import Objective
@@ -159,7 +160,7 @@ class PointSource:
         """Use new points, chosen among candidates by their residuals."""
         draws = {n: torch.stack([s.draw() for _ in range(CANDIDATES)]) for n, s in self._samplers.items()}
         like, names = self._objective.like, self._objective.names
-        batches = self._objective.batches({name: x.to(like) for name, x in draws.items()})
+        batches = self._objective.batches({name: moved(x, like) for name, x in draws.items()})
         with torch.no_grad():
             residuals = [self._objective.residuals(batch) for batch in batches]
         chosen = {name: x[:1] for name, x in draws.items()}
@@ -176,7 +177,7 @@ class PointSource:
         """Use the first of several draws, ``[K, N_i, d + k_i]`` by term."""
         like = self._objective.like
         self._block, self._position = block, 0
-        self._batches = self._objective.batches({name: x.to(like) for name, x in block.items()})
+        self._batches = self._objective.batches({name: moved(x, like) for name, x in block.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """The points in use, the step they were drawn at, and how many draws were made."""

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ntkrun.backend.transfer import constant
 from ntkrun.common.state_schema import Added, Whole
 from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.geometry import Sampler, mix_seed
@@ -123,7 +124,7 @@ class NTKWeighting(Weighting):
     def _constant(self, value: float | tuple[int, ...]) -> Tensor:
         """A tensor of the weights' kind, made once: on a device, making one waits for a copy."""
         if value not in self.constants:
-            self.constants[value] = self.weights.new_tensor(value)
+            self.constants[value] = constant(value, self.weights)
         return self.constants[value]
 
     def target(self, traces: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ntkrun.backend.transfer import moved
 from ntkrun.common.state_schema import Added, EmptyOr, Generator, Shaped, StateError
 from ntkrun.common.types import Positive
 from ntkrun.geometry import mix_seed
@@ -100,7 +101,9 @@ class Sketched(NTKWeighting):
             self._counts = objective.point_counts(batch)
             if self._ordered is None or self._ordered[0] is not batch:  # points mostly stay the same for many steps
                 self._ordered = batch, self.sketch.orders(objective, batch)
-            chosen = tuple(k.to(objective.like.device) for k in self.sketch.choose(self._ordered[1], self.generator))
+            chosen = tuple(
+                moved(k, objective.like, torch.int64) for k in self.sketch.choose(self._ordered[1], self.generator)
+            )
             state = self.rule_state(self.rows(objective, batch))
             if self.average != "none":
                 state |= self.averages

@@ -49,6 +49,19 @@ def test_all_memory_counts_where_the_system_says_no_more(tmp_path: Path, monkeyp
     assert memory.available() == pytest.approx(1024 * int(total[1]), rel=1e-3)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_cuda_device_says_what_is_free(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the device in question, and what torch holds without using it counts as well."""
+    figures = {"cuda": (5_000, 900, 200), "cuda:1": (7_000, 800, 300)}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: (figures[name][0], 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda name: figures[name][1])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda name: figures[name][2])
+    free, reserved, used = figures[device]
+    assert memory.available(device) == free + reserved - used
+    with pytest.raises(ConfigError, match="are free"):
+        memory.check_fits(free + reserved, "key=1", device)
+
+
 def test_what_is_too_large_is_named_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: {"cpu": 2 * 10**9, "cuda": 10**9}[device])
     memory.check_fits(2e9, "key=1")
