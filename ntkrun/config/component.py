@@ -11,7 +11,7 @@ import inspect
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NotRequired, Required, TypeVar
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.common.user_frames import cause, where
@@ -46,7 +46,7 @@ class Component(Generic[T]):
         Raises:
             ConfigError: it cannot be built, or a problem's definition does not fit itself.
         """
-        known = _named(self.cls)
+        known, _ = _arguments(self.cls)
         given = {name: value for name, value in runtime.items() if name in known}
         try:
             built = self.cls(**given, **copy.deepcopy(dict(self.arguments)))
@@ -74,27 +74,51 @@ def read_component(node: Mapping[str, Any], key: str, base: type[T], runtime: Co
         ConfigError: the class cannot be found, or an argument is unknown, missing or out of range.
     """
     cls = find_class(node.get("_target_"), key, base)
-    known = _named(cls)
+    known, open_ended = _arguments(cls)
     offered = [name for name in known if name not in runtime]
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
-    hints = _hints(cls)
     arguments = {}
     for name, value in node.items():
         if name == "_target_":
             continue
         if name not in offered and not open_ended:
             raise ConfigError(unknown(f"{key}.{name}", f"{key}.", offered))
-        arguments[name] = checked(value, hints.get(name, Any), f"{key}.{name}")
-    missing = [n for n in offered if n not in arguments and known[n].default is inspect.Parameter.empty]
+        arguments[name] = checked(value, known[name].hint if name in known else Any, f"{key}.{name}")
+    missing = [n for n in offered if n not in arguments and known[n].required]
     if missing:
         raise ConfigError(f"{key}.{missing[0]} is missing; {cls.__name__} needs it")
     return Component(key, cls, arguments)
 
 
-def _named(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a class's constructor that can be given by name."""
-    parameters = inspect.signature(cls).parameters
-    return {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+@dataclass(frozen=True)
+class _Argument:
+    """An argument of a constructor: its annotation, and whether it has no default."""
+
+    hint: Any
+    required: bool
+
+
+def _arguments(cls: type) -> tuple[dict[str, _Argument], bool]:
+    """The arguments of a class's constructor that can be given by name, and whether it takes any others as well.
+
+    Those of ``**arguments: Unpack[SomeTypedDict]`` count as if they stood in the signature.
+    """
+    hints = _hints(cls)
+    known, open_ended = {}, False
+    for name, parameter in inspect.signature(cls).parameters.items():
+        hint = hints.get(name, Any)
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            known[name] = _Argument(hint, parameter.default is parameter.empty)
+        elif parameter.kind is parameter.VAR_KEYWORD and typing.get_origin(hint) is typing.Unpack:
+            (shared,) = typing.get_args(hint)
+            for key, inner in typing.get_type_hints(shared, include_extras=True).items():
+                marked = typing.get_origin(inner)  # as text it escapes Python's own list of required keys
+                if marked in (Required, NotRequired):
+                    known[key] = _Argument(typing.get_args(inner)[0], marked is Required)
+                else:
+                    known[key] = _Argument(inner, key in shared.__required_keys__)
+        else:
+            open_ended |= parameter.kind is parameter.VAR_KEYWORD
+    return known, open_ended
 
 
 def _hints(cls: type) -> dict[str, Any]:

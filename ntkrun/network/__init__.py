@@ -6,6 +6,7 @@ from ntkrun.network.constrained import constrained
 from ntkrun.network.cpikan import ChebyshevKAN
 from ntkrun.network.ecrn import ECRN
 from ntkrun.network.fourier import FourierNetwork
+from ntkrun.network.inputs import InputNetwork
 from ntkrun.network.mlp import MLP
 from ntkrun.network.modified_mlp import ModifiedMLP
 from ntkrun.network.precision import convert
@@ -15,6 +16,7 @@ __all__ = [
     "MLP",
     "ChebyshevKAN",
     "FourierNetwork",
+    "InputNetwork",
     "JetNetwork",
     "Linear",
     "ModifiedMLP",

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ntkrun.common.types import Few, Positive
-from ntkrun.geometry import Box
 from ntkrun.jets import MAX_ORDER, Jet
-from ntkrun.network.base import JetNetwork
-from ntkrun.network.inputs import NO_PERIODS, Inputs
+from ntkrun.network.inputs import InputArguments, InputNetwork
 
 
 class ChebyshevFeatures(nn.Module):
@@ -94,7 +92,7 @@ class ChebyshevLayer(nn.Module):
         return features.linear(self.coefficients, None)
 
 
-class ChebyshevKAN(JetNetwork):
+class ChebyshevKAN(InputNetwork):
     """Chebyshev Kolmogorov-Arnold network: ``depth`` hidden layers and an output layer, all ``ChebyshevLayer``.
 
     Sources: Sidharth et al., arXiv 2405.07200; as a PINN, with its NTK: Faroughi and Mostajeran, arXiv 2506.07958.
@@ -103,10 +101,7 @@ class ChebyshevKAN(JetNetwork):
         width: units per hidden layer.
         depth: number of hidden layers.
         degree: the highest degree of the polynomials.
-        standardize, periodic, periods: see ``Inputs``.
-        domain: the box the inputs live in; sets the number of inputs.
-        outputs: number of output fields.
-        generator: source of the initial values.
+        common: see ``InputNetwork``.
     """
 
     def __init__(
@@ -114,18 +109,11 @@ class ChebyshevKAN(JetNetwork):
         width: Positive[int] = 16,
         depth: Few = 2,
         degree: Few = 4,
-        standardize: bool = True,
-        periodic: bool = False,
-        *,
-        domain: Box,
-        outputs: int = 1,
-        periods: Mapping[str, float] = NO_PERIODS,
-        generator: torch.Generator | None = None,
+        **common: Unpack[InputArguments],
     ) -> None:
-        super().__init__()
-        self.periodic = periodic
-        self.inputs = Inputs(domain, standardize, periodic, periods)
-        sizes = [self.inputs.width, *[width] * depth, outputs]
+        super().__init__(**common)
+        generator = common.get("generator")
+        sizes = [self.inputs.width, *[width] * depth, self.outputs]
         self.layers = nn.ModuleList(ChebyshevLayer(a, b, degree, generator) for a, b in itertools.pairwise(sizes))
 
     def forward(self, jet: Jet) -> Jet:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Unpack
 
 import torch
 from pydantic import Field
@@ -13,14 +12,14 @@ from torch import Tensor, nn
 from ntkrun.backend.tracing import tracing
 from ntkrun.backend.transfer import moved
 from ntkrun.common.types import Few, Positive
-from ntkrun.geometry import Box, mix_seed
+from ntkrun.geometry import mix_seed
 from ntkrun.jets import ACTIVATIONS, Jet
-from ntkrun.network.base import Initialization, JetNetwork, Linear
+from ntkrun.network.base import Initialization, Linear
 from ntkrun.network.fourier import FourierFeatures
-from ntkrun.network.inputs import NO_PERIODS, Inputs
+from ntkrun.network.inputs import InputArguments, InputNetwork
 
 
-class ECRN(JetNetwork):
+class ECRN(InputNetwork):
     """Residual layers h + alpha * activation(W h + b) on Fourier features, and a linear output.
 
     Source: arXiv 2512.08264 (NTK-ECRN). Every alpha is one trainable number. Under stochastic depth (Huang et al.,
@@ -37,10 +36,7 @@ class ECRN(JetNetwork):
         trainable: whether the frequencies are trained.
         alpha: initial value of every alpha; ``None`` means ``1 / depth``.
         survival: probability of keeping the branch of the last residual layer.
-        standardize, periodic, periods: see ``Inputs``.
-        domain: the box the inputs live in; sets the number of inputs.
-        outputs: number of output fields.
-        generator: source of the initial values and of the seed of the draws.
+        common: see ``InputNetwork``.
 
     Attributes:
         survival: probability of keeping each branch.
@@ -59,24 +55,17 @@ class ECRN(JetNetwork):
         trainable: bool = False,
         alpha: float | None = None,
         survival: Annotated[float, Field(gt=0, le=1)] = 1.0,
-        standardize: bool = True,
-        periodic: bool = False,
-        *,
-        domain: Box,
-        outputs: int = 1,
-        periods: Mapping[str, float] = NO_PERIODS,
-        generator: torch.Generator | None = None,
+        **common: Unpack[InputArguments],
     ) -> None:
-        super().__init__()
-        self.periodic = periodic
+        super().__init__(**common)
+        generator = common.get("generator")
         self.activation = ACTIVATIONS[activation]
-        self.inputs = Inputs(domain, standardize, periodic, periods)
         self.features = FourierFeatures(self.inputs.width, features, scale, trainable, generator)
         width = 2 * features
         self.layers = nn.ModuleList(Linear(width, width, initialization, generator) for _ in range(depth))
         start = 1 / depth if alpha is None else alpha
         self.alphas = nn.ParameterList(nn.Parameter(torch.full((1,), start)) for _ in range(depth))
-        self.last = Linear(width, outputs, initialization, generator)
+        self.last = Linear(width, self.outputs, initialization, generator)
         self.survival = [1 - (layer + 1) / depth * (1 - survival) for layer in range(depth)]
         self.factors = [1.0] * depth
         self.register_buffer("drawn", torch.ones(depth), persistent=False)  # the factors, for traced passes

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Unpack
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ntkrun.common.types import Few, Positive
-from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
-from ntkrun.network.base import Initialization, JetNetwork, Linear
-from ntkrun.network.inputs import NO_PERIODS, Inputs
+from ntkrun.network.base import Initialization, Linear
+from ntkrun.network.inputs import InputArguments, InputNetwork
 
 
 class FourierFeatures(nn.Module):
@@ -48,7 +47,7 @@ class FourierFeatures(nn.Module):
         return Jet.cat([angles.cos(), angles.sin()])
 
 
-class FourierNetwork(JetNetwork):
+class FourierNetwork(InputNetwork):
     """Hidden layers shared by Fourier features of several scales, and a linear output of all their results.
 
     Source: Wang, Wang, Perdikaris, arXiv 2012.10047 (multi-scale Fourier feature architecture).
@@ -62,10 +61,7 @@ class FourierNetwork(JetNetwork):
         scales: standard deviations of the frequencies, one set of features each. With standardised inputs, a
             frequency of 1 is one period per standard deviation of a coordinate.
         trainable: whether the frequencies are trained.
-        standardize, periodic, periods: see ``Inputs``.
-        domain: the box the inputs live in; sets the number of inputs.
-        outputs: number of output fields.
-        generator: source of the initial values.
+        common: see ``InputNetwork``.
     """
 
     def __init__(
@@ -77,24 +73,17 @@ class FourierNetwork(JetNetwork):
         features: Positive[int] = 32,
         scales: Annotated[Sequence[Positive[float]], Field(min_length=1)] = (1.0, 10.0),
         trainable: bool = False,
-        standardize: bool = True,
-        periodic: bool = False,
-        *,
-        domain: Box,
-        outputs: int = 1,
-        periods: Mapping[str, float] = NO_PERIODS,
-        generator: torch.Generator | None = None,
+        **common: Unpack[InputArguments],
     ) -> None:
-        super().__init__()
-        self.periodic = periodic
+        super().__init__(**common)
+        generator = common.get("generator")
         self.activation = ACTIVATIONS[activation]
-        self.inputs = Inputs(domain, standardize, periodic, periods)
         self.features = nn.ModuleList(
             FourierFeatures(self.inputs.width, features, scale, trainable, generator) for scale in scales
         )
         sizes = [2 * features, *[width] * depth]
         self.hidden = nn.ModuleList(Linear(a, b, initialization, generator) for a, b in itertools.pairwise(sizes))
-        self.last = Linear(len(scales) * width, outputs, initialization, generator)
+        self.last = Linear(len(scales) * width, self.outputs, initialization, generator)
 
     def forward(self, jet: Jet) -> Jet:
         jet = self.inputs(jet)

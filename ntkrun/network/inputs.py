@@ -1,16 +1,18 @@
-"""Input scaling and periodic coordinates of networks."""
+"""Input scaling and periodic coordinates of networks, and the base of those that begin so."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Box
 from ntkrun.jets import Jet
+from ntkrun.network.base import JetNetwork
 
 NO_PERIODS: Mapping[str, float] = MappingProxyType({})
 
@@ -72,3 +74,44 @@ class Inputs(nn.Module):
         streams = jet.resolve()
         centred = torch.cat([streams[:1] - self.mean.to(streams.dtype), streams[1:]])
         return Jet(centred / self.deviation.to(streams.dtype), jet.plan, None, jet.uses)
+
+
+class InputArguments(TypedDict, total=False):
+    """The arguments of ``InputNetwork``, which its subclasses take as well, by keyword."""
+
+    standardize: bool
+    periodic: bool
+    domain: Required[Box]
+    outputs: int
+    periods: Mapping[str, float]
+    generator: torch.Generator | None
+
+
+class InputNetwork(JetNetwork):
+    """A network whose first layer is ``Inputs``.
+
+    Args:
+        domain: the box the inputs live in; sets the number of inputs.
+        standardize, periodic, periods: see ``Inputs``.
+        outputs: number of output fields.
+        generator: source of the initial values and of whatever else a network draws; subclasses read it.
+
+    Attributes:
+        inputs: that layer.
+        outputs: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        domain: Box,
+        standardize: bool = True,
+        periodic: bool = False,
+        outputs: int = 1,
+        periods: Mapping[str, float] = NO_PERIODS,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.periodic = periodic
+        self.inputs = Inputs(domain, standardize, periodic, periods)
+        self.outputs = outputs

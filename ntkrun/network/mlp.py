@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Unpack
 
-import torch
 from torch import nn
 
 from ntkrun.common.types import Few, Positive
-from ntkrun.geometry import Box
 from ntkrun.jets import ACTIVATIONS, Jet
-from ntkrun.network.base import Initialization, JetNetwork, Linear
-from ntkrun.network.inputs import NO_PERIODS, Inputs
+from ntkrun.network.base import Initialization, Linear
+from ntkrun.network.inputs import InputArguments, InputNetwork
 
 
-class MLP(JetNetwork):
+class MLP(InputNetwork):
     """Fully connected network: ``depth`` hidden layers of ``width`` units and a linear output.
 
     Args:
@@ -24,10 +21,7 @@ class MLP(JetNetwork):
         depth: number of hidden layers.
         activation: the elementwise function after every hidden layer.
         initialization: see ``Linear``.
-        standardize, periodic, periods: see ``Inputs``.
-        domain: the box the inputs live in; sets the number of inputs.
-        outputs: number of output fields.
-        generator: source of the initial values.
+        common: see ``InputNetwork``.
     """
 
     def __init__(
@@ -36,19 +30,12 @@ class MLP(JetNetwork):
         depth: Few = 3,
         activation: Literal["tanh", "sin", "silu", "gelu"] = "tanh",
         initialization: Initialization = "glorot_normal",
-        standardize: bool = True,
-        periodic: bool = False,
-        *,
-        domain: Box,
-        outputs: int = 1,
-        periods: Mapping[str, float] = NO_PERIODS,
-        generator: torch.Generator | None = None,
+        **common: Unpack[InputArguments],
     ) -> None:
-        super().__init__()
-        self.periodic = periodic
+        super().__init__(**common)
+        generator = common.get("generator")
         self.activation = ACTIVATIONS[activation]
-        self.inputs = Inputs(domain, standardize, periodic, periods)
-        sizes = [self.inputs.width, *[width] * depth, outputs]
+        sizes = [self.inputs.width, *[width] * depth, self.outputs]
         self.layers = nn.ModuleList(Linear(a, b, initialization, generator) for a, b in itertools.pairwise(sizes))
 
     def forward(self, jet: Jet) -> Jet:

@@ -12,7 +12,7 @@ from ntkrun.config.component import read_component
 from ntkrun.config.configuration import OF_NETWORKS
 from ntkrun.config.schema import ConfigError
 from ntkrun.geometry import Box
-from ntkrun.network import JetNetwork
+from ntkrun.network import InputNetwork, JetNetwork
 
 BOX = Box.of(x=(0.0, 1.0))
 FOLDER = files("ntkrun.conf") / "network"
@@ -34,8 +34,8 @@ def test_names() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_are_the_constructors(name: str) -> None:
     network = build(name)
-    parameters = inspect.signature(type(network)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+    own, shared = (inspect.signature(cls).parameters.values() for cls in (type(network), InputNetwork))
+    defaults = {p.name: p.default for p in (*own, *shared) if p.kind is not p.VAR_KEYWORD and p.name not in OF_NETWORKS}
     plain = {k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in defaults.items()}
     assert {k: v for k, v in node(name).items() if k != "_target_"} == plain
 
