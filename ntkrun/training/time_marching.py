@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import TIME, Box, Domain, Product, Table
+from ntkrun.geometry import TIME, Box, Domain, Face, Product, Table
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
@@ -86,14 +86,14 @@ class TimeWindow(PDE):
 
     def _clipped(self, term: Term) -> Term:
         start, end = self.whole.domain.low[TIME], self.whole.domain.high[TIME]
-        boxes = tuple(box for box in term.region if isinstance(box, (Box, Product)))
+        boxes = tuple(box for box in term.region if isinstance(box, (Box, Face, Product)))
         if len(boxes) < len(term.region):
             raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes or products with time")
         if any(TIME in each.over for each in term.integrals.values()):
             raise ProblemError(f"time_windows: an integral of loss term {term.name!r} reaches beyond a window")
         times = {(box.low[TIME], box.high[TIME]) for box in boxes}
         if times == {(start, end)}:
-            region = tuple(_with_time(box, self._start, self._end) for box in boxes)
+            region = tuple(_part_with_time(box, self._start, self._end) for box in boxes)
             return replace(term, region=region)
         if times != {(start, start)}:
             raise ProblemError(
@@ -107,7 +107,7 @@ class TimeWindow(PDE):
             raise ProblemError(f"time_windows: the initial condition {term.name!r} has integrals")
         if along := normal_derivatives(term, self.whole):
             raise ProblemError(f"time_windows: the initial condition {term.name!r} reads {along[0].name}, not u_{TIME}")
-        region = tuple(_with_time(box, self._start, self._start) for box in boxes)
+        region = tuple(_part_with_time(box, self._start, self._start) for box in boxes)
         return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 
     def _continuity(self, term: Term, before: nn.Module) -> Any:
@@ -171,7 +171,13 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _with_time(region: Domain, start: float, end: float) -> Box | Product:
-    if isinstance(region, Product):
-        return region.with_interval(TIME, start, end)
-    return Box({**region.low, TIME: start}, {**region.high, TIME: end})
+def _with_time(domain: Domain, start: float, end: float) -> Box | Product:
+    if isinstance(domain, Product):
+        return domain.with_interval(TIME, start, end)
+    return Box({**domain.low, TIME: start}, {**domain.high, TIME: end})
+
+
+def _part_with_time(region: Box | Face | Product, start: float, end: float) -> Box | Face | Product:
+    if isinstance(region, Face):
+        return replace(region, box=Box({**region.low, TIME: start}, {**region.high, TIME: end}))
+    return _with_time(region, start, end)

@@ -61,6 +61,38 @@ def test_references_are_cut() -> None:
     assert np.array_equal(window.values, whole.values[:, 25:51])
 
 
+class Insulated(PDE):
+    """A normal derivative is given at the ends, whose points carry normals."""
+
+    domain = Box.of(x=(0.0, 1.0), t=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term("residual", (self.domain,), ("u_t", "u_xx"), lambda x, d: d.u_t - d.u_xx),
+            Term("ends", self.domain.boundary("x_low", "x_high"), ("u_n",), lambda x, d: d.u_n - x.nx * x.t),
+            Term("initial", self.domain.boundary("t_low"), ("u",), lambda x, d: d.u),
+        )
+
+
+def test_faces_with_normals_are_cut() -> None:
+    """Points of a window lie in its part of time and keep their normals; rows are +-u_x - (+-t)."""
+    before = frozen(MLP(4, 1, domain=Insulated.domain).double())
+    window = TimeWindow(Insulated(), 1, 2, before)
+    network = MLP(4, 1, domain=window.domain).double()
+    objective = Objective(window, network)
+    points, batch = draw_batch(objective, [4, 6, 5])
+    ends, start = points["ends"], points["initial"]
+    assert ends.shape == (6, 4)
+    assert (ends[:, 1] >= 0.5).all()
+    assert set(ends[:, 2].tolist()) == {-1.0, 1.0}
+    assert (start[:, 1:] == start.new_tensor([0.5, 0.0, -1.0])).all()
+    rows = objective.residuals(batch)
+    slope = derivative(lambda z: values(network, z)[:, 0], ends[:, :2], [0])
+    assert relative(rows[1].flatten(), (ends[:, 2] * (slope - ends[:, 1])).detach()) < 1e-12
+    jump = values(network, start[:, :2]) - values(before, start[:, :2])
+    assert relative(rows[2].flatten(), jump.flatten().detach()) < 1e-12
+
+
 class Final(PDE):
     """A condition at the end of time."""
 
