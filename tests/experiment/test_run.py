@@ -385,7 +385,9 @@ def test_rows_may_be_rarer_than_checks(tmp_path: Path) -> None:
     assert re.search(r"step \d+: the loss of term", result.stderr)
 
 
-@pytest.mark.parametrize("network", choices("network"))
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=[pytest.mark.long] * (name != "mlp")) for name in choices("network")]
+)
 def test_a_default_run_does_without_torchs_compiler(network: str, tmp_path: Path) -> None:
     """Loading it takes seconds, as long as some problems take to be solved."""
     program = (

@@ -81,7 +81,9 @@ def test_steps(case: str, counts: list[int], way: str) -> None:
 
 @pytest.mark.parametrize("factored", [False, True], ids=["formed", "factored"])
 @pytest.mark.parametrize("way", ["whole", "blocks", "chunked", "chunked blocks"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.long] * (case == "any-module")) for case in CASES]
+)
 def test_products_after_the_network_has_moved_on(case: str, way: str, factored: bool) -> None:
     """Trials of a step move the network, and its Jacobian remains that of where the step began."""
     memory = 2**13 if "blocks" in way else 2**28
