@@ -1,17 +1,24 @@
 """Final errors of all problems of the menu under different loss weights.
 
-Usage: python scripts/compare_weightings.py [--jobs J] [--iterations N] [--seeds S ...]
-                                            [--problems NAME ...] [--weights NAME ...]
-       python scripts/compare_weightings.py --collect [--iterations N]
+Usage: python scripts/compare_weightings.py [--jobs J] [--iterations N ...] [--seeds S ...]
+                                            [--problems NAME ...] [--weights NAME ...] [--out DIRECTORY]
+       python scripts/compare_weightings.py --collect [--iterations N ...] [--out DIRECTORY]
+       python scripts/compare_weightings.py --tables-only [--out DIRECTORY]
 
-Trains every problem under every weighting from every seed: Adam with its default network and schedule, and the
-configuration's defaults in all else. Each run has a directory outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs
-that have ended are skipped, so an interrupted comparison goes on where it was. Runs are spread over --jobs
-processes of one thread each, seed by seed.
+Trains every problem under every weighting from every seed, for 1,500 and for 15,000 steps: Adam with its default
+network and schedule, and the configuration's defaults in all else. Each run has a directory
+outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs that have ended are skipped, so an interrupted comparison goes on where
+it was. Runs are spread over --jobs processes of one thread each, seed by seed.
 
-Then collects all runs of N iterations that are there into docs/comparison: weightings.csv (one row per run),
-the tables of weightings.md (between its two markers; the text around them is kept) and weightings.png. A run
-that fails is a row with its status.
+Then collects all runs of N iterations that are there into docs/comparison: weightings.csv (one row per run; rows of
+other N are kept), the tables of weightings.md (between its two markers; the text around them is kept), and
+weightings_N.png, for the least N weightings.png. A run that fails is a row with its status.
+
+Errors are skewed, so tables give medians over the seeds. Whether weightings differ at all over the problems is asked by
+the test of Friedman, whether one differs from weights=exact by the signed-rank test of Wilcoxon on the logarithms of
+the medians, problem by problem, with the correction of Holm; on a single problem, by the rank-sum test of Mann and
+Whitney between the seeds of two weightings, which can reject at 5 % from four seeds on. A run that did not complete
+counts as worse than all that did.
 """
 
 from __future__ import annotations
@@ -39,6 +46,7 @@ from hydra import compose, initialize_config_module
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy import stats
 
 import ntkrun
 
@@ -62,6 +70,7 @@ COLOURS = {  # of Okabe and Ito, told apart by the colour-blind
 WEIGHTS = tuple(COLOURS)
 FIXED = 100  # of every term but the residual, under "fixed"
 ERROR = "final_rel_l2"
+LEVEL = 0.05  # of the tests
 
 Run = tuple[str, str, int]
 
@@ -165,6 +174,7 @@ def collect(iterations: int) -> pd.DataFrame:
             "problem": problem,
             "weights": weights,
             "seed": int(seed),
+            "iterations": iterations,
             "steps": summary.get("step"),
             ERROR: error.get("final"),
             "best_rel_l2": error.get("best"),
@@ -188,22 +198,17 @@ def errors_of(table: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
     return {(str(p), str(w)): values.to_numpy(dtype=float) for (p, w), values in groups}
 
 
-def spread(values: np.ndarray, geometric: bool) -> tuple[float, str]:
-    """A mean, infinite where a run did not complete, and how it is shown with its spread over the seeds.
-
-    Args:
-        values: errors, one per seed.
-        geometric: geometric mean, and the factor of one standard deviation of the logarithms.
-    """
-    failures = int(np.isnan(values).sum())
+def middle(values: np.ndarray) -> tuple[float, str]:
+    """The median over the seeds, infinite where most runs did not complete, and how it is shown with its range."""
+    ranked = np.sort(np.where(np.isnan(values), np.inf, values))
+    median = float(np.median(ranked)) if np.isfinite(ranked).all() else float(ranked[len(ranked) // 2])
+    failures = int(np.isinf(ranked).sum())
     if failures:
-        return np.inf, f"{failures} of {len(values)} failed"
-    numbers = np.log(values) if geometric else values
-    mean = np.exp(numbers.mean()) if geometric else numbers.mean()
-    if len(numbers) == 1:
-        return mean, short(mean)
-    deviation = numbers.std(ddof=1)
-    return mean, f"{short(mean)} ({np.exp(deviation):.2f})" if geometric else f"{short(mean)} ± {short(deviation)}"
+        known = f"{short(median)}, " if np.isfinite(median) else ""
+        return median, f"{known}{failures} of {len(values)} failed"
+    if len(values) == 1:
+        return median, short(median)
+    return median, f"{short(median)} ({short(ranked[0])} to {short(ranked[-1])})"
 
 
 def short(number: float) -> str:
@@ -214,22 +219,67 @@ def short(number: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def error_table(table: pd.DataFrame, geometric: bool) -> list[str]:
-    """Problems by weightings. Bold: the least mean. Italic: a range of seeds that overlaps that of the least."""
+def error_table(table: pd.DataFrame) -> list[str]:
+    """Problems by weightings. Bold: the least median. Italic: seeds that a test cannot tell from those of the least."""
     errors = errors_of(table)
     columns = [w for w in WEIGHTS if w in set(table["weights"])]
     lines = ["| problem | " + " | ".join(f"`{w}`" for w in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for problem in (p for p in PROBLEMS if p in set(table["problem"])):
         own = {w: errors[problem, w] for w in columns if (problem, w) in errors}
-        shown = {w: spread(values, geometric) for w, values in own.items()}
+        shown = {w: middle(values) for w, values in own.items()}
         best = min(shown, key=lambda w: shown[w][0])
         cells = []
         for w in columns:
             text = shown[w][1] if w in shown else ""
             known = w in own and shown[w][0] < np.inf
-            close = known and own[w].min() <= own[best].max()
+            close = known and differ_by_chance(own[w], own[best]) >= LEVEL
             cells.append(f"**{text}**" if known and w == best else f"*{text}*" if close else text)
         lines.append(f"| `{problem}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def differ_by_chance(one: np.ndarray, other: np.ndarray) -> float:
+    """The probability that seeds of equal distributions differ as much in rank, by Mann and Whitney, two-sided."""
+    a, b = (np.where(np.isnan(values), np.inf, values) for values in (one, other))
+    method = "exact" if len(np.unique([*a, *b])) == len(a) + len(b) else "asymptotic"
+    return float(stats.mannwhitneyu(a, b, method=method).pvalue)
+
+
+def rank_table(table: pd.DataFrame) -> list[str]:
+    """The tests over all problems that every weighting was run on and that have more than one term."""
+    medians = {key: middle(values)[0] for key, values in errors_of(table).items()}
+    columns = [w for w in WEIGHTS if w in set(table["weights"])]
+    problems = [p for p in PROBLEMS if p != "regression" and all((p, w) in medians for w in columns)]
+    if len(columns) < 3 or len(problems) < 3:
+        return ["Too few weightings or problems for tests of ranks."]
+    values = np.array([[medians[p, w] for w in columns] for p in problems])
+    ranks = stats.rankdata(values, axis=1)
+    chance = float(stats.friedmanchisquare(*values.T).pvalue)
+    against = [w for w in columns if w != "exact"] if "exact" in columns else []
+    logs = np.log(np.minimum(values, 1e9))
+    exact = logs[:, columns.index("exact")] if against else None
+    found = {w: float(stats.wilcoxon(logs[:, columns.index(w)], exact).pvalue) for w in against}
+    corrected, largest = {}, 0.0
+    for k, w in enumerate(sorted(found, key=lambda w: found[w])):
+        largest = max(largest, min(1.0, (len(found) - k) * found[w]))
+        corrected[w] = largest
+    verdict = "they differ" if chance < LEVEL else "no difference is shown"
+    lines = [
+        f"Ranks of the medians over {len(problems)} problems (1 is the least error; `regression` has one term only).",
+        f"Test of Friedman: p = {chance:.2g}, {verdict} at {100 * LEVEL:.0f} %. Ratios are medians over the problems.",
+        "",
+        "| weights | mean rank | error / that of `exact` | p (Wilcoxon) | corrected (Holm) | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for i, w in enumerate(columns):
+        cells = [f"`{w}`", f"{ranks[:, i].mean():.2f}"]
+        if w in found:
+            ratio = float(np.exp(np.median(logs[:, i] - exact)))
+            cells += [f"{ratio:.2f}", f"{found[w]:.2g}", f"{corrected[w]:.2g}"]
+            cells.append("differs from `exact`" if corrected[w] < LEVEL else "")
+        else:
+            cells += ["", "", "", ""]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -246,25 +296,35 @@ def cost_table(table: pd.DataFrame) -> list[str]:
 
 def markdown(table: pd.DataFrame) -> str:
     """All tables for people."""
-    counts = table.groupby(["problem", "weights"]).size()
-    seeds = " to ".join(map(str, sorted({counts.min(), counts.max()})))
-    return "\n".join([
-        f"Final relative L2 error, mean ± standard deviation over {seeds} seeds:",
-        "",
-        *error_table(table, geometric=False),
-        "",
-        f"The same runs, geometric mean over {seeds} seeds (in brackets the geometric standard deviation, a factor):",
-        "",
-        *error_table(table, geometric=True),
-        "",
-        "Bold: the least mean of the problem. Italic: the best seed is no worse than the worst seed of the one in",
-        "bold, so that these seeds do not settle the order of the two.",
-        "",
-        "Seconds of the weight updates in per cent of the other seconds of training, over the runs of all problems:",
-        "",
-        *cost_table(table),
-        "",
-    ])  # fmt: skip
+    lines: list[str] = []
+    for iterations, own in table.groupby("iterations"):
+        counts = own.groupby(["problem", "weights"]).size()
+        seeds = " to ".join(map(str, sorted({counts.min(), counts.max()})))
+        lines += [
+            f"### {iterations:,} steps",
+            "",
+            f"Final relative L2 error, median (least to largest) over {seeds} seeds:",
+            "",
+            *error_table(own),
+            "",
+            "Bold: the least median of the problem. Italic: seeds that a rank-sum test (Mann, Whitney, two-sided, 5 %)",
+            "cannot tell from those of the one in bold.",
+            "",
+            *rank_table(own),
+            "",
+            "Seconds of the weight updates in per cent of the other seconds of training, over all runs:",
+            "",
+            *cost_table(own),
+            "",
+        ]
+        if iterations != table["iterations"].min():
+            lines += [f"![Final errors after {iterations:,} steps]({figure_of(table, iterations)})", ""]
+    return "\n".join(lines)
+
+
+def figure_of(table: pd.DataFrame, iterations: int) -> str:
+    """The file of the figure of runs of a length."""
+    return "weightings.png" if iterations == table["iterations"].min() else f"weightings_{iterations}.png"
 
 
 def write_markdown(path: Path, tables: str) -> None:
@@ -276,7 +336,7 @@ def write_markdown(path: Path, tables: str) -> None:
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
-    """One panel per problem: a row of dots per weighting, one dot per seed, and a bar at their geometric mean."""
+    """One panel per problem: a row of dots per weighting, one dot per seed, and a bar at their median."""
     errors = errors_of(table)
     problems = [p for p in PROBLEMS if p in set(table["problem"])]
     columns = min(4, len(problems))
@@ -296,8 +356,8 @@ def plot(table: pd.DataFrame, path: Path) -> None:
                 text = f"{len(values) - len(known)} of {len(values)} failed"
                 axes.text(0.98, i, text, ha="right", va="center", fontsize=8, transform=axes.get_yaxis_transform())
             if len(known):
-                mean = np.exp(np.log(known).mean())
-                axes.plot([mean, mean], [i - 0.36, i + 0.36], color=COLOURS[weights], linewidth=2)
+                median = np.median(known)
+                axes.plot([median, median], [i - 0.36, i + 0.36], color=COLOURS[weights], linewidth=2)
                 axes.plot(known, np.full(len(known), i), "o", color=COLOURS[weights], markersize=6, alpha=0.7, mew=0)
         axes.set(title=problem, xscale="log", ylim=(len(WEIGHTS) - 0.5, -0.5))
         widen(axes)
@@ -305,11 +365,11 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         axes.grid(axis="x", which="both")
         axes.set_yticks(range(len(WEIGHTS)), WEIGHTS)
         axes.tick_params(axis="y", length=0)
-    iterations, seeds = int(table["steps"].max()), table["seed"].nunique()
+    iterations, seeds = int(table["iterations"].max()), table["seed"].nunique()
     figure.suptitle(f"Final error after {iterations:,} steps by weighting of the loss terms")
     figure.supxlabel(
         f"relative L2 error (no unit, log scale; ranges differ between panels)\n"
-        f"dots: {seeds} seeds; bars: their geometric mean; dotted line: error 1, that of the zero function",
+        f"dots: {seeds} seeds; bars: their median; dotted line: error 1, that of the zero function",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)
@@ -330,20 +390,32 @@ def main() -> None:
     """Train what is missing, then collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes side by side")
-    parser.add_argument("--iterations", type=int, default=1500, help="optimiser steps of every run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, nargs="+", default=[1500, 15000], help="optimiser steps of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS)
-    parser.add_argument("--collect", action="store_true", help="train nothing; tables and figure from what is there")
+    parser.add_argument("--collect", action="store_true", help="train nothing; tables and figures from what is there")
+    parser.add_argument("--tables-only", action="store_true", help="tables and figures from weightings.csv alone")
+    parser.add_argument("--out", type=Path, default=OUT, help="where tables and figures go (docs/comparison)")
     arguments = parser.parse_args()
-    if not arguments.collect:
-        grid = itertools.product(arguments.seeds, arguments.problems, arguments.weights)
-        train_all([(problem, weights, seed) for seed, problem, weights in grid], arguments.iterations, arguments.jobs)
-    table = collect(arguments.iterations)
-    OUT.mkdir(parents=True, exist_ok=True)
-    table.to_csv(OUT / "weightings.csv", index=False, float_format="%.6g")
-    write_markdown(OUT / "weightings.md", markdown(table))
-    plot(table, OUT / "weightings.png")
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "weightings.csv"
+    if not arguments.tables_only:
+        for iterations in sorted(arguments.iterations):
+            if not arguments.collect:
+                grid = itertools.product(arguments.seeds, arguments.problems, arguments.weights)
+                runs = [(problem, weights, seed) for seed, problem, weights in grid]
+                train_all(runs, iterations, arguments.jobs)
+            table = collect(iterations)
+            if path.exists():
+                older = pd.read_csv(path)
+                table = pd.concat([older[older["iterations"] != iterations], table])
+            table.to_csv(path, index=False, float_format="%.6g")
+    table = pd.read_csv(path)
+    write_markdown(out / "weightings.md", markdown(table))
+    for iterations, own in table.groupby("iterations"):
+        plot(own, out / figure_of(table, int(iterations)))
     print(markdown(table))
 
 
