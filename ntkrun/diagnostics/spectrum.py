@@ -17,8 +17,17 @@ from torch import Tensor
 from ntkrun.common.state_schema import LARGEST, EmptyOr, Schema, Shaped, StateError, Unread, read_state
 from ntkrun.common.types import NonNegative, Positive
 from ntkrun.diagnostics.base import Diagnostics
+from ntkrun.jacobian import Jacobian, StackedJacobian
 from ntkrun.network import convert
-from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
+from ntkrun.ntk.nystrom import LowRankKernel, eigenvalue_errors, leading, low_rank_drift
+from ntkrun.ntk.spectrum import (
+    condition_number,
+    diagonal_blocks,
+    drift,
+    effective_rank,
+    eigenvalues,
+    least_effective_rank,
+)
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.storage.atomic import write_atomically
@@ -33,14 +42,28 @@ class Spectrum(Diagnostics):
     on a copy of the network in evaluation mode, for in float32 round-off hides all eigenvalues below 1e-7
     of the largest.
 
+    A kernel of more than ``dense_rows`` rows is not formed. Its ``leading`` eigenvalues come from products with J by a
+    randomised method (``ntkrun.ntk.nystrom``), with how far each may be off and what they leave of the trace.
+
     Args:
         steps: when to observe, besides step 0 and the end of the run; steps beyond the end are ignored.
         points: the most points per term to take, chosen at random; ``None`` takes all.
+        dense_rows: the most rows of a kernel of which all eigenvalues are computed.
+        leading: how many eigenvalues of a larger one are computed.
     """
 
-    def __init__(self, *, steps: list[NonNegative[int]], points: Positive[int] | None = 200) -> None:
+    def __init__(
+        self,
+        *,
+        steps: list[NonNegative[int]],
+        points: Positive[int] | None = 200,
+        dense_rows: NonNegative[int] = 4000,
+        leading: Positive[int] = 64,
+    ) -> None:
         self.steps = frozenset(steps)
         self.points = points
+        self.dense_rows = dense_rows
+        self.leading = leading
 
     def start(self, objective: Objective, iterations: int) -> None:
         self._due = {0, *self.steps, iterations}
@@ -49,7 +72,7 @@ class Spectrum(Diagnostics):
         self._observed: dict[int, dict[str, Tensor]] = {}
         self._points: dict[str, Tensor] = {}
         self._first_parameters: Tensor | None = None
-        self._first_kernels: dict[str, Tensor] = {}
+        self._first_kernels: dict[str, Tensor | LowRankKernel] = {}
         self._told: set[tuple[str, bool]] = set()
 
     def observe(self, step: int, objective: Objective, batch: Batch) -> None:
@@ -63,16 +86,21 @@ class Spectrum(Diagnostics):
         if not self._first_kernels:  # not part of the checkpoint, which they would make large
             with double.at(self._first_parameters):
                 double.progress.zero_()
-                self._first_kernels = self._kernels()
+                self._first_kernels = self._kernels(self._jacobians())
         double.progress.copy_(objective.progress)
         values = {"parameter_drift": drift(parameters, self._first_parameters)}
-        for name, matrix in self._kernels().items():
-            spectrum = eigenvalues(matrix)
-            values[f"eigenvalues{name}"] = spectrum
-            values[f"kernel_drift{name}"] = drift(matrix, self._first_kernels[name])
-            values[f"effective_rank{name}"] = effective_rank(spectrum)
-            values[f"condition_number{name}"] = condition_number(spectrum)
-            self._tell(step, name, values[f"condition_number{name}"])
+        jacobians = self._jacobians()
+        for name, found in self._kernels(jacobians).items():
+            first = self._first_kernels[name]
+            if isinstance(found, LowRankKernel):
+                assert isinstance(first, LowRankKernel)
+                own = _of_leading(found, first, jacobians[name])
+                self._tell(step, name, found.values[0])
+            else:
+                assert isinstance(first, Tensor)
+                own = _of_all(found, first)
+                self._tell(step, name, own["condition_number"])
+            values |= {f"{kind}{name}": value for kind, value in own.items()}
         self._observed[step] = {name: value.cpu() for name, value in values.items()}
 
     def finish(self, directory: Path) -> None:
@@ -81,6 +109,11 @@ class Spectrum(Diagnostics):
         ``steps`` are the T steps observed, ``eigenvalues`` those of K, ``[T, N]``, the largest first;
         ``kernel_drift``, ``effective_rank`` and ``condition_number``, ``[T]``, are also of K, and
         with ``/<term>`` of K_ii; ``parameter_drift``, ``[T]``, is that of the trainable parameters.
+
+        ``method``, a text, is ``dense`` or, where the kernel was not formed, ``nystrom``. Then ``eigenvalues`` are the
+        leading ones, ``[T, k]``, each no larger than the true one and within ``eigenvalue_errors``, ``[T, k]``, of one;
+        ``missing``, ``[T]``, is the trace beyond them; ``kernel_drift`` is that of the part found, ``effective_rank`` a
+        lower bound, and ``condition_number`` NaN.
         """
         if not self._observed:
             return
@@ -88,6 +121,8 @@ class Spectrum(Diagnostics):
         arrays: dict[str, Any] = {"steps": np.array(steps)}
         for name in self._observed[steps[0]]:
             arrays[name] = torch.stack([self._observed[step][name] for step in steps]).numpy()
+        for name in self._names():
+            arrays[f"method{name}"] = np.array("nystrom" if f"missing{name}" in arrays else "dense")
         write_atomically(directory / "spectrum.npz", lambda file: np.savez_compressed(file, **arrays))
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +138,7 @@ class Spectrum(Diagnostics):
         self._first_kernels = {}
 
     def state_schema(self) -> Any:
-        return Observations(self._double, self.points)
+        return Observations(self._double, self.points, self.dense_rows, self.leading)
 
     def _tell(self, step: int, name: str, condition: Tensor) -> None:
         """Say once of every kernel that it is singular or has no eigenvalues, which is no harm to the run."""
@@ -131,12 +166,58 @@ class Spectrum(Diagnostics):
             chosen[name] = x
         return chosen
 
-    def _kernels(self) -> dict[str, Tensor]:
-        """K under ``""`` and every K_ii under ``"/<term>"``, the suffixes of their arrays' names."""
-        batch = self._double.batch(self._points)
-        whole = kernel(self._double, batch)
-        blocks = diagonal_blocks(whole, self._double.row_counts(batch))
-        return {"": whole, **{f"/{name}": block for name, block in zip(self._double.names, blocks, strict=True)}}
+    def _names(self) -> list[str]:
+        """``""`` for K and ``"/<term>"`` for every K_ii, the suffixes of their arrays' names."""
+        return ["", *(f"/{name}" for name in self._double.names)]
+
+    def _jacobians(self) -> dict[str, Jacobian]:
+        """J and every J_i by suffix."""
+        parts = self._double.jacobians(self._double.batch(self._points))
+        return dict(zip(self._names(), (StackedJacobian(parts), *parts), strict=True))
+
+    def _kernels(self, jacobians: Mapping[str, Jacobian]) -> dict[str, Tensor | LowRankKernel]:
+        """K and every K_ii by suffix, or what stands for those that are too large to form."""
+        if jacobians[""].rows <= self.dense_rows:
+            whole = jacobians[""].gram()
+            blocks = diagonal_blocks(whole, tuple(jacobians[name].rows for name in self._names()[1:]))
+            return dict(zip(self._names(), (whole, *blocks), strict=True))
+        return {
+            name: _leading(jacobian, self.leading) if jacobian.rows > self.dense_rows else jacobian.gram()
+            for name, jacobian in jacobians.items()
+        }
+
+
+def _leading(jacobian: Jacobian, count: int) -> LowRankKernel:
+    """The leading eigenvalues, from the same probes every time; NaN where they cannot be had."""
+    try:
+        return leading(jacobian, count, torch.Generator().manual_seed(0))
+    except RuntimeError:  # the kernel is not finite
+        like, few = jacobian.diagonal(), min(count, jacobian.rows, jacobian.layout.size)
+        return LowRankKernel(like.new_full((len(like), few), math.nan), like.new_full((few,), math.nan), math.nan)
+
+
+def _of_all(matrix: Tensor, first: Tensor) -> dict[str, Tensor]:
+    """What is observed of a kernel that was formed, by kind."""
+    spectrum = eigenvalues(matrix)
+    return {
+        "eigenvalues": spectrum,
+        "kernel_drift": drift(matrix, first),
+        "effective_rank": effective_rank(spectrum),
+        "condition_number": condition_number(spectrum),
+    }
+
+
+def _of_leading(found: LowRankKernel, first: LowRankKernel, jacobian: Jacobian) -> dict[str, Tensor]:
+    """What is observed of a kernel whose leading eigenvalues are known, by kind."""
+    missing = found.values.new_tensor(found.missing)
+    return {
+        "eigenvalues": found.values,
+        "eigenvalue_errors": eigenvalue_errors(jacobian, found),
+        "missing": missing,
+        "kernel_drift": low_rank_drift(found, first),
+        "effective_rank": least_effective_rank(found.values, missing),
+        "condition_number": torch.full_like(missing, torch.nan),
+    }
 
 
 @dataclass(frozen=True)
@@ -146,10 +227,14 @@ class Observations(Schema):
     Attributes:
         objective: in float64.
         points: the most per term.
+        dense_rows: the most rows of a kernel that is formed.
+        leading: eigenvalues of one that is not.
     """
 
     objective: Objective
     points: int | None
+    dense_rows: int
+    leading: int
 
     def read(self, value: Any, place: str) -> Any:
         given = read_state(dict.fromkeys(("observed", "points", "first_parameters"), Unread()), value, place)
@@ -174,7 +259,12 @@ class Observations(Schema):
         number = torch.zeros((), dtype=torch.float64)
         schema = {"parameter_drift": Shaped((), number)}
         for name, size in zip(("", *(f"/{name}" for name in self.objective.names)), (sum(rows), *rows), strict=True):
-            schema[f"eigenvalues{name}"] = Shaped((size,), number)
+            few = size > self.dense_rows
+            length = min(self.leading, size, self.objective.layout.size) if few else size
+            schema[f"eigenvalues{name}"] = Shaped((length,), number)
+            if few:
+                schema[f"eigenvalue_errors{name}"] = Shaped((length,), number)
+                schema[f"missing{name}"] = Shaped((), number)
             for kind in ("kernel_drift", "effective_rank", "condition_number"):
                 schema[f"{kind}{name}"] = Shaped((), number)
         return schema

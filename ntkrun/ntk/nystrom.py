@@ -69,26 +69,45 @@ def nystrom(jacobian: Jacobian, probes: Tensor, iterations: int = 0) -> LowRankK
     return LowRankKernel(vectors, singular.square(), max(missing, 0.0))
 
 
-def leading_eigenvalues(
-    jacobian: Jacobian, count: int, generator: torch.Generator, iterations: int = 2
-) -> tuple[Tensor, float]:
-    """The largest eigenvalues of a kernel that is too large to form.
+def leading(jacobian: Jacobian, count: int, generator: torch.Generator, iterations: int = 2) -> LowRankKernel:
+    """The leading eigenvalues and vectors of a kernel that is too large to form.
 
     Args:
         jacobian: J.
-        count: how many, k.
+        count: how many, k; fewer where there are fewer rows or parameters.
         generator: source of Gaussian probes, on the CPU; a fourth more are taken than eigenvalues are asked for.
         iterations: of the basis, see ``nystrom``.
 
     Returns:
-        Lower bounds of the k largest, the largest first, ``[k]``, which with a falling spectrum are as good as exact;
-        and what is left of the trace beyond all that were found.
+        The k largest, lower bounds that with a falling spectrum are as good as exact.
     """
     size = min(count + max(8, count // 4), jacobian.rows, jacobian.layout.size)
     like = jacobian.diagonal()
     probes = moved(torch.randn(size, jacobian.rows, dtype=like.dtype, generator=generator), like)
     found = nystrom(jacobian, probes, iterations)
-    return found.values[:count], found.missing
+    beyond = found.missing + float(found.values[count:].sum())
+    return LowRankKernel(found.vectors[:, :count], found.values[:count], beyond)
+
+
+def eigenvalue_errors(jacobian: Jacobian, found: LowRankKernel) -> Tensor:
+    """|K u - lambda u| for the eigenvalues and vectors found, ``[k]``: so near to each is an eigenvalue of K.
+
+    It costs two products per vector. Source: B. N. Parlett, "The Symmetric Eigenvalue Problem", theorem 4.5.1.
+    """
+    parts = zip(found.vectors.T.split(AT_A_TIME), found.values.split(AT_A_TIME), strict=True)
+    left = [jacobian.kernel_matvec(u.contiguous()) - values[:, None] * u for u, values in parts]
+    return torch.cat([torch.linalg.vector_norm(each, dim=1) for each in left])
+
+
+def low_rank_drift(now: LowRankKernel, first: LowRankKernel) -> Tensor:
+    """|now - first| / |first| in the Frobenius norm; 0 where nothing moved."""
+    if torch.equal(now.vectors, first.vectors) and torch.equal(now.values, first.values):
+        return now.values.new_zeros(())
+    inside = torch.linalg.qr(torch.cat([now.vectors, first.vectors], 1)).R
+    one, other = inside.split([len(now.values), len(first.values)], dim=1)
+    moved = torch.linalg.matrix_norm(one * now.values @ one.T - other * first.values @ other.T)
+    relative: Tensor = moved / torch.linalg.vector_norm(first.values)
+    return relative
 
 
 def _orthonormal(rows: Tensor) -> Tensor:

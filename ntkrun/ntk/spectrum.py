@@ -65,6 +65,22 @@ def effective_rank(spectrum: Tensor) -> Tensor:
     return total if total == 0 else torch.special.entr(positive / total).sum().exp()
 
 
+def least_effective_rank(spectrum: Tensor, missing: Tensor) -> Tensor:
+    """The effective rank if all eigenvalues beyond the known ones were as large as the last of these: it is no less.
+
+    Args:
+        spectrum: the leading eigenvalues, the largest first, ``[k]``.
+        missing: the sum of the others, a number.
+    """
+    positive = spectrum.clamp_min(0)
+    total = positive.sum() + missing
+    if total == 0:
+        return total
+    last = (positive[-1] / total).clamp_min(torch.finfo(spectrum.dtype).tiny)
+    entropy: Tensor = torch.special.entr(positive / total).sum() - missing / total * last.log()
+    return entropy.exp()
+
+
 def condition_number(spectrum: Tensor) -> Tensor:
     """Largest over smallest eigenvalue; infinite where the smallest cannot be told from zero.
 

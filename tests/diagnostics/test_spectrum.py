@@ -43,7 +43,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_arrays(run: Path) -> None:
     arrays = spectrum(run)
     names = ["", *(f"/{term}" for term in COUNTS)]
-    assert set(arrays) == {"steps", "parameter_drift", *(kind + name for kind in KINDS for name in names)}
+    kinds = (*KINDS, "method")
+    assert set(arrays) == {"steps", "parameter_drift", *(kind + name for kind in kinds for name in names)}
     assert arrays["steps"].tolist() == [0, 2, 5, 13, 21, 30]
     rows = {name: min(COUNTS[name[1:]], 20) for name in names[1:]}
     rows[""] = sum(rows.values())
@@ -105,6 +106,55 @@ def test_an_untrained_network(tmp_path: Path) -> None:
     assert names == FIGURES | {"eigenvalues.png", "eigenvalues.pdf"}
 
 
+# Kernels that are not formed
+
+LARGE = ["diagnostics.points=20", "diagnostics.dense_rows=15", "diagnostics.leading=8"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("spectrum") / "large"
+    result = start(directory, *WAVE, *SPECTRUM, *LARGE, "iterations=30", "weights.update_every=1")
+    assert result.status == 0, result.stderr
+    return directory
+
+
+def test_leading_eigenvalues_beside_all(run: Path, large: Path) -> None:
+    ours, exact = spectrum(large), spectrum(run)
+    assert (ours["parameter_drift"] == exact["parameter_drift"]).all()
+    for name in ("", *(f"/{term}" for term in COUNTS)):
+        values, truth = ours[f"eigenvalues{name}"], exact[f"eigenvalues{name}"]
+        if name in ("/initial", "/initial_velocity"):  # 10 and 11 rows
+            assert ours[f"method{name}"] == "dense"
+            assert values == pytest.approx(truth, rel=1e-9, abs=1e-12 * truth.max())
+            continue
+        assert ours[f"method{name}"] == "nystrom"
+        assert values.shape == (6, 8)
+        scale = 1e-12 * truth[:, :1]
+        assert (values <= truth[:, :8] + scale).all()
+        nearest = np.abs(values[:, :, None] - truth[:, None]).min(axis=2)
+        assert (nearest <= ours[f"eigenvalue_errors{name}"] + scale).all()
+        assert values == pytest.approx(truth[:, :8], rel=0.02)
+        total, missing = truth.sum(axis=1), ours[f"missing{name}"]
+        assert values.sum(axis=1) + missing == pytest.approx(total, rel=1e-9)
+        assert (missing < 0.02 * total).all()
+        rank, true_rank = ours[f"effective_rank{name}"], exact[f"effective_rank{name}"]
+        assert (rank <= true_rank * 1.001).all()
+        assert rank == pytest.approx(true_rank, rel=0.05)
+        assert ours[f"kernel_drift{name}"] == pytest.approx(exact[f"kernel_drift{name}"], rel=0.02)
+        assert ours[f"kernel_drift{name}"][0] == 0
+        assert np.isnan(ours[f"condition_number{name}"]).all()
+    assert (large / "plots" / "eigenvalues.png").exists()
+
+
+def test_a_run_without_formed_kernels_is_resumed(large: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    overrides = [*WAVE, *SPECTRUM, *LARGE, "weights.update_every=1", "plots=false"]
+    assert start(parts, *overrides, "iterations=5").status == 0
+    assert ntkrun(f"resume={parts}", "iterations=30", cwd=tmp_path).status == 0
+    assert_same_spectrum(large, parts)
+
+
 # Resuming
 
 
@@ -112,7 +162,7 @@ def assert_same_spectrum(one: Path, other: Path) -> None:
     a, b = spectrum(one), spectrum(other)
     assert a.keys() == b.keys()
     for name, values in a.items():
-        assert np.array_equal(values, b[name]), name
+        assert np.array_equal(values, b[name], equal_nan=values.dtype.kind == "f"), name
 
 
 class AccidentError(Exception):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ntkrun.geometry import Box
 from ntkrun.jacobian import DenseJacobian, Jacobian, ParameterLayout
-from ntkrun.ntk.nystrom import leading_eigenvalues, nystrom
+from ntkrun.ntk.nystrom import LowRankKernel, eigenvalue_errors, leading, low_rank_drift, nystrom
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Poisson, Wave
 from tests.oracle import dense_jacobians, draw_batch
@@ -89,15 +89,42 @@ def test_products_and_solutions() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_leading_eigenvalues_are_those_of_lanczos(case: str) -> None:
     jacobian, kernel = started(case)
-    values, left = leading_eigenvalues(jacobian, 6, torch.Generator().manual_seed(0))
+    found = leading(jacobian, 6, torch.Generator().manual_seed(0))
 
     def product(w: np.ndarray) -> np.ndarray:
         return jacobian.kernel_matvec(torch.from_numpy(w.reshape(1, -1)))[0].numpy()
 
     operator = LinearOperator((jacobian.rows,) * 2, matvec=product, dtype=np.float64)
     expected = np.sort(eigsh(operator, 6, v0=np.ones(jacobian.rows), return_eigenvectors=False))[::-1]
-    assert values.numpy() == pytest.approx(expected, rel=1e-4)
-    assert 0 <= left < float(kernel.trace()) - expected.sum() + 1e-9 * expected[0]
+    assert found.values.numpy() == pytest.approx(expected, rel=1e-4)
+    left = float(kernel.trace()) - expected.sum()
+    assert left - 1e-9 * expected[0] <= found.missing <= left + 6e-4 * expected[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_errors_of_eigenvalues_are_residual_norms(case: str) -> None:
+    jacobian, kernel = started(case)
+    exact = np.linalg.eigvalsh(kernel.numpy())
+    found = nystrom(jacobian, gaussian(3, jacobian.rows))
+    errors = eigenvalue_errors(jacobian, found).numpy()
+    values, vectors = found.values.numpy(), found.vectors.numpy()
+    scale = 1e-12 * exact[-1]
+    assert errors == pytest.approx(np.linalg.norm(kernel.numpy() @ vectors - vectors * values, axis=0), abs=scale)
+    nearest = np.abs(exact[:, None] - values).min(axis=0)
+    assert (nearest <= errors + scale).all()
+    assert errors.max() > 10 * scale  # there is something to bound
+
+
+def test_drift_of_low_rank_kernels() -> None:
+    """Two of rank 3 with vectors of their own: |K - K_0| / |K_0| from the matrices."""
+    kernels = []
+    for seed in (1, 2):
+        vectors = torch.linalg.qr(torch.randn(9, 3, generator=torch.Generator().manual_seed(seed)).double()).Q
+        kernels.append(LowRankKernel(vectors, torch.tensor([3.0, 1.0, 0.1], dtype=torch.float64) * seed, 0.0))
+    now, first = kernels
+    expected = torch.linalg.norm(now.dense() - first.dense()) / torch.linalg.norm(first.dense())
+    assert float(low_rank_drift(now, first)) == pytest.approx(float(expected), rel=1e-12)
+    assert float(low_rank_drift(now, now)) == 0
 
 
 def test_power_iterations_help_where_the_spectrum_falls_slowly() -> None:
@@ -109,7 +136,7 @@ def test_power_iterations_help_where_the_spectrum_falls_slowly() -> None:
     jacobian = DenseJacobian(matrix, ParameterLayout(network))
     errors = []
     for iterations in (0, 2):
-        values, _ = leading_eigenvalues(jacobian, 6, torch.Generator().manual_seed(0), iterations)
+        values = leading(jacobian, 6, torch.Generator().manual_seed(0), iterations).values
         errors.append(float((values * torch.arange(1, 7) - 1).abs().max()))
     assert errors[0] > 0.1
     assert errors[1] < 0.02

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.geometry import Box
-from ntkrun.ntk.spectrum import condition_number, diagonal_blocks, drift, effective_rank, eigenvalues, kernel
+from ntkrun.ntk.spectrum import (
+    condition_number,
+    diagonal_blocks,
+    drift,
+    effective_rank,
+    eigenvalues,
+    kernel,
+    least_effective_rank,
+)
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Poisson, Wave
@@ -105,3 +113,14 @@ def test_the_kernel_moves_unless_the_network_is_linear_in_its_parameters(network
     with objective.at(parameters + torch.randn_like(parameters)):
         now = kernel(objective, batch)
     assert (drift(now, first).item() > 0.1) if moves else (relative(now, first) < 1e-14)
+
+
+@pytest.mark.parametrize("rest", [[1.0, 1.0], [0.5, 0.25], [0.9, 1e-12], []])
+def test_the_least_effective_rank_of_a_spectrum_known_in_part(rest: list[float]) -> None:
+    known = torch.tensor([5.0, 2.0, 1.0], dtype=torch.float64)
+    others = torch.tensor(rest, dtype=torch.float64)
+    least = float(least_effective_rank(known, others.sum()))
+    exact = float(effective_rank(torch.cat([known, others])))
+    if all(value == 1 for value in rest):
+        assert least == pytest.approx(exact, rel=1e-12)
+    assert float(effective_rank(known)) * 0.99 < least <= exact * (1 + 1e-12)
