@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.geometry.curve import Curve
+from ntkrun.geometry.quadrature import planar_rule
 from ntkrun.geometry.shape import Shape
 from ntkrun.geometry.trapezoids import Trapezoids
 
@@ -147,6 +148,11 @@ class Planar(Shape):
             self.marks + other.marks,
         )
 
+    def quadrature(self, nodes: int) -> tuple[Array, Array]:
+        """Nodes and weights of a rule for integrals over the shape, ``[Q, 2]`` and ``[Q]``; see ``planar_rule``."""
+        start, end, _, centre, radius = self._edges
+        return planar_rule(start, end, centre, radius, nodes)
+
     @property
     def _size(self) -> float:
         x0, y0, x1, y1 = self.polygon.bounds
@@ -166,8 +172,8 @@ class Planar(Shape):
         return Trapezoids(self._rings)
 
     @cached_property
-    def _curves(self) -> dict[str, Curve]:
-        """The parts of the boundary by name, in the order in which they come along it."""
+    def _edges(self) -> tuple[Array, Array, NDArray[np.object_], Array, Array]:
+        """Start and end of the edges, ``[n, 2]``, names, and centre and radius of their circles, NaN where straight."""
         start, end = (np.concatenate(ends) for ends in zip(*((r[:-1], r[1:]) for r in self._rings), strict=True))
         names = np.full(len(start), "boundary", dtype=object)
         centre, radius = np.full((len(start), 2), np.nan), np.full(len(start), np.nan)
@@ -183,6 +189,12 @@ class Planar(Shape):
         for mark in self.marks:
             chosen = np.asarray(mark.where(*((start + end) / 2).T), dtype=bool)
             names[np.broadcast_to(chosen, names.shape)] = mark.name
+        return start, end, names, centre, radius
+
+    @cached_property
+    def _curves(self) -> dict[str, Curve]:
+        """The parts of the boundary by name, in the order in which they come along it."""
+        start, end, names, centre, radius = self._edges
         return {
             name: Curve(self.letters, *(torch.from_numpy(each[names == name]) for each in (start, end, centre, radius)))
             for name in dict.fromkeys(names)

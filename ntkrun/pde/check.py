@@ -9,7 +9,7 @@ from numbers import Real
 from torch import Tensor
 
 from ntkrun.common.user_frames import cause
-from ntkrun.geometry import Box, Region, Shape, Table
+from ntkrun.geometry import Box, Planar, Region, Shape, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 from ntkrun.pde.integral import Integral
 
@@ -180,8 +180,10 @@ def _check_integrals(term: Term, pde: PDE) -> None:
     for name, each in term.integrals.items():
         if not isinstance(name, str) or not name.isidentifier() or name in ("partner", "row"):
             raise ProblemError(f"{what}: an integral is called {name!r}, expected a name of its own")
-        if not each.over or not set(each.over) <= set(pde.coordinates):
-            raise ProblemError(f"{what}: integral {name!r} runs over {list(each.over)}, expected coordinates")
+        if each.shape is not None and not isinstance(each.shape, Planar):
+            raise ProblemError(f"{what}: integral {name!r} has shape={each.shape!r}, expected a shape in the plane")
+        if not each.coordinates or not set(each.coordinates) <= set(pde.coordinates):
+            raise ProblemError(f"{what}: integral {name!r} runs over {list(each.coordinates)}, expected coordinates")
         for c, ends in each.over.items():
             _check_ends(ends, f"{what}: integral {name!r}", c, pde)
         if not isinstance(each.nodes, int) or each.nodes < 1:

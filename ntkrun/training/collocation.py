@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LOOKED_AT = 1000  # points of a term; among very many, a few coincide in any interval
 COINCIDING = 0.01  # share of them that rounding may bring together without a word
 
-Sampling = Method | Literal["adaptive"]
+Sampling = Method | Literal["adaptive", "r3"]
 Every = int | Literal["auto"] | None
 
 CANDIDATES = 8  # per point of a term that is adapted to its residuals
@@ -35,7 +35,9 @@ class PointSource:
 
     Adaptive points start as a Sobol sequence. Every later draw chooses those of terms on the whole domain among eight
     times as many, without repeats, with a probability proportional to |r| / mean |r| + 1/2, r being the residual at the
-    time of the draw (residual-based adaptive distribution of Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289).
+    time of the draw (residual-based adaptive distribution of Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289). With ``r3``
+    those points whose |r| is above its mean stay, and the others are taken from the next draw (retain, resample,
+    release of Daw, Bu, Wang, Perdikaris, Karpatne, arXiv 2207.02338, whose points are independent).
 
     Args:
         objective: names the terms and their regions; its network gives dtype and device.
@@ -64,19 +66,19 @@ class PointSource:
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
         for term in objective.terms:
             check_all_have_points(term, counts[term.name], resample_every)
-        if method == "adaptive" and resample_every is None:
-            raise ValueError("adaptive points follow the residuals at every draw; give resample_every, say 10 steps")
+        follows = method in ("adaptive", "r3")
+        if follows and resample_every is None:
+            raise ValueError(f"{method} points follow the residuals at every draw; give resample_every, say 10 steps")
         self.counts = {name: counts[name] for name in objective.names}
         self._objective = objective
         self._every = None if method == "equispaced" else resample_every
-        basis: Method = "sobol" if method == "adaptive" else method
+        basis: Method = "sobol" if method == "adaptive" or method == "r3" else method
         self._samplers = {
             term.name: Sampler(term.region, counts[term.name], basis, mix_seed(seed, 2, i), term.shares)
             for i, term in enumerate(objective.terms)
         }
-        self._adapted = [
-            term.name for term in objective.terms if method == "adaptive" and term.region == (objective.pde.domain,)
-        ]
+        self._adapted = [term.name for term in objective.terms if follows and term.region == (objective.pde.domain,)]
+        self._draws_at_a_time = CANDIDATES if self._adapted and method == "adaptive" else 1
         self._seed = mix_seed(seed, 4)
         self._independent: Batch = ()
         self.drawn_at: int | None = None  # the step of the last draw
@@ -157,21 +159,45 @@ class PointSource:
             _warn_of_rounding(self.points, self._objective)
 
     def _adapt(self) -> None:
-        """Use new points, chosen among candidates by their residuals."""
-        draws = {n: torch.stack([s.draw() for _ in range(CANDIDATES)]) for n, s in self._samplers.items()}
-        like, names = self._objective.like, self._objective.names
-        batches = self._objective.batches({name: moved(x, like) for name, x in draws.items()})
+        """Use new points, chosen by the residuals."""
+        number = self._draws_at_a_time
+        draws = {n: torch.stack([s.draw() for _ in range(number)]) for n, s in self._samplers.items()}
+        chosen = self._chosen(draws) if number > 1 else self._retained(draws)
+        self._drawn += number
+        self._use({name: x[:1] for name, x in draws.items()} | chosen)
+
+    def _chosen(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Candidates for the adapted terms, drawn by their residuals, ``[1, N_i, d + k_i]``."""
+        like = self._objective.like
+        batches = self._objective.batches({name: x.to(like) for name, x in draws.items()})
+        generator = torch.Generator().manual_seed(mix_seed(self._seed, self._drawn))
+        sizes = self._sizes(batches)
+        return {
+            name: draws[name].flatten(0, 1)[_choose(sizes[name], self.counts[name], generator)][None]
+            for name in self._adapted
+        }
+
+    def _retained(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Points in use with large residuals among new ones, of the adapted terms, ``[1, N_i, d + k_i]``."""
+        points, sizes = self.points, self._sizes([self.batch])
+        return {
+            name: torch.where((sizes[name] > sizes[name].mean())[:, None], points[name], draws[name])
+            for name in self._adapted
+        }
+
+    def _sizes(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """|r| at all points of some batches by adapted term, ``[K * N_i]`` in float64."""
+        names = self._objective.names
         with torch.no_grad():
             residuals = [self._objective.residuals(batch) for batch in batches]
-        chosen = {name: x[:1] for name, x in draws.items()}
-        generator = torch.Generator().manual_seed(mix_seed(self._seed, self._drawn))
-        for name in self._adapted:
-            i, count = names.index(name), self.counts[name]
-            size = torch.cat([rows[i].view(-1, count).square().sum(0).sqrt() for rows in residuals])
-            picked = _choose(size.double().cpu(), count, generator)
-            chosen[name] = draws[name].flatten(0, 1)[picked][None]
-        self._drawn += CANDIDATES
-        self._use(chosen)
+        return {
+            name: torch.cat(
+                [rows[names.index(name)].view(-1, self.counts[name]).square().sum(0).sqrt() for rows in residuals]
+            )
+            .double()
+            .cpu()
+            for name in self._adapted
+        }
 
     def _use(self, block: dict[str, Tensor]) -> None:
         """Use the first of several draws, ``[K, N_i, d + k_i]`` by term."""
@@ -202,7 +228,7 @@ class PointSource:
         return {
             "drawn_at": NoneOr(Whole(0, step)),
             "points": EmptyOr(points),
-            "drawn": Whole(0, (step + 1) * (CANDIDATES if self._adapted else 1)),
+            "drawn": Whole(0, (step + 1) * self._draws_at_a_time),
         }
 
 

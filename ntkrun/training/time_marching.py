@@ -89,7 +89,7 @@ class TimeWindow(PDE):
         boxes = tuple(box for box in term.region if isinstance(box, (Box, Face, Product)))
         if len(boxes) < len(term.region):
             raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes or products with time")
-        if any(TIME in each.over for each in term.integrals.values()):
+        if any(TIME in each.coordinates for each in term.integrals.values()):
             raise ProblemError(f"time_windows: an integral of loss term {term.name!r} reaches beyond a window")
         times = {(box.low[TIME], box.high[TIME]) for box in boxes}
         if times == {(start, end)}:

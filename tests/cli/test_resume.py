@@ -64,6 +64,8 @@ CASES = {
     "gauss-newton": [*WAVE, "optimizer=gauss_newton", "pde.resample_every=7"],
     "gauss-newton-sketched": [*WAVE, "optimizer=gauss_newton", "optimizer.solver=sketched", "optimizer.sketch_size=20"],
     "gauss-newton-adaptive": [*WAVE, "optimizer=gauss_newton", "pde.sampling=adaptive", "pde.resample_every=auto"],
+    "gauss-newton-r3": [*WAVE, "optimizer=gauss_newton", "pde.sampling=r3", "pde.resample_every=3"],
+    "adam-r3": [*WAVE, "optimizer=adam", "pde.sampling=r3", "pde.resample_every=2"],
     "adam-gauss-newton": [*WAVE, "optimizer=adam_gauss_newton", "optimizer.switch_at=10", "dtype=float64"],
     "adam-before-gauss-newton": [*WAVE, "optimizer=adam_gauss_newton", "optimizer.switch_at=20"],
     "adamw": ["optimizer=adamw"],

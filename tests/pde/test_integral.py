@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, disc, rectangle
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Integral, ProblemError, Term, integral
 from ntkrun.pde.check import check_problem
+from ntkrun.pde.conditions import conserved
 from ntkrun.training.time_marching import TimeWindow
 
 DOMAIN = Box.of(x=(0.0, 2.0), t=(0.0, 1.0))
@@ -48,6 +49,49 @@ def test_smooth_functions_to_round_off() -> None:
     assert (found - 2).abs().max() < 1e-14
 
 
+def test_over_a_shape_at_the_time_of_the_point() -> None:
+    """Of x^2 t over a ring, and its mean; coordinates of the point in the plane do not matter."""
+    ring = disc((0.0, 0.0), 1.0) - disc((0.25, 0.0), 0.5)
+    x = torch.tensor([[0.3, 5.0, 0.5], [9.0, 0.0, 2.0]], dtype=torch.float64)
+    second = math.pi / 4 - math.pi * (0.5**4 / 4 + 0.25 * 0.25**2)
+    for mean, divisor in ((False, 1.0), (True, math.pi * 0.75)):
+        each = integral("u", shape=ring, nodes=14, mean=mean)
+        nodes, weights = each.nodes_at(x, ("x", "y", "t"))
+        assert weights.shape == (2, each.count)
+        found = ((nodes[:, 0] ** 2 * nodes[:, 2]).view(2, -1) * weights).sum(1)
+        assert torch.allclose(found, x[:, 2] * second / divisor, rtol=1e-10)
+
+
+class Mass(PDE):
+    """The integral of u^2 over a square without its corner is 3 / 4 at every time."""
+
+    def __init__(self) -> None:
+        self.shape = rectangle(x=(0.0, 1.0), y=(0.0, 1.0)) - rectangle(x=(0.5, 1.0), y=(0.5, 1.0))
+        self.domain = self.shape * Box.of(t=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        mass = integral(lambda x, d: d.u**2, "u", shape=self.shape, nodes=3)
+        return (conserved("mass", Box.of(x=(0.0, 0.0), y=(0.0, 0.0), t=(0.0, 1.0)), mass, value=0.75),)
+
+
+def test_a_conserved_integral_over_a_shape() -> None:
+    """Residual and Jacobian row are those of a sum over the nodes, in time windows too."""
+    for pde in (Mass(), TimeWindow(Mass(), 1, 2, None)):
+        one = objective(pde)
+        points = {"mass": torch.tensor([[0.0, 0.0, 0.6], [0.0, 0.0, 0.9]], dtype=torch.float64)}
+        batch = one.batch(points)
+        nodes, weights = (torch.from_numpy(each) for each in Mass().shape.quadrature(3))
+        parameters = tuple(one.network.parameters())
+        for row, found, t in zip(
+            one.jacobians(batch)[0].dense(), one.residuals(batch)[0].flatten(), (0.6, 0.9), strict=True
+        ):
+            places = torch.cat([nodes, torch.full((len(nodes), 1), t, dtype=torch.float64)], dim=1)
+            expected = (one.network(places)[:, 0] ** 2 @ weights) - 0.75
+            assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+            gradient = torch.cat([g.flatten() for g in torch.autograd.grad(expected, parameters)])
+            assert (row - gradient).norm() < 1e-12 * gradient.norm()
+
+
 class One(PDE):
     """A problem of one term with an integral."""
 
@@ -73,6 +117,8 @@ WRONG = {
     "no end": (integral("u", x=(0.0, "y")), "integral 'mass' runs over x=(0.0, 'y'), expected two ends"),
     "infinite": (integral("u", x=(0.0, math.inf)), "integral 'mass' runs over x=(0.0, inf), expected two ends"),
     "no nodes": (integral("u", x=(0.0, 1.0), nodes=0), "integral 'mass' has nodes=0"),
+    "no shape": (integral("u", shape=DOMAIN), "integral 'mass' has shape="),  # type: ignore[arg-type]
+    "other letters": (integral("u", shape=disc((0, 0), 1)), "integral 'mass' runs over ['x', 'y'], expected coord"),
     "reads nothing": (integral(lambda x, d: x.x, x=(0.0, 1.0)), "integral 'mass' names no derivatives"),
     "no field": (integral("v", x=(0.0, 1.0)), "integral 'mass', derivative 'v': no field 'v'"),
     "undeclared": (
@@ -107,3 +153,8 @@ def test_mistakes_are_named(name: str) -> None:
 def test_windows_of_time_refuse_what_reaches_beyond_them(pde: PDE, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         TimeWindow(pde, 1, 2, MLP(4, 1, domain=pde.domain)).terms()
+
+
+def test_a_shape_and_ends_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="over a shape or between ends of x, not both"):
+        integral("u", shape=disc((0.0, 0.0), 1.0), x=(0.0, 1.0))

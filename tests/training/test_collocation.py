@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -230,18 +231,46 @@ def test_residuals_of_zero_and_without_a_number_leave_the_choice_open() -> None:
         assert len(_choose(size.double(), 20, torch.Generator().manual_seed(0)).unique()) == 20
 
 
-def test_adaptive_points_go_on_from_a_saved_state() -> None:
+def test_r3_keeps_points_with_residuals_above_the_mean() -> None:
+    """By nested automatic differentiation; the others, and all points of other terms, are those of the next draw."""
+    objective = wave(torch.float64)
+    points = source(objective, "r3", every=5)
+    samplers = {
+        term.name: Sampler(term.region, COUNTS[term.name], "sobol", mix_seed(SEED, 2, i))
+        for i, term in enumerate(objective.terms)
+    }
+    points.at(0)
+    before = {name: sampler.draw() for name, sampler in samplers.items()}
+    for name, x in before.items():
+        assert torch.equal(points.points[name], x)
+    for step in (5, 10):
+        points.at(step)
+        draws = {name: sampler.draw() for name, sampler in samplers.items()}
+        for name in ("boundary", "initial", "initial_velocity"):
+            assert torch.equal(points.points[name], draws[name])
+        size = residual_of_wave(objective, before["residual"])
+        kept = size > size.mean()
+        assert 0 < kept.sum() < len(kept)
+        assert torch.equal(points.points["residual"][kept], before["residual"][kept])
+        assert torch.equal(points.points["residual"][~kept], draws["residual"][~kept])
+        before = points.points
+        assert points.drawn_at == step
+
+
+@pytest.mark.parametrize("method", ["adaptive", "r3"])
+def test_adaptive_points_go_on_from_a_saved_state(method: Any) -> None:
     objective = wave()
-    whole = source(objective, "adaptive", every=2)
+    whole = source(objective, method, every=2)
     for step in range(5):
         whole.at(step)
-    resumed = source(objective, "adaptive", every=2)
+    resumed = source(objective, method, every=2)
     resumed.load_state_dict(whole.state_dict())
     for step in range(5, 10):
         for ours, expected in zip(resumed.at(step), whole.at(step), strict=True):
             assert torch.equal(ours.x, expected.x)
 
 
-def test_adaptive_points_that_stay_are_refused() -> None:
-    with pytest.raises(ValueError, match="resample_every"):
-        source(wave(), "adaptive", every=None)
+@pytest.mark.parametrize("method", ["adaptive", "r3"])
+def test_adaptive_points_that_stay_are_refused(method: Any) -> None:
+    with pytest.raises(ValueError, match=f"{method} points follow .*resample_every"):
+        source(wave(), method, every=None)

@@ -32,7 +32,7 @@ def saved(source: PointSource) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize("method", ["sobol", "adaptive"])
+@pytest.mark.parametrize("method", ["sobol", "adaptive", "r3"])
 def test_goes_on_after_a_checkpoint(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     objective, every = wave(), "auto"
     monkeypatch.setattr("ntkrun.training.collocation.LEFT_BEHIND", 0.0)  # whatever the losses
