@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from ntkrun.cli.console import print_closing, print_line
 from ntkrun.cli.invocation import present_invocation
 from ntkrun.cli.preflight import own_values
+from ntkrun.cli.restart import note_directory
 from ntkrun.cli.sweep_jobs import Job, SharedDirectoryError, claim, note
-from ntkrun.common.torchrun import leads
+from ntkrun.common.torchrun import leads, restarted
 from ntkrun.common.user_frames import cause
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import read_configuration
@@ -58,7 +59,7 @@ def run_job(config: DictConfig) -> float | None:
     """Carry out a configuration in the directory that Hydra has made for it.
 
     A single run leaves with its exit status. A job of a sweep records how it ended in its directory, so that
-    the others continue; only a signal ends the sweep. What Slurm starts again resumes from its checkpoint.
+    the others continue; only a signal ends the sweep. What Slurm or torchrun starts again resumes from its checkpoint.
 
     Returns:
         What a sweeper that searches for the best values should make small; see ``achieved``.
@@ -71,7 +72,10 @@ def run_job(config: DictConfig) -> float | None:
     assembled = present_invocation().take_assembled()
     configuration = assembled.configuration if assembled else read_configuration(own_values(config))
     set_threads(configuration.settings.threads, None)
-    goes_on = _requeued() and leads() and standing(configuration, directory) is Standing.UNFINISHED
+    goes_on = False
+    if leads():
+        note_directory(directory)
+        goes_on = _goes_on(standing(configuration, directory))
     with user_changes_undone():
         parts = assembled.parts if assembled else None
         outcome = execute(configuration, directory, resume=goes_on, description=describe(config), parts=parts)
@@ -177,6 +181,13 @@ def _failure(error: BaseException, directory: Path, config: DictConfig) -> Outco
         except WriteError as trouble:
             print(f"ntkrun: {trouble}", file=sys.stderr)
     return outcome
+
+
+def _goes_on(found: Standing) -> bool:
+    """Whether a run resumes what is in its directory: it was started again, and has not been done with."""
+    if restarted() and found is Standing.COMPLETED:  # another process was lost while it left
+        return True
+    return (restarted() or _requeued()) and found is Standing.UNFINISHED
 
 
 def _requeued() -> bool:

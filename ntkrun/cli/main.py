@@ -154,6 +154,7 @@ def _hydra(arguments: Sequence[str]) -> int:
     from ntkrun.cli.hydra_errors import explain
     from ntkrun.cli.hydra_job import run_job
     from ntkrun.cli.invocation import invocation
+    from ntkrun.cli.restart import directory_override
     from ntkrun.common.user_frames import cause
     from ntkrun.config.classes import look_for_modules_in
     from ntkrun.experiment.run import REFUSED
@@ -162,7 +163,8 @@ def _hydra(arguments: Sequence[str]) -> int:
     look_for_modules_in(os.getcwd())
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the handler below instead of being printed
     # Hydra makes the run's directory for the process that leads alone.
-    sys.argv[1:] = arguments if leads() else [*arguments, "hydra.run.dir=.", "hydra.output_subdir=null"]
+    elsewhere = directory_override() if leads() else ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    sys.argv[1:] = [*arguments, *elsewhere]
     try:
         with invocation() as begun, pass_signals_on():
             hydra.main(version_base="1.3", config_path="pkg://ntkrun.conf", config_name="config")(run_job)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def several_processes() -> bool:
@@ -24,3 +25,20 @@ def local_rank() -> int:
 def local_count() -> int:
     """The number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if several_processes() else 1
+
+
+def several_machines() -> bool:
+    """Whether processes of this run were started by torchrun on other machines as well."""
+    return os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process after another one of the run was lost (``--max-restarts``)."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def invocation_folder() -> Path | None:
+    """The folder that torchrun keeps for its log files, the same for all starts on this machine, where it has one."""
+    report = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))  # FOLDER/attempt_0/LOCAL_RANK/error.json
+    attempts = [folder for folder in report.parents if folder.name.startswith("attempt_")]
+    return attempts[0].parent if attempts else None

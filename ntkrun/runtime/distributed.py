@@ -6,6 +6,7 @@ rank 0 leads: it alone writes the run directory and speaks.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ntkrun.common.torchrun import several_processes
+from ntkrun.common.torchrun import restarted, several_machines, several_processes
 from ntkrun.runtime.signals import StopRequest
 
 T = TypeVar("T")
@@ -96,7 +97,17 @@ def join() -> None:
     """
     if several_processes():
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+        if not restarted() or several_machines():
+            dist.init_process_group(backend)
+            return
+        # The store of addresses outlives a restart, and those of the processes that were lost are still in it.
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        store, rank, count = next(rendezvous("env://"))
+        own = PrefixStore(f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=count)
 
 
 def part() -> None:

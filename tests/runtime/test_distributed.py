@@ -126,6 +126,69 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_alone(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "together"]
 
 
+def worker(torchrun: int, rank: int) -> int | None:
+    """The process of a rank among the children of torchrun."""
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1]) if entry.name.isdigit() else 0
+            if parent == torchrun and f"RANK={rank}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                return int(entry.name)
+        except OSError:  # it has ended meanwhile
+            continue
+    return None
+
+
+def saved_step(directory: Path) -> int:
+    """Of the checkpoint; 0 where there is none, or it is being replaced."""
+    try:
+        return int(torch.load(directory / "checkpoint.pt", weights_only=True)["progress"]["step"])
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.long
+def test_a_run_whose_processes_are_killed_goes_on_by_itself(tmp_path: Path) -> None:
+    """First the one that follows, then the one that leads; in the directory of the first start, to the same bits."""
+    here, alone = tmp_path / "here", tmp_path / "alone"
+    here.mkdir()
+    small = [*SMALL, "iterations=500", "checkpoint_every=25", "progress=false"]
+    command = torchrun("ntkrun", *small)
+    command[3:3] = ["--max-restarts", "2", "--monitor-interval", "0.1"]
+    process = subprocess.Popen(
+        command, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    try:
+        killed = 0
+        for rank in (1, 0):
+            step, pid = 0, None
+            while step <= killed or pid is None:
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < deadline
+                step = max((saved_step(path.parent) for path in here.glob("outputs/*/*/checkpoint.pt")), default=0)
+                pid = worker(process.pid, rank)
+                time.sleep(0.02)
+            os.kill(pid, signal.SIGKILL)
+            killed = step
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, stderr
+    (directory,) = here.glob("outputs/*/*")
+    assert stdout.splitlines()[-1] == str(directory)
+    assert stderr.count("resuming at step") == 2
+    assert (summary(directory)["status"], summary(directory)["step"]) == ("completed", 500)
+    undisturbed = train_together(*small, f"hydra.run.dir={alone}", cwd=tmp_path)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    for name, value in network(alone).items():
+        assert torch.equal(network(directory)[name], value)
+    for name in ("metrics.csv", "weights.csv"):
+        ours, expected = pd.read_csv(directory / name), pd.read_csv(alone / name)
+        columns = [column for column in expected if not str(column).endswith("seconds")]
+        pd.testing.assert_frame_equal(ours[columns], expected[columns], check_exact=True)
+
+
 def assert_alike(together: Path, alone: Path) -> None:
     """Both runs have the same rows and end with the same network, up to rounding."""
     for name in ("metrics.csv", "weights.csv"):
@@ -260,6 +323,23 @@ def test_processes_share_the_cores(follower: None, monkeypatch: pytest.MonkeyPat
         assert (torch.get_num_threads(), available_cores()) == (3, 6)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_run_that_is_started_again_takes_its_first_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with quotes; by one process that torchrun started, whose folder for reports survives the restart."""
+    folder = tmp_path / "none_x"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / "attempt_0" / "0" / "error.json"))
+    folder.mkdir()
+    small = ["optimizer=adam", "network.width=4", "iterations=4", "plots=false", "pde.grid=10", "progress=false"]
+    first = run_ntkrun(*small, f"hydra.run.dir='{tmp_path}/it\\'s=${{now:%Y}}-${{ntkrun.unique:}}'", cwd=tmp_path)
+    assert first.status == 0, first.stderr
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(folder / "attempt_1" / "0" / "error.json"))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = run_ntkrun(*small, cwd=tmp_path)
+    assert again.status == 0, again.stderr
+    assert again.directory == first.directory
+    assert "resuming at step 4 of 4" in (first.directory / "ntkrun.log").read_text()
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_sweeps_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
