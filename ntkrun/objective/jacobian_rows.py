@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -107,6 +107,7 @@ class JacobianRows(Rows):
 
     Attributes:
         held: whether the blocks are kept.
+        fits: whether all rows of all processes fit into that memory as one matrix.
     """
 
     def __init__(self, count: int, columns: int, make: Blocks, memory: int, ranks: Sharding = ALONE) -> None:
@@ -114,8 +115,10 @@ class JacobianRows(Rows):
         self.columns = columns
         self.ranks = ranks
         self.scale: Tensor | None = None
-        own = -(-count // ranks.count)
-        self.held = own * columns * DOUBLE.bits // 8 <= memory
+        row = columns * DOUBLE.bits // 8
+        self.held = -(-count // ranks.count) * row <= memory
+        self.fits = count * row <= memory
+        self._memory = memory
         self._make = make
         self._kept = list(self._made()) if self.held else []
 
@@ -144,14 +147,26 @@ class JacobianRows(Rows):
         return self.ranks.sum(total)
 
     def matrix(self) -> Tensor:
-        """All rows, ``[N, P]``; of one process alone."""
+        """All rows of all processes, ``[N, P]``."""
         blocks = list(self.blocks())
-        if len(blocks) == 1 and isinstance(blocks[0][0], slice):
+        if len(blocks) == 1 and isinstance(blocks[0][0], slice) and self.ranks.count == 1:
             return blocks[0][1]
-        out = blocks[0][1].new_empty(self.count, self.columns)
+        return self._columns(blocks, slice(None))
+
+    def strips(self) -> Iterator[Tensor]:
+        """All rows of all processes, a few columns at a time, ``[N, w]``; rows that are not held are made for each."""
+        width = max(1, self._memory // (self.count * DOUBLE.bits // 8))
+        for start in range(0, self.columns, width):
+            yield self._columns(self.blocks(), slice(start, start + width))
+
+    def _columns(self, blocks: Iterable[tuple[Places, Tensor]], columns: slice) -> Tensor:
+        out: Tensor | None = None
         for places, block in blocks:
-            out[places] = block
-        return out
+            if out is None:
+                out = block.new_zeros(self.count, len(range(self.columns)[columns]))
+            out[places] = block[:, columns]
+        assert out is not None
+        return self.ranks.sum(out)
 
     def _fill(self, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         out: Tensor | None = None

@@ -124,7 +124,7 @@ class DampedLeastSquares(LeastSquares):
     @property
     def qr_fits(self) -> bool:
         """Whether J can be factorised: by blocks of rows, or as a whole where there are fewer rows than columns."""
-        return self.rows.count >= self.rows.columns or (self.rows.held and self.rows.ranks.count == 1)
+        return self.rows.count >= self.rows.columns or self.rows.fits
 
     def at(self, mu: float) -> Solution | None:
         relative = mu / max(self.scale, torch.finfo(torch.float64).tiny)
@@ -155,7 +155,7 @@ class GramFactorization(Factorization):
         self.rows = rows
         self.residual = residual
         self.gradient = gradient
-        self.kernel_side = rows.count < rows.columns and rows.ranks.count == 1
+        self.kernel_side = rows.count < rows.columns
         self.matrix = _kernel(rows, residual) if self.kernel_side else _normal_matrix(rows, residual)
         self.trace = float(self.matrix.diagonal().sum())
 
@@ -282,8 +282,18 @@ def _normal_matrix(rows: JacobianRows, like: Tensor) -> Tensor:
 
 
 def _kernel(rows: JacobianRows, like: Tensor) -> Tensor:
-    """The lower triangle of J J', ``[N, N]``; blocks that are not held are made once for every other one."""
+    """The lower triangle of J J', ``[N, N]``, over all processes.
+
+    Of several, all get all rows, some columns at a time, and each multiplies its share of these. Blocks that are not
+    held are made once for every other one, or once for every strip of columns.
+    """
     out = like.new_zeros(rows.count, rows.count)
+    ranks = rows.ranks
+    if ranks.count > 1:
+        for strip in rows.strips():
+            start, stop = (strip.shape[1] * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
+            add_gram(out, strip[:, start:stop].T)
+        return ranks.sum(out)
     if rows.held:
         add_gram(out, rows.matrix().T)
         return out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -30,6 +32,21 @@ def rows_of(jacobian: Tensor, memory: int = 2**30, block: int = 1000) -> Jacobia
             yield places, jacobian[places]
 
     return JacobianRows(*jacobian.shape, make, memory)
+
+
+class Thread:
+    """One of several threads in place of processes: what they give is added up in the order of their numbers."""
+
+    def __init__(self, rank: int, given: list[Tensor], barrier: Barrier) -> None:
+        self.rank, self.count = rank, len(given)
+        self._given, self._barrier = given, barrier
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        self._given[self.rank] = tensor.clone()
+        self._barrier.wait(60)
+        tensor.copy_(torch.stack(list(self._given)).sum(0))
+        self._barrier.wait(60)
+        return tensor
 
 
 def solution(jacobian: Tensor, right: Tensor, mu: float) -> Tensor:
@@ -61,6 +78,35 @@ def test_steps_and_other_right_sides(shape: tuple[int, int], solver: Direct, mu:
     assert distance(found.solve(other), solution(jacobian, other, mu)) < 1e-7
     fall = right.square().sum() - (right + jacobian @ found.step).square().sum()
     assert squares.predicted(found) == pytest.approx(float(fall), rel=1e-6)
+
+
+@pytest.mark.parametrize("memory", [2**30, 15000, 100], ids=["held by all", "held by each", "in blocks"])
+@pytest.mark.parametrize("solver", ["cholesky", "qr", "auto"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+def test_rows_of_several_processes(shape: tuple[int, int], solver: Direct, memory: int) -> None:
+    """Unequal shares of them; every process finds the same bits."""
+    jacobian = matrix(shape, 1e-9)
+    right = torch.randn(shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    given, barrier = [right] * 3, Barrier(3)
+
+    def solve(rank: int) -> Tensor | None:
+        def make() -> Iterator[tuple[Places, Tensor]]:
+            for places in torch.arange(len(jacobian))[
+                rank * rank * 5 : (rank + 1) ** 2 * 5 if rank < 2 else None
+            ].split(7):
+                yield places, jacobian[places]
+
+        rows = JacobianRows(*jacobian.shape, make, memory, Thread(rank, given, barrier))
+        found = DampedLeastSquares(rows, right, solver).at(1e-8)
+        return None if found is None else found.step
+
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(solve, range(3))
+    if first is None:  # the transpose must be at hand as a whole
+        assert (solver, memory < 2**30, shape[0] < shape[1]) == ("qr", True, True)
+    for each in others:
+        assert each is first or (first is not None and each is not None and torch.equal(each, first))
+    assert first is None or distance(first, solution(jacobian, right, 1e-8)) < 1e-8
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))

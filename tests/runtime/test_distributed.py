@@ -64,7 +64,7 @@ def test_two_processes_get_what_one_gets() -> None:
         "tests/objective/test_chunked.py",
         "tests/steps/test_rows.py",
         "-k",
-        "weighted or weightings",
+        "weighted or weightings or either_side",
     ]
     result = subprocess.run(
         torchrun("pytest", *arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300

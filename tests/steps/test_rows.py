@@ -10,6 +10,7 @@ from ntkrun.optimizer import GaussNewton
 from ntkrun.optimizer.solvers import Solver
 from ntkrun.pde import Wave
 from ntkrun.point_weights import PointWeights, Uniform
+from ntkrun.runtime.distributed import present
 from ntkrun.steps.eager import Stepper
 from ntkrun.weights import Exact, Weighting
 from tests.objective.test_chunked import POINT_WEIGHTS, WEIGHTINGS, both
@@ -71,6 +72,37 @@ def test_weightings_as_without_chunks(weights: str, point_weights: str, solver: 
         assert relative(ours.weights, whole.weights) < tolerance
     first, *_, last = histories[0]
     assert last.weights @ last.losses < last.weights @ first.losses
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "qr"])
+@pytest.mark.parametrize("counts", [(31, 9, 8, 5), (131, 9, 8, 5)], ids=["N<P", "N>P"])
+def test_steps_on_either_side_as_without_chunks(counts: tuple[int, ...], solver: Solver) -> None:
+    """The parameters and what is decided about damping, which all processes find to the same bits."""
+    found = []
+    for k in range(2):
+        torch.manual_seed(0)
+        objective = both(Wave())[k]
+        optimizer = GaussNewton(damping=1e-2, solver=solver)
+        optimizer.start(objective.network)
+        _, batch = draw_batch(objective, list(counts))
+        weighting = Exact(update_every=1)
+        weighting.start(objective, 0)
+        stepper, reports = Stepper(objective, optimizer), []
+        for step in range(3):
+            request = weighting.request(step, objective, batch)
+            weighting.take(request, stepper.step(request, batch, 1.0, False))
+            reports.append(dict(optimizer.report()))
+        parameters = objective.layout.flatten({n: p.detach() for n, p in objective.trainable.items()})
+        found.append((parameters, reports))
+    (whole, expected), (ours, reports) = found
+    assert (sum(counts) < len(whole)) == (counts[0] == 31)
+    assert relative(ours, whole) < 1e-8
+    for one, other in zip(reports, expected, strict=True):
+        assert (one["damping"], one["trials"]) == (other["damping"], other["trials"])
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-8)
+    leading, decided = present().broadcast((ours, reports))
+    assert torch.equal(ours, leading)
+    assert reports == decided
 
 
 @pytest.mark.parametrize("weights", [name for name in WEIGHTINGS if "gradient" not in name])
