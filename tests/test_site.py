@@ -48,4 +48,5 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     listed = re.findall(r"^[a-z][\w/*]*(?:\.ipynb)?$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.MULTILINE)
     there = {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").glob("**/*.md")}
     there = {name for name in there if not name.startswith(("_generated", "index"))}
+    there |= {path.name for path in (ROOT / "docs").glob("*.ipynb")}
     assert {name for name in there if not any(fnmatch(name, each) for each in listed)} == set()

@@ -47,7 +47,10 @@ def _parser() -> Parser:
     parser.add_argument("--derivatives", metavar="u,u_x,...", help="default: the fields")
     parser.add_argument("--output", metavar="FILE", type=Path, help=".csv, .npz or .vtu; default: standard output")
     parser.add_argument(
-        "--animate", metavar="FILE.gif", type=Path, help="draw solution.npz of the run over time instead"
+        "--animate",
+        metavar="FILE",
+        type=Path,
+        help="draw solution.npz of the run over time instead; .gif, or .mp4 where ffmpeg is installed",
     )
     return parser
 
@@ -57,7 +60,7 @@ def _check(given: argparse.Namespace) -> None:
     if given.animate is not None:
         if given.points or given.grid or given.at or given.derivatives or given.output:
             refuse("--animate draws what the run has saved, and takes no points, derivatives or output")
-        check_output(given.animate, (".gif",), "--animate")
+        check_output(given.animate, (".gif", ".mp4"), "--animate")
         return
     if (given.points is None) == (given.grid is None):
         refuse("give either --points FILE or --grid N")

@@ -26,7 +26,6 @@ from ntkrun.storage.atomic import write_atomically, write_text_atomically, writi
 from ntkrun.storage.summary import SUMMARY, read_summary
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, Interrupted
-from ntkrun.training.nodes import Grid
 from ntkrun.training.progress import Progress
 from ntkrun.training.trainer import Trainer
 
@@ -70,24 +69,12 @@ def write_residuals(points: PointSource, objective: Objective, directory: Path) 
 
 
 def write_solution(evaluator: Evaluator, pde: PDE, directory: Path, interrupted: Interrupted) -> None:
-    """Write ``solution.npz``: axes or points, field names, prediction, and exact solution and error where known.
-
-    On a grid there is an array ``axis_x`` for every coordinate x, and values are ``[*grid, fields]``. Scattered nodes
-    are ``points``, ``[N, d]``, with their ``coordinates``, and values ``[N, fields]``.
+    """Write ``solution.npz``, the arrays of ``Solution.arrays``.
 
     Raises:
         EvaluationStopped: it was interrupted; nothing is written.
     """
-    solution = evaluator.solution(interrupted)
-    if isinstance(solution.nodes, Grid):
-        arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in solution.nodes.axes.items()}
-    else:
-        arrays = {"points": solution.nodes.all.numpy(), "coordinates": np.array(pde.coordinates)}
-    arrays["fields"] = np.array(pde.fields)
-    arrays["prediction"] = solution.prediction
-    if solution.exact is not None:
-        arrays["exact"] = solution.exact
-        arrays["error"] = solution.prediction - solution.exact
+    arrays: dict[str, Any] = evaluator.solution(interrupted).arrays(pde)
     write_atomically(directory / "solution.npz", lambda file: np.savez_compressed(file, **arrays))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 log = logging.getLogger(__name__)
 
 
@@ -15,7 +17,12 @@ class Logger(ABC):
     """A copy of a run's numbers and figures for a tracking program.
 
     The tables of the run directory are written in any case.
+
+    Attributes:
+        pictures: how many pictures of the solution it wants along a run or time window, besides those at its end.
     """
+
+    pictures: int = 0
 
     def check(self) -> None:  # noqa: B027, most need nothing
         """Look whether everything needed is installed.
@@ -41,6 +48,9 @@ class Logger(ABC):
     @abstractmethod
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """Take the finite numbers of a row of metrics.csv, and those of the last weight update before it."""
+
+    def picture(self, step: int, solution: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027, most take none
+        """Take the solution as it is before a step, the arrays of ``solution.npz``; called where a row is due."""
 
     def flush(self) -> None:  # noqa: B027, most hold nothing back
         """Hand over everything; called at every checkpoint."""
@@ -77,12 +87,16 @@ class Guarded(Logger):
 
     def __init__(self, inner: Logger) -> None:
         self._inner: Logger | None = inner
+        self.pictures = inner.pictures
 
     def start(self, directory: Path, values: Mapping[str, Any], step: int) -> None:
         self._try(lambda inner: inner.start(directory, values, step))
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         self._try(lambda inner: inner.log(step, row))
+
+    def picture(self, step: int, solution: Mapping[str, NDArray[Any]]) -> None:
+        self._try(lambda inner: inner.picture(step, solution))
 
     def flush(self) -> None:
         self._try(lambda inner: inner.flush())
@@ -98,7 +112,7 @@ class Guarded(Logger):
         except Exception as error:
             name = type(self._inner).__name__
             log.warning("%s failed and is left alone from here on: %s: %s", name, type(error).__name__, error)
-            self._inner = None
+            self._inner, self.pictures = None, 0
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

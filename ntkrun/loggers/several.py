@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ntkrun.loggers.base import Guarded, Logger
 
 
@@ -19,6 +21,7 @@ class Several(Logger):
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = tuple(loggers)
         self._guarded = tuple(Guarded(each) for each in loggers)
+        self.pictures = max(each.pictures for each in loggers)
 
     def check(self) -> None:
         for each in self._loggers:
@@ -34,6 +37,11 @@ class Several(Logger):
     def log(self, step: int, row: Mapping[str, float]) -> None:
         for each in self._guarded:
             each.log(step, row)
+
+    def picture(self, step: int, solution: Mapping[str, NDArray[Any]]) -> None:
+        for each in self._guarded:
+            if each.pictures:
+                each.picture(step, solution)
 
     def flush(self) -> None:
         for each in self._guarded:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ntkrun.common.matplotlib_settings import import_matplotlib
+from ntkrun.common.types import NonNegative
 from ntkrun.loggers.base import Logger, flatten
 
 FOLDER = "tensorboard"
@@ -20,7 +23,13 @@ class TensorBoard(Logger):
 
     Scalars have the names of the columns; the configuration is a text, the figures are images. Look at them with
     ``tensorboard --logdir outputs``.
+
+    Args:
+        pictures: how many of the solution along the run (or time window), at equal intervals, as ``training/solution``;
+            those of its end come besides.
     """
+
+    pictures: NonNegative[int] = 10
 
     def check(self) -> None:
         if importlib.util.find_spec("tensorboard") is None:
@@ -38,6 +47,11 @@ class TensorBoard(Logger):
     def log(self, step: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
             self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, solution: Mapping[str, NDArray[Any]]) -> None:
+        from ntkrun.plots.picture import solution_picture
+
+        self._writer.add_image("training/solution", solution_picture(solution), step, dataformats="HWC")
 
     def flush(self) -> None:
         self._writer.flush()

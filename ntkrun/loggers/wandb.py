@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
+from ntkrun.common.types import NonNegative
 from ntkrun.loggers.base import Logger, flatten
 from ntkrun.storage.atomic import write_text_atomically
 from ntkrun.storage.reader import UnreadableError, read_text
@@ -29,12 +32,15 @@ class WandB(Logger):
         entity: the user or team; by default that of the login.
         mode: ``offline`` keeps all on this machine, for ``wandb sync``; ``online`` needs ``wandb login``.
         folder: where W&B makes its own folder ``wandb``.
+        pictures: how many of the solution along the run (or time window), at equal intervals, as ``training/solution``;
+            those of its end come besides.
     """
 
     project: str = "ntkrun"
     entity: str | None = None
     mode: Literal["offline", "online"] = "offline"
     folder: str = "outputs"
+    pictures: NonNegative[int] = 10
 
     def check(self) -> None:
         if importlib.util.find_spec("wandb") is None:
@@ -66,6 +72,13 @@ class WandB(Logger):
     def log(self, step: int, row: Mapping[str, float]) -> None:
         self._run.log(dict(row), step=step)
         self._last = step
+
+    def picture(self, step: int, solution: Mapping[str, NDArray[Any]]) -> None:
+        import wandb
+
+        from ntkrun.plots.picture import solution_picture
+
+        self._run.log({"training/solution": wandb.Image(solution_picture(solution))}, step=step)
 
     def finish(self, directory: Path, status: str) -> None:
         import wandb

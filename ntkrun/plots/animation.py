@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.animation import FFMpegWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -29,36 +32,64 @@ Draw = Callable[[int], object]
 
 
 def write_animation(path: Path, solution: Mapping[str, NDArray[Any]], frames: int = FRAMES) -> None:
-    """Write a GIF of prediction and solution over time, which starts anew at its end.
+    """Write a moving picture of prediction and solution over time: a GIF, which starts anew at its end, or an MP4.
 
     Curves with one space dimension; with more, heat maps over the first two, in the middle of the others.
 
     Args:
-        path: the file.
+        path: the file; with the suffix ``.mp4`` it is made by ffmpeg, else it is a GIF.
         solution: the arrays of ``solution.npz``.
         frames: the most pictures.
 
     Raises:
-        ValueError: there is no time, no space, or no grid.
+        ValueError: there is no time, no space, or no grid; or no ffmpeg where that is needed, or it fails.
         WriteError: the file cannot be written.
     """
     coordinates = axes_of(solution)
     if "t" not in coordinates or len(coordinates) < 2:
         raise ValueError("there is no grid over space and time t to animate")
+    encode = _mp4 if path.suffix == ".mp4" else _gif
+    if encode is _mp4 and not FFMpegWriter.isAvailable():
+        raise ValueError(f"{path.name}: MP4 files are made by ffmpeg, which is not installed; .gif needs nothing")
     times = solution["axis_t"]
     chosen = np.unique(np.linspace(0, len(times) - 1, frames).round().astype(int))
     values = {name: _by_time(solution[name], coordinates) for name in TITLES if name in solution}
     with matplotlib.rc_context(STYLE):
         figure, draw = (_curves if len(coordinates) == 2 else _maps)(solution, coordinates, values)
         title = figure.suptitle("")
-        pictures = []
-        for k in chosen:
-            draw(int(k))
+
+        def show(k: int) -> None:
+            draw(k)
             title.set_text(f"$t = {times[k]:.3f}$")
-            pictures.append(_picture(figure))
+
+        content = encode(figure, show, chosen.tolist())
+    write_atomically(path, lambda file: file.write(content))
+
+
+def _gif(figure: Figure, show: Draw, moments: Sequence[int]) -> bytes:
+    pictures = []
+    for k in moments:
+        show(k)
+        pictures.append(_picture(figure))
     first, *others = pictures
-    settings = {"duration": max(20, round(1000 * SECONDS / len(pictures))), "loop": 0}
-    write_atomically(path, lambda file: first.save(file, format="GIF", save_all=True, append_images=others, **settings))
+    content = io.BytesIO()
+    duration = max(20, round(1000 * SECONDS / len(pictures)))  # milliseconds of each
+    first.save(content, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+    return content.getvalue()
+
+
+def _mp4(figure: Figure, show: Draw, moments: Sequence[int]) -> bytes:
+    writer = FFMpegWriter(fps=max(1, round(len(moments) / SECONDS)))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "animation.mp4"
+        try:
+            with writer.saving(figure, str(path), dpi=figure.dpi):
+                for k in moments:
+                    show(k)
+                    writer.grab_frame()
+            return path.read_bytes()
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise ValueError(f"ffmpeg fails to make the MP4: {error}") from None
 
 
 def _by_time(values: NDArray[Any], coordinates: list[str]) -> NDArray[Any]:

@@ -152,13 +152,33 @@ def read_table(path: Path, *columns: str, whole_lines: bool = True) -> pd.DataFr
     with opened(path, TABLE) as file:
         if not _ends_with_a_line(file, name) and whole_lines:
             raise UnreadableError(f"{name} ends in the middle of a line")
-        try:
-            with io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
-                header, values = _numbers(csv.reader(text), name)
-        except UnicodeDecodeError:
-            raise UnreadableError(f"{name} cannot be read: not UTF-8") from None
-        except csv.Error as error:
-            raise UnreadableError(f"{name}: {error}") from None
+        return _table(file, name, columns)
+
+
+def read_growing_table(path: Path, *columns: str) -> pd.DataFrame:
+    """The whole lines of a table of numbers that is perhaps being written; empty before its first.
+
+    Args:
+        path: a CSV file.
+        columns: those that it must have, once it has any.
+
+    Raises:
+        UnreadableError: see ``read_table``.
+    """
+    content = read_bytes(path, TABLE)
+    whole = content[: content.rfind(b"\n") + 1]
+    return _table(io.BytesIO(whole), path.name, columns) if whole else pd.DataFrame(columns=list(columns), dtype=float)
+
+
+def _table(file: IO[bytes], name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The table in an open file."""
+    try:
+        with io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+            header, values = _numbers(csv.reader(text), name)
+    except UnicodeDecodeError:
+        raise UnreadableError(f"{name} cannot be read: not UTF-8") from None
+    except csv.Error as error:
+        raise UnreadableError(f"{name}: {error}") from None
     if missing := [column for column in columns if column not in header]:
         raise UnreadableError(f"{name} has no column {missing[0]}")
     rows = np.frombuffer(values, dtype=np.float64).reshape(-1, len(header))

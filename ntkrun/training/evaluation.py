@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,21 @@ class Solution:
     nodes: Nodes
     prediction: NDArray[np.float64]
     exact: NDArray[np.float64] | None
+
+    def arrays(self, pde: PDE) -> dict[str, NDArray[Any]]:
+        """Axes or points, field names, prediction, and exact solution and error where known.
+
+        On a grid there is an array ``axis_x`` for every coordinate x, and values are ``[*grid, fields]``. Scattered
+        nodes are ``points``, ``[N, d]``, with their ``coordinates``, and values ``[N, fields]``.
+        """
+        if isinstance(self.nodes, Grid):
+            arrays: dict[str, Any] = {f"axis_{c}": axis for c, axis in self.nodes.axes.items()}
+        else:
+            arrays = {"points": self.nodes.all.numpy(), "coordinates": np.array(pde.coordinates)}
+        arrays |= {"fields": np.array(pde.fields), "prediction": self.prediction}
+        if self.exact is not None:
+            arrays |= {"exact": self.exact, "error": self.prediction - self.exact}
+        return arrays
 
 
 class Evaluator:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from ntkrun.common.state_schema import Added, NoneOr, Shaped, Whole
 from ntkrun.loggers import Logger
@@ -176,6 +177,15 @@ class Records:
         """
         self._tables["steps"].add({"step": step, "seconds": round(seconds, 6), **values})
         self._last_step = {f"step/{name}": value for name, value in values.items()}
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures of the solution the logger wants along the run."""
+        return self._logger.pictures
+
+    def picture(self, step: int, solution: Mapping[str, NDArray[Any]]) -> None:
+        """Hand the solution before a step to the logger."""
+        self._logger.picture(step, solution)
 
     def flush(self) -> None:
         """Put all rows on the disk, before a checkpoint that counts on them."""

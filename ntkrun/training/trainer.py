@@ -310,6 +310,7 @@ class Trainer:
         self._finish_steps()
         due = progress.step % self.loop.evaluate_every < self.loop.log_every or self._at_end()
         errors, held_out = self._evaluate() if due or self.loop.targets else (None, None)
+        self._show()
         # A run that ends here may be resumed with other targets, and then takes this step anew.
         before = None
         if self.loop.targets and not self._at_end():
@@ -339,6 +340,15 @@ class Trainer:
             if best and self.loop.keep_best:
                 self._best = self._as_best(errors, held_out)
         return errors, held_out
+
+    def _show(self) -> None:
+        """Hand the solution to the logger where it wants a picture along the run."""
+        every = -(-self.loop.iterations // self.records.pictures) if self.records.pictures else 0
+        if not every or self._at_end() or self.progress.step % every >= self.loop.log_every:
+            return
+        with self.progress.phase("logging"):
+            solution = self.evaluator.solution(self.should_stop.heard)
+            self.records.picture(self.progress.total_steps, solution.arrays(self.objective.pde))
 
     def _as_best(self, errors: Errors | None, held_out: Sequence[float] | None) -> dict[str, Any]:
         """What ``best.pt`` holds."""

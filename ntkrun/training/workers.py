@@ -27,6 +27,8 @@ class Follower(Trainer):
 class NoRecords(Records):
     """Tables that are written elsewhere."""
 
+    pictures = 0
+
     def __init__(self) -> None:
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import shutil
 import socket
@@ -19,8 +20,10 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib import image
+from PIL import Image
 
-from ntkrun.loggers import Logger
+from ntkrun import train
+from ntkrun.loggers import Logger, TensorBoard
 from tests.cli.test_resume import assert_same_end, resume, stop_at
 from tests.driver import Result, assert_refused, ntkrun
 
@@ -78,6 +81,31 @@ def test_tensorboard(tmp_path: Path) -> None:
     shown = events.Images("losses")[0]
     height, width, _ = image.imread(run / "plots" / "losses.png").shape
     assert (shown.height, shown.width) == (height, width)
+
+
+def test_tensorboard_has_pictures_along_the_run(tmp_path: Path) -> None:
+    """Prediction, solution and error before the first step and in the middle, as they were then."""
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    assert start(run, "logger=tensorboard", "logger.pictures=2", "plots=false").status == 0
+    shown = scalars(run)[1].Images("training/solution")
+    assert [each.step for each in shown] == [0, 10]
+    first, other = (np.asarray(Image.open(io.BytesIO(each.encoded_image_string)), dtype=int) for each in shown)
+    assert first.shape == other.shape == (shown[0].height, shown[0].width, 3)
+    assert np.abs(first - other).max() > 100
+
+
+def test_pictures_are_those_of_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    taken: list[tuple[int, Mapping[str, Any]]] = []
+    monkeypatch.setattr(TensorBoard, "picture", lambda _, step, solution: taken.append((step, solution)))
+    run = train([*SMALL, "logger=tensorboard", "logger.pictures=2", "plots=false"])
+    errors = {step: np.linalg.norm(each["error"]) / np.linalg.norm(each["exact"]) for step, each in taken}
+    assert errors == pytest.approx(run.metrics.set_index("step")["error/rel_l2"].loc[[0, 10]].to_dict(), rel=1e-6)
+    taken.clear()
+    train([*SMALL, "logger=several", "logger.names=[tensorboard]", "logger.tensorboard.pictures=0", "plots=false"])
+    assert not taken
 
 
 def test_tensorboard_goes_on(tmp_path: Path, stop_at: Callable[[int], None]) -> None:
@@ -263,6 +291,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config["run_directory"] == run.as_uri()
     assert config["network.width"] == "8"
     assert any("plots/losses" in name for name in series), sorted(series)
+    assert any("training/solution" in name for name in series), sorted(series)
     if importlib.util.find_spec("tensorboard"):
         assert_same_numbers(scalars(run)[0], run)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +85,19 @@ def test_moving_pictures(coordinates: str, width: int, tmp_path: Path) -> None:
     assert np.abs(frames[0] - frames[2]).max() > 100
     with pytest.raises(ValueError, match="no grid over space and time"):
         write_animation(tmp_path / "b.gif", solution("xy", ("u",)))
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffmpeg")
+def test_moving_pictures_by_ffmpeg(tmp_path: Path) -> None:
+    write_animation(tmp_path / "a.mp4", solution("xt", ("u",)), frames=3)
+    asked = ["-count_frames", "-show_entries", "stream=codec_name,nb_read_frames,width,height", "-of", "json"]
+    done = subprocess.run(["ffprobe", *asked, tmp_path / "a.mp4"], capture_output=True, text=True, check=True)
+    (stream,) = json.loads(done.stdout)["streams"]
+    assert stream == {"codec_name": "h264", "nb_read_frames": "3", "width": 500, "height": 360}
+
+
+def test_without_ffmpeg_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="made by ffmpeg, which is not installed"):
+        write_animation(tmp_path / "a.mp4", solution("xt", ("u",)))
+    assert list(tmp_path.iterdir()) == []
