@@ -3,6 +3,7 @@
 Usage: python scripts/benchmark_kernel.py [--seconds S] [--threads T] [--max-cost STEPS] [--case NAME ...]
        python scripts/benchmark_kernel.py --plot-only
        python scripts/benchmark_kernel.py --growth [--threads T]
+       python scripts/benchmark_kernel.py --in-pass [--seconds S] [--threads T] [--case NAME ...]
 
 For each case, every method is timed in turn with an unweighted training step (gradient and Adam), in one
 process; the ratio to that step is formed round by round, and medians with quartiles are reported. Peak
@@ -10,6 +11,10 @@ memory is the growth of the resident set during one call (Linux). The error of a
 square, over terms and repetitions, of the relative error of t_i and of the weights lambda_i, at the initial
 parameters. Dense and per-point Jacobians of the large cases are timed on some of the points and scaled up, as
 their cost is linear in them; the column `scaled_by` says by how much. Their memory is that of the part.
+
+With --in-pass prints what updates cost that come out of the gradient's own pass, as those of weights=exact and of the
+default sketch do, in processor time, not compiled: the work on traces and weights alone, in steps, and the whole pass
+over a plain step, less one; then an estimate by the same sketch in passes of its own.
 
 Sketches whose cost would exceed --max-cost training steps, by the cost of the smaller size, are left out.
 
@@ -301,6 +306,48 @@ def growth() -> None:
         print(f"slope of the cost of exact traces in {name}: {slope:.2f}")
 
 
+def in_pass(name: str, case: Case, budget: float) -> None:
+    """Print the rows of one case: exact traces and systematic sketches out of the gradient's pass."""
+    plain, batch = case.build()
+    objective = Objective(case.pde, plain.network, clock=time.process_time)
+    ones = torch.ones(len(objective.terms))
+    counts = objective.point_counts(batch)
+    generator = torch.Generator().manual_seed(0)
+    for size in (0, 16, 64):
+        member = Sketch(size or 1, "residual", "autodiff", "systematic")
+        orders = member.orders(objective, batch)
+
+        def fused(size: int = size, member: Sketch = member, orders: tuple[torch.Tensor, ...] = orders) -> float:
+            if not size:
+                return objective.fused(batch, lambda t: t.sum() / t).weigh_seconds or 0.0
+            start = time.process_time()
+            chosen = member.choose(orders, generator)
+            choosing = time.process_time() - start
+
+            def weigh(samples: torch.Tensor) -> torch.Tensor:
+                t = member.from_diagonals(counts, samples.split([len(k) for k in chosen])).traces
+                return t.sum() / t
+
+            return choosing + (objective.fused(batch, weigh, chosen).weigh_seconds or 0.0)
+
+        def timed(call: Callable[[], object]) -> float:
+            start = time.process_time()
+            call()
+            return time.process_time() - start
+
+        rounds: list[tuple[float, float, float]] = []
+        start = time.process_time()
+        while len(rounds) < 5 or (time.process_time() - start < budget and len(rounds) < 101):
+            work: list[float] = []
+            whole = timed(lambda fused=fused, work=work: work.append(fused()))  # type: ignore[misc]
+            step = timed(lambda: objective.gradient(batch, ones))
+            apart = timed(lambda member=member: member.estimate(objective, batch, generator)) if size else math.nan  # type: ignore[misc]
+            rounds.append((work[0] / step, whole / step - 1, apart / step))
+        middle = [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
+        cells = " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in middle)
+        print(f"| {name} | {f'systematic, s = {size}' if size else 'exact'} | {cells} |", flush=True)
+
+
 def main() -> None:
     """Measure, or only draw what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -309,12 +356,21 @@ def main() -> None:
     parser.add_argument("--max-cost", type=float, default=10.0, help="of a sketch, in training steps")
     parser.add_argument("--case", action="append", choices=list(CASES), help="only these cases")
     parser.add_argument("--plot-only", action="store_true")
+    parser.add_argument("--in-pass", action="store_true", help="only print what updates in the gradient's pass cost")
     parser.add_argument("--growth", action="store_true", help="only print how exact traces grow with the size")
     arguments = parser.parse_args()
     if arguments.growth:
         torch.set_num_threads(arguments.threads)
         keep_freed_memory()
         growth()
+        return
+    if arguments.in_pass:
+        torch.set_num_threads(arguments.threads)
+        keep_freed_memory()
+        print("| case | update | traces and weights, steps | whole pass, less a step | in passes of its own |")
+        print("|---|---|---:|---:|---:|")
+        for name in arguments.case or CASES:
+            in_pass(name, CASES[name], arguments.seconds)
         return
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / "kernel.csv"

@@ -11,6 +11,7 @@ Sources: W. G. Cochran, "Sampling Techniques", chapter 8 (systematic samples and
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -87,12 +88,17 @@ def systematic_sample(count: int, size: int, generator: torch.Generator) -> Tens
         size: number of points to choose.
         generator: source of the offsets, on the CPU.
     """
-    sizes = replicate_sizes(size)
-    places = count // max(sizes)
-    start, *further = torch.rand(1 + places, generator=generator, dtype=torch.float64).unbind()
-    order = torch.stack(further).argsort()
-    parts = []
-    for k, m in enumerate(sizes):
-        offset = (order[k] + start) / places
-        parts.append(((offset + torch.arange(m)) * (count / m)).long())
-    return torch.cat(parts).clamp_(max=count - 1)
+    places = count // max(replicate_sizes(size))
+    numbers = torch.rand(1 + places, generator=generator, dtype=torch.float64)
+    replicate, step, distance = _strides(count, size)
+    offsets = (numbers[1:].argsort() + numbers[0]) / places
+    return ((offsets[replicate] + step) * distance).long().clamp_(max=count - 1)
+
+
+@lru_cache(maxsize=64)
+def _strides(count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every point of a sample: its replicate, its number there, and the distance to the next, ``[size]`` each."""
+    sizes = torch.tensor(replicate_sizes(size))
+    replicate = torch.arange(len(sizes)).repeat_interleave(sizes)
+    number = torch.cat([torch.arange(m) for m in sizes.tolist()])
+    return replicate, number, (count / sizes.double())[replicate]

@@ -237,7 +237,7 @@ one thread: processor time, as the machine is shared; the least of many calls ma
 *Dense* forms the Jacobian by reverse mode over all rows at once and is left out where that needs too much memory;
 *per point* takes one reverse pass per row, batched by `vmap`; *structured* needs no Jacobian. *Products* are exact
 Jacobian-vector products by structure, *differences* forward passes with the automatic step. Exact structured traces
-in the gradient's own pass (the default of the program) cost less still than shown here, for that pass is made
+in the gradient's own pass (as the program takes them) cost less still than shown here, for that pass is made
 anyway."""
 
 FIGURE = Figure(

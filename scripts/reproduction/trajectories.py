@@ -158,7 +158,7 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
         other, more = errors(view[(view["kind"] == "parameter, differences") & (view["size"] == 64)])
         out.append(
             Verdict(
-                f"{pde}: the default sketch (coordinate, s = 64) gives weights to 10 % rms",
+                f"{pde}: a sketch by points (coordinate, s = 64) gives weights to 10 % rms",
                 f"{100 * error:.1f} ± {100 * spread:.1f} % (parameter side by differences, s = 64: "
                 f"{100 * other:.1f} ± {100 * more:.1f} %)",
                 error < 0.1,
@@ -170,10 +170,10 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
 ABOUT = """\
 Claims (b) and (c). Default networks (sin activation for the wave), trained under the sketched weights; at every
 update the exact weights at the same parameters and points are logged beside them (`weights.compare_exact=true`).
-*Coordinate* is the default sketch, s points per term; *parameter, differences* uses forward passes alone, with s
-Gaussian probes and the automatic step. The terms of a sketch share its probes there, and the kernel is nearly of
-rank one, so that errors are near √(2/s). The two boundary points of Poisson make that term exact under
-*coordinate*."""
+*Coordinate* takes s points per term at random, the default before points were spread out (the next section);
+*parameter, differences* uses forward passes alone, with s Gaussian probes and the automatic step. The terms of a sketch
+share its probes there, and the kernel is nearly of rank one, so that errors are near √(2/s). The two boundary points of
+Poisson make that term exact under *coordinate*."""
 
 FIGURE = Figure(
     "trajectories",

@@ -39,6 +39,7 @@ ESTIMATORS = {
     "residual, Rademacher": ("weights.distribution=rademacher",),
     "residual, Rademacher, central": ("weights.distribution=rademacher", DIFFERENCE, "weights.difference=central"),
     "coordinate": ("weights.distribution=coordinate",),
+    "systematic": ("weights.distribution=systematic",),
     "Hutch++": ("weights.distribution=gaussian", "weights.estimator=hutchpp"),
     "XTrace": ("weights.distribution=gaussian", "weights.estimator=xtrace"),
     COARSE: ("weights.side=parameter", "weights.distribution=gaussian", DIFFERENCE, "weights.delta=0.1"),
@@ -54,6 +55,7 @@ STYLES = dict(
             (base.ORANGE, "^"),
             (base.BLACK, "+"),
             (base.GREEN, "v"),
+            ("#7F4F24", "<"),
             (base.PINK, "P"),
             ("#5D3A9B", "*"),
             (base.GREY, "d"),
@@ -86,7 +88,7 @@ def jobs(budget: Budget) -> list[Job]:
 def trace_variance(sketch: Sketch, jacobian: Jacobian, kernel: Tensor) -> float:
     """Variance of the estimated trace that theory gives; NaN where there is no closed form."""
     square, diagonal, n = kernel.square().sum().item(), kernel.diagonal(), len(kernel)
-    if sketch.estimator != "plain":
+    if sketch.estimator != "plain" or sketch.distribution == "systematic":
         return math.nan
     if sketch.distribution == "coordinate":
         return n**2 / sketch.size * diagonal.var().item() * (1 - sketch.size / n)
@@ -99,6 +101,8 @@ def trace_variance(sketch: Sketch, jacobian: Jacobian, kernel: Tensor) -> float:
 def kernel_variance(sketch: Sketch, kernel: Tensor) -> float:
     """Expected squared Frobenius error of the estimated kernel; NaN where there is no closed form here."""
     square, n = kernel.square().sum().item(), len(kernel)
+    if sketch.distribution == "systematic":
+        return math.nan
     if sketch.side == "parameter":
         return (kernel.trace().item() ** 2 + square) / sketch.size if sketch.distribution == "gaussian" else math.nan
     if sketch.distribution == "coordinate":
@@ -208,7 +212,7 @@ def plot(table: pd.DataFrame) -> dict[str, Drawing]:
                 continue
             colour, marker = STYLES[name]
             label = f"{name} (too coarse on purpose)" if name == COARSE else name
-            aside = own[x] * 1.035 ** (k - 4.5)  # where marks would lie on each other
+            aside = own[x] * 1.035 ** (k - 5)  # where marks would lie on each other
             axes.errorbar(aside, own["error"], own["standard_error"], fmt=marker, color=colour, label=label)
             shown = own["predicted"] if own["predicted"].notna().all() else own["error"] * math.nan
             axes.plot(aside, shown, color=colour, linewidth=1, linestyle="--" if name == COARSE else "-")
@@ -282,7 +286,8 @@ rows (Frobenius norm); it falls like the root of their number for as long as the
 2‖K‖²/s for Gaussian probes on either side, 2(‖K‖² - Σ K_kk²)/s for Rademacher probes on the residual side (JᵀJ in
 place of K on the parameter side), (N²/m)(1 - m/N) Var(K_kk) for coordinates; and for the kernel E‖K̂ - K‖² = ((tr
 K)² + ‖K‖²)/s (parameter side, Gaussian), (N + 1)‖K‖²/s and (N - 1)‖K‖²/s (residual side, Gaussian and Rademacher),
-(N/m - 1)‖K‖² (coordinate). Hutch++ and XTrace have no closed form; where their error is round-off (below 1e-12)
+(N/m - 1)‖K‖² (coordinate). *Systematic*, the default, takes points at equal distances along a space-filling curve; it,
+Hutch++ and XTrace have no closed form; where their error is round-off (below 1e-12)
 they are exact, and neither shown nor tested for bias. Differences take their automatic step, except the grey one,
 whose bias is there to be seen."""
 
