@@ -1,6 +1,8 @@
 """Compute the reference solutions on shapes in ``ntkrun/pde/data`` and check each against a second method.
 
-    python scripts/reference_shapes.py [poisson_l]
+    python scripts/reference_shapes.py [poisson_l] [cylinder]
+
+The flow past a cylinder needs scikit-fem, ``pip install 'ntkrun[references]'``.
 
 Each file holds the grid's axes by letter, ``values`` of shape ``[*grid, fields]``, NaN outside of the shape, and
 ``tolerance``, a bound on their absolute error; the script prints what establishes it and stops where it fails.
@@ -9,8 +11,10 @@ Each file holds the grid's axes by letter, ``values`` of shape ``[*grid, fields]
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,9 +105,166 @@ def poisson_l() -> dict[str, Array]:
     return {"x": axis, "y": axis, "values": u[..., None], "tolerance": np.array(tolerance)}
 
 
+# Flow past a cylinder ----------------------------------------------------------------------------------------
+
+LENGTH, HEIGHT, RADIUS, VISCOSITY = 2.2, 0.41, 0.05, 1e-3  # the DFG benchmark 2D-1, with mean inflow 0.2
+MIDDLE = np.array([0.2, 0.2])
+DRAG, LIFT, DROP = 5.57953523384, 0.010618948146, 0.11752016697  # John, Matthies 2001; Nabh 1998
+
+
+class Channel:
+    """Steady Navier-Stokes equations by Taylor-Hood elements of order 2 and 1 on triangles, and Newton's method.
+
+    The mesh is a ring of quadrilaterals around the cylinder, which gets coarser outwards to the walls, and rows of
+    them downstream, all halved; edges on the cylinder are bent. Forces are those of the residual tested with a function
+    that is 1 on the cylinder, which converge twice as fast as stresses integrated along it.
+
+    Args:
+        fineness: edges per side of the square about the cylinder.
+    """
+
+    def __init__(self, fineness: int) -> None:
+        import skfem
+        from skfem.helpers import ddot, div, dot, grad
+
+        straight = skfem.MeshTri(*_triangles(fineness))
+
+        class Bent(skfem.MeshTri2):  # type: ignore[misc]
+            """Triangles that are found by their corners, for all of the flow lies within straight ones."""
+
+            def element_finder(self, mapping: Any = None) -> Any:
+                return straight.element_finder()
+
+        curved = Bent.from_mesh(straight)
+        at_cylinder = straight.facets_satisfying(
+            lambda x: np.hypot(*(x.T - MIDDLE).T) < 1.01 * RADIUS, boundaries_only=True
+        )
+        places = curved.dofs.get_facet_dofs(at_cylinder).flatten()
+        ray = curved.doflocs[:, places] - MIDDLE[:, None]
+        doflocs = curved.doflocs.copy()
+        doflocs[:, places] = MIDDLE[:, None] + RADIUS * ray / np.hypot(*ray)
+        mesh = dataclasses.replace(curved, doflocs=doflocs)
+        velocity = skfem.Basis(mesh, skfem.ElementVector(skfem.ElementTriP2()), intorder=6)
+        pressure = velocity.with_element(skfem.ElementTriP1())
+
+        @skfem.BilinearForm
+        def viscous(u: Any, v: Any, _: Any) -> Any:
+            return VISCOSITY * ddot(grad(u), grad(v))
+
+        @skfem.BilinearForm
+        def divergence(u: Any, q: Any, _: Any) -> Any:
+            return -div(u) * q
+
+        @skfem.BilinearForm
+        def convective(u: Any, v: Any, w: Any) -> Any:
+            return dot(_along(w["now"], u) + _along(u, w["now"]), v)
+
+        @skfem.LinearForm
+        def convection(v: Any, w: Any) -> Any:
+            return dot(_along(w["now"], w["now"]), v)
+
+        a, b = viscous.assemble(velocity), divergence.assemble(velocity, pressure)
+        inner = velocity.get_dofs(at_cylinder)
+        inflow = velocity.get_dofs(lambda x: x[0] < 1e-9)
+        walls = velocity.get_dofs(lambda x: (x[1] < 1e-9) | (x[1] > HEIGHT - 1e-9))
+        fixed = np.unique(np.concatenate([each.all() for each in (inner, inflow, walls)]))
+        n = velocity.N
+        state = np.zeros(n + pressure.N)
+        of_x = inflow.all("u^1")
+        y = velocity.doflocs[1, of_x]
+        state[of_x] = 4 * 0.3 * y * (HEIGHT - y) / HEIGHT**2
+        for _ in range(20):
+            now = velocity.interpolate(state[:n])
+            residual = np.concatenate(
+                [a @ state[:n] + convection.assemble(velocity, now=now) + b.T @ state[n:], b @ state[:n]]
+            )
+            matrix = skfem.bmat([[a + convective.assemble(velocity, now=now), b.T], [b, None]], "csr")
+            step = skfem.solve(*skfem.condense(matrix, -residual, D=fixed, x=np.zeros_like(state)))
+            state += step
+            if abs(step).max() < 1e-12:
+                break
+        else:
+            raise SystemExit("Newton's method did not converge")
+        now = velocity.interpolate(state[:n])
+        forces = a @ state[:n] + convection.assemble(velocity, now=now) + b.T @ state[n:]
+        scale = -2 / (0.2**2 * 2 * RADIUS)
+        self.drag, self.lift = (scale * forces[inner.all(component)].sum() for component in ("u^1", "u^2"))
+        self._parts = (velocity, state[:n]), (pressure, state[n:])
+        ends = self(np.array([[0.15, 0.25], [0.2, 0.2]]))[:, 2]
+        self.drop = ends[0] - ends[1]
+
+    def __call__(self, points: Array) -> Array:
+        """u, v and p at points ``[2, N]``, as ``[N, 3]``."""
+        (velocity, w), (pressure, p) = self._parts
+        found: Array = np.stack([*(velocity.probes(points) @ w).reshape(2, -1), pressure.probes(points) @ p], axis=1)
+        return found
+
+
+def _along(u: Any, v: Any) -> Any:
+    """(u . grad) v."""
+    return np.einsum("j...,ij...->i...", u.value, v.grad)
+
+
+def _triangles(fineness: int) -> tuple[Array, NDArray[np.int64]]:
+    """Vertices and triangles of the channel."""
+    side = np.linspace(0, HEIGHT, fineness + 1)
+    around = np.concatenate(
+        [
+            np.stack([np.full(fineness, HEIGHT), side[:-1]]),
+            np.stack([side[:0:-1], np.full(fineness, HEIGHT)]),
+            np.stack([np.zeros(fineness), side[:0:-1]]),
+            np.stack([side[:-1], np.zeros(fineness)]),
+        ],
+        axis=1,
+    )
+    ray = around - MIDDLE[:, None]
+    circle = MIDDLE[:, None] + RADIUS * ray / np.hypot(*ray)
+    s = np.linspace(0, 1, fineness + 1)
+    outwards = (np.exp(2 * s) - 1) / (np.exp(2) - 1)
+    ring = circle[:, None] + (around - circle)[:, None] * outwards[:, None]  # [2, layer, around]
+    count = 3 * fineness
+    along = np.linspace(0, 1, count + 1)
+    x = HEIGHT + (LENGTH - HEIGHT) * (along + along**2) / 2
+    downstream = np.stack(np.meshgrid(x, side, indexing="ij"))
+    corners = []
+    for block, closed in ((ring, True), (downstream, False)):
+        a = np.concatenate([block, block[:, :, :1]], axis=2) if closed else block
+        corners.append(
+            np.stack([a[:, :-1, :-1], a[:, 1:, :-1], a[:, 1:, 1:], a[:, :-1, 1:]], axis=-1).reshape(2, -1, 4)
+        )
+    quads = np.concatenate(corners, axis=1)
+    keys, index = np.unique(np.round(quads.reshape(2, -1).T, 12), axis=0, return_inverse=True)
+    index = index.reshape(-1, 4)
+    triangles = np.concatenate([index[:, [0, 1, 2]], index[:, [0, 2, 3]]])
+    return np.ascontiguousarray(keys.T), np.ascontiguousarray(triangles.T)
+
+
+def cylinder() -> dict[str, Array]:
+    """Flow past a cylinder in a channel at Re = 20."""
+    tolerance = 1e-4
+    coarse, fine = Channel(16), Channel(32)
+    print(f"  drag {fine.drag:.6f}, lift {fine.lift:.6f}, pressure drop {fine.drop:.7f}")
+    check("drag against 5.579535", abs(fine.drag / DRAG - 1), 1e-4)
+    check("lift against 0.010619", abs(fine.lift / LIFT - 1), 1e-2)
+    check("pressure drop against 0.117520", abs(fine.drop / DROP - 1), 1e-3)
+    x, y = np.linspace(0, LENGTH, 111), np.linspace(0, HEIGHT, 42)
+    grid = np.stack([each.ravel() for each in np.meshgrid(x, y, indexing="ij")])
+    inside = np.hypot(*(grid.T - MIDDLE).T) > RADIUS + 1e-9
+    values = np.full((grid.shape[1], 3), np.nan)
+    values[inside] = fine(grid[:, inside])
+    check("with half as many edges, of 0.3", float(abs(coarse(grid[:, inside]) - values[inside]).max()), 10 * tolerance)
+    return {
+        "x": x,
+        "y": y,
+        "values": values.reshape(len(x), len(y), 3),
+        "tolerance": np.array(tolerance),
+        "forces": np.array([fine.drag, fine.lift, fine.drop]),
+    }
+
+
 def main() -> None:
     """Compute, check and write."""
-    problems = {"poisson_l": poisson_l}
+    problems = {"poisson_l": poisson_l, "cylinder": cylinder}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*problems, []], default=list(problems), metavar="NAME")
     for name in parser.parse_args().names:

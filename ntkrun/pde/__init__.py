@@ -8,6 +8,7 @@ from ntkrun.pde.burgers import Burgers
 from ntkrun.pde.burgers_inverse import BurgersInverse
 from ntkrun.pde.cavity import Cavity
 from ntkrun.pde.conductivity import Conductivity
+from ntkrun.pde.cylinder import Cylinder
 from ntkrun.pde.diffusion import Diffusion
 from ntkrun.pde.diffusion_inverse import DiffusionInverse
 from ntkrun.pde.dispersive import KortewegDeVries, KuramotoSivashinsky
@@ -37,6 +38,7 @@ __all__ = [
     "Coefficient",
     "Columns",
     "Conductivity",
+    "Cylinder",
     "Diffusion",
     "DiffusionInverse",
     "Helmholtz",

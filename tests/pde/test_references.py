@@ -21,6 +21,7 @@ from ntkrun.pde import (
     Burgers,
     Cavity,
     Columns,
+    Cylinder,
     KortewegDeVries,
     KuramotoSivashinsky,
     Lorenz,
@@ -35,7 +36,14 @@ Array = NDArray[np.float64]
 
 ORDINARY = {"lotka_volterra": LotkaVolterra(), "van_der_pol": VanDerPol(), "lorenz": Lorenz()}
 PERIODIC = {"korteweg_de_vries": KortewegDeVries(), "kuramoto_sivashinsky": KuramotoSivashinsky()}
-PROBLEMS = {"burgers": Burgers(), "allen_cahn": AllenCahn(), "cavity": Cavity(), **PERIODIC, **ORDINARY}
+PROBLEMS = {
+    "burgers": Burgers(),
+    "allen_cahn": AllenCahn(),
+    "cavity": Cavity(),
+    "cylinder": Cylinder(),
+    **PERIODIC,
+    **ORDINARY,
+}
 DATA = Path(__file__).parents[2] / "ntkrun" / "pde" / "data"
 
 
@@ -324,3 +332,23 @@ def load_script() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_flow_past_the_cylinder() -> None:
+    """Forces are those of John and Matthies 2001; mass is conserved and both momentum equations hold downstream."""
+    arrays = load_arrays("cylinder")
+    assert arrays["forces"] == pytest.approx([5.57953523, 0.01061895, 0.11752017], rel=1e-3)
+    x, y, values = arrays["x"], arrays["y"], arrays["values"]
+    within = (x[:, None] - 0.2) ** 2 + (y - 0.2) ** 2 < 0.05**2
+    assert np.isnan(values[within]).all()
+    flux = [float(make_interp_spline(y, u, k=5).integrate(0, 0.41)) for u in values[..., 0] if not np.isnan(u).any()]
+    assert len(flux) > 100
+    assert max(abs(np.array(flux) - 0.2 * 0.41)) < 1e-4 * 0.2 * 0.41
+    behind = x > 0.38
+    u, v, p = (RectBivariateSpline(x[behind], y, values[behind, :, k], kx=5, ky=5) for k in range(3))
+    axes = np.linspace(0.5, 2.1, 41), np.linspace(0.03, 0.38, 31)
+    for w, along in ((u, {"dx": 1}), (v, {"dy": 1})):
+        inertia = u(*axes) * w(*axes, dx=1) + v(*axes) * w(*axes, dy=1)
+        friction = 1e-3 * (w(*axes, dx=2) + w(*axes, dy=2))
+        assert abs(inertia + p(*axes, **along) - friction).max() < 0.01 * 0.2**2 / 0.1
+    assert abs(u(*axes, dx=1) + v(*axes, dy=1)).max() < 0.01 * 0.2 / 0.1
