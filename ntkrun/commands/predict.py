@@ -20,6 +20,7 @@ Evaluate the network of a run, its fields and derivatives of them up to order 4,
   ntkrun-predict RUN --points points.csv --derivatives u,u_x,u_tt --output values.csv
   ntkrun-predict RUN --grid 200 --at t=0.5 --output slice.vtu     for ParaView; needs ntkrun[vtk]
   ntkrun-predict RUN --animate solution.gif                       the solution over time, as a moving picture
+  ntkrun-predict RUN --landscape loss.png                         the loss around the parameters of the run
 """
 
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         given = _parser().parse_args(arguments)
         _check(given)
         with one_line_errors():
-            _animate(given) if given.animate else _predict(given)
+            (_animate if given.animate else _landscape if given.landscape else _predict)(given)
     sys.exit(0)
 
 
@@ -52,13 +53,34 @@ def _parser() -> Parser:
         type=Path,
         help="draw solution.npz of the run over time instead; .gif, or .mp4 where ffmpeg is installed",
     )
+    parser.add_argument(
+        "--landscape",
+        metavar="FILE",
+        type=Path,
+        help="the loss on a plane through the parameters instead; .png, .pdf, or .npz for its numbers",
+    )
+    parser.add_argument(
+        "--directions",
+        choices=("random", "steepest"),
+        default="random",
+        help="of the plane: normalised by filter, or the leading eigenvectors of the kernel",
+    )
+    parser.add_argument("--radius", metavar="R", type=float, default=1.0, help="of the plane; default: 1")
     return parser
 
 
 def _check(given: argparse.Namespace) -> None:
     """Refuse what can be seen to be wrong before anything heavy is loaded."""
+    prediction = given.points or given.grid or given.at or given.derivatives or given.output
+    if given.landscape is not None:
+        if prediction or given.animate:
+            refuse("--landscape takes no points, derivatives, output or animation")
+        if not 0 < given.radius <= 1e6:
+            refuse(f"--radius {given.radius:g}: expected a positive number up to 1e6")
+        check_output(given.landscape, (".png", ".pdf", ".npz"), "--landscape")
+        return
     if given.animate is not None:
-        if given.points or given.grid or given.at or given.derivatives or given.output:
+        if prediction:
             refuse("--animate draws what the run has saved, and takes no points, derivatives or output")
         check_output(given.animate, (".gif", ".mp4"), "--animate")
         return
@@ -92,6 +114,13 @@ def _predict(given: argparse.Namespace) -> None:
     else:
         write_values(given.output, points, values, digits)
         print(given.output)
+
+
+def _landscape(given: argparse.Namespace) -> None:
+    from ntkrun.commands.landscape import write_landscape
+
+    write_landscape(open_run(given), given.landscape, given.directions, given.radius)
+    print(given.landscape)
 
 
 def _animate(given: argparse.Namespace) -> None:

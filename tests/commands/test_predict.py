@@ -14,6 +14,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import ntkrun
 from ntkrun.commands import export, predict, watch
@@ -157,6 +158,9 @@ WRONG = {
     "folder": (["--grid", "3", "--output", "nowhere/a.csv"], "no such directory"),
     "option": (["--gird", "3"], "--gird"),
     "picture": (["--animate", "a.avi"], ".gif, .mp4"),
+    "landscape": (["--landscape", "a.txt"], ".png, .pdf, .npz"),
+    "landscape of points": (["--landscape", "a.png", "--grid", "3"], "--landscape takes no points"),
+    "radius": (["--landscape", "a.png", "--radius", "0"], "expected a positive number"),
 }
 
 
@@ -219,3 +223,29 @@ def test_watching_a_run(runs: dict[str, Path], tmp_path: Path, monkeypatch: pyte
         status, _, stderr = command(watch.main, place)
         assert (status, stderr.count("\n")) == (2, 1)
         assert words in stderr
+
+
+def test_the_loss_around_a_run(runs: dict[str, Path], tmp_path: Path) -> None:
+    status, stdout, stderr = command(predict.main, runs["wave"], "--landscape", tmp_path / "a.npz", "--radius", "0.5")
+    assert (status, stdout, stderr) == (0, f"{tmp_path / 'a.npz'}\n", "")
+    with np.load(tmp_path / "a.npz") as file:
+        found = dict(file)
+    last = ntkrun.load(runs["wave"]).metrics.iloc[-1]
+    middle = len(found["a"]) // 2
+    assert (found["a"][0], found["a"][middle]) == (-0.5, 0)
+    for name in ("loss", "loss/residual", "loss/initial", "loss/initial_velocity"):
+        assert found[name][middle, middle] == pytest.approx(last[name], rel=1e-9)
+    assert found["loss"].std() > 0.1 * found["loss"].mean()
+    status, _, stderr = command(predict.main, runs["windows"], "--landscape", tmp_path / "b.npz")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert "several time windows" in stderr
+
+
+def test_the_loss_around_a_run_as_a_picture(runs: dict[str, Path], tmp_path: Path) -> None:
+    place = tmp_path / "a.png"
+    status, _, stderr = command(
+        predict.main, runs["wave"], "--landscape", place, "--directions", "steepest", "--radius", "0.1"
+    )
+    assert (status, stderr) == (0, "")
+    with Image.open(place) as picture:
+        assert len(picture.convert("RGB").getcolors(2**24)) > 100
