@@ -11,7 +11,10 @@ The names below are loaded when they are first used, so that the command line an
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 
 __version__ = "0.1.0"
 
@@ -68,3 +71,20 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _find_menu() -> None:
+    """Make the folder beside this one the package ``ntkrun.conf``, which it is once installed."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.join(os.path.dirname(here), "conf")
+    if os.path.isdir(os.path.join(here, "conf")) or not os.path.isfile(os.path.join(folder, "config.yaml")):
+        return
+    place = os.path.join(folder, "__init__.py")
+    spec = spec_from_file_location("ntkrun.conf", place, submodule_search_locations=[folder])
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["ntkrun.conf"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+_find_menu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,12 +45,13 @@ class WholeRun:
         return self.seconds - float(self.metrics["seconds"].iloc[-1])
 
 
-def whole_run(overrides: Sequence[str], python: str = sys.executable) -> WholeRun:
+def whole_run(overrides: Sequence[str], python: str = sys.executable, limit: float | None = None) -> WholeRun:
     """Carry out ``ntkrun OVERRIDES`` in a process of its own and a directory that is removed again.
 
     Args:
         overrides: as on the command line.
         python: which has ntkrun.
+        limit: seconds after which it is asked to stop, and counts as it is then.
 
     Raises:
         RuntimeError: it ended with another exit status than 0; its last words are the message.
@@ -57,10 +59,17 @@ def whole_run(overrides: Sequence[str], python: str = sys.executable) -> WholeRu
     with tempfile.TemporaryDirectory() as place:
         command = [python, "-m", "ntkrun", *overrides, f"hydra.run.dir={place}/run"]
         start, before = time.perf_counter(), os.times()
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+        process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        stopped = 0
+        try:
+            _, said = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            stopped = 128 + signal.SIGTERM
+            _, said = process.communicate()
         seconds, after = time.perf_counter() - start, os.times()
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(overrides)}: {done.stderr[-2000:]}")
+        if process.returncode not in (0, stopped):
+            raise RuntimeError(f"{' '.join(overrides)}: {said[-2000:]}")
         summary = json.loads((Path(place) / "run" / "summary.json").read_text(encoding="utf-8"))
         metrics = pd.read_csv(Path(place) / "run" / "metrics.csv")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,16 @@ def build(kind: str, sources: Path, place: Path) -> Path:
 def contents(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_checkout_that_is_only_on_the_path_finds_its_menu(tmp_path: Path) -> None:
+    """Without ``site``, so that neither an installed package nor the finder of an editable one is there."""
+    installed = [place for place in sys.path if place.endswith("site-packages")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *installed])}
+    command = [sys.executable, "-S", "-m", "ntkrun", "--cfg", "job", "pde=wave"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "_target_: ntkrun.pde.Wave" in done.stdout
 
 
 def test_the_source_distribution_builds_the_same_wheel(tmp_path: Path) -> None:

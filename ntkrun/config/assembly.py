@@ -27,11 +27,11 @@ from ntkrun.network import constrained, convert, with_coefficients
 from ntkrun.network.coupling import remembering, shapeless
 from ntkrun.network.separate import Part, side_by_side
 from ntkrun.objective import Objective, RouteError
-from ntkrun.objective.chunked import ChunkedObjective, points_at_a_time
+from ntkrun.objective.chunked import MEMORY, ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer
 from ntkrun.pde import PDE, ProblemError
 from ntkrun.runtime.distributed import present
-from ntkrun.runtime.memory import check_fits, limit_memory, shortage
+from ntkrun.runtime.memory import check_fits, for_points, limit_memory, shortage
 from ntkrun.storage.checkpoint import CheckpointError, load_network
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, SharedEvaluator
@@ -304,7 +304,7 @@ def _objective(pde: PDE, network: nn.Module, settings: Settings, points: int) ->
     memory = settings.kernel.memory_mib * 2**20
     whole = Objective(pde, network, settings.kernel.route, memory, time.perf_counter)
     given = settings.trainer.chunk_size
-    size = points_at_a_time(whole) if given == "auto" else given
+    size = points_at_a_time(whole, for_points(MEMORY, str(whole.like.device))) if given == "auto" else given
     ranks = present()
     if ranks.count == 1 and (points <= size or (given == "auto" and not whole.pointwise)):
         return whole

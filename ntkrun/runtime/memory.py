@@ -30,6 +30,18 @@ def available(device: str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
 
 
+def for_points(least: int, device: str = "cpu") -> int:
+    """Bytes that the evaluation of points may take at a time: an eighth of all that a CUDA device has.
+
+    That depends on the kind of card alone, so that equal runs take equal chunks of points on it.
+
+    Args:
+        least: on other devices and small cards.
+        device: such as ``cpu`` or ``cuda:1``.
+    """
+    return max(least, int(torch.cuda.mem_get_info(device)[1]) // 8) if device.startswith("cuda") else least
+
+
 def check_fits(size: float, key: str, device: str = "cpu") -> None:
     """Turn down what would take more bytes than there are.
 

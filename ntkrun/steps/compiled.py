@@ -146,7 +146,8 @@ class Program:
         self._buffers = dict(objective.network.named_buffers())
         self._further: tuple[str, ...] = ()  # names of what the weights' rule gives
         tensors = update.tensors() if update else ()
-        kept = (*self._parameters, *self._buffers.values(), *tensors, *numbers, objective.progress)
+        first = (*self._parameters, *self._buffers.values(), *tensors, *numbers)
+        kept = {**dict(enumerate(first)), -1: objective.progress}
         function, trial = self._function(request, batch), lambda k: self._trial(request, batch, k)
         self.graph = Graph(function, trial, objective.network, objective.like, kept)
 

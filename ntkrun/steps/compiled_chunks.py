@@ -122,5 +122,5 @@ class CompiledPieces:
             progress = torch.full_like(objective.progress, 0.25 + 0.5 * k)
             return [*moved, *self._buffers.values(), x, scale.to(objective.like), progress]
 
-        kept = (*self._parameters, *self._buffers.values(), objective.progress)
+        kept = {**dict(enumerate((*self._parameters, *self._buffers.values()))), -1: objective.progress}
         return Graph(sums, trial, objective.network, objective.like, kept)

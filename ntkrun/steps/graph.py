@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import linecache
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -45,7 +45,7 @@ class Graph:
         trial: inputs to try it on; those of 0 and of 1 differ in everything that inputs may differ in.
         network: what the function evaluates.
         like: of the dtype and device of the inputs.
-        kept: inputs that are the same tensors in every call.
+        kept: inputs that are the same tensors in every call, by their places among the inputs.
 
     Attributes:
         check_next: compare the next call with the function's operations.
@@ -60,13 +60,14 @@ class Graph:
         trial: Callable[[int], list[Tensor]],
         network: nn.Module,
         like: Tensor,
-        kept: Iterable[Tensor],
+        kept: Mapping[int, Tensor],
     ) -> None:
         self.check_next = False
         self._function = function
-        self._replayed = like.device.type == "cuda"
+        self._kept = dict(kept)
+        self._replayed = _replays(like)
         if self._replayed:  # what a CUDA graph changes must lie where it lay when the graph was made
-            for tensor in kept:
+            for tensor in self._kept.values():
                 torch._dynamo.mark_static_address(tensor)
         first = trial(0)
         with torch.no_grad():
@@ -75,7 +76,9 @@ class Graph:
                 faster = {} if self._replayed else {torch.ops.aten.mm.default: faster_product}
                 trace = make_fx(function, faster, tracing_mode="real")(*_copies(first))
             self._compiled = compile_trace(trace, first, like)
-            self._compare(trial(1))
+            # Of a CUDA graph the first call is made by its operations, the second is recorded, the third replays it.
+            for k in (1, 0, 1) if self._replayed else (1,):
+                self._compare(trial(k))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """What the function gives.
@@ -103,12 +106,28 @@ class Graph:
         Raises:
             CompileError: they differ by more than rounding.
         """
-        ours, theirs = _copies(trial), _copies(trial)
-        compiled = [*self._compiled(*ours), *ours]
+        theirs = _copies(trial)
+        with self._lent(_copies(trial)) as ours:
+            compiled = [*self._call(ours), *_copies(ours)]
         expected = [*self._function(*theirs), *theirs]
         for a, b in zip(compiled, expected, strict=True):
             if not _close(a, b):
                 raise CompileError("a compiled step differs from its operations; does it depend on more than tensors?")
+
+    @contextmanager
+    def _lent(self, inputs: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Inputs of a trial in which the tensors that are kept hold what the trial has in their places.
+
+        A CUDA graph is recorded with the places in memory that it finds at its first calls.
+        """
+        ours, before = list(inputs), {place: tensor.clone() for place, tensor in self._kept.items()}
+        for place, tensor in self._kept.items():
+            ours[place] = tensor.copy_(ours[place])
+        try:
+            yield ours
+        finally:
+            for place, tensor in self._kept.items():
+                tensor.copy_(before[place])
 
     def _checked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Call both on inputs of the training.
@@ -186,6 +205,11 @@ def forget_graphs() -> None:
     gc.collect()
 
 
+def _replays(like: Tensor) -> bool:
+    """Whether graphs for the device of a tensor are recorded as CUDA graphs, which are replayed."""
+    return like.device.type == "cuda"
+
+
 def _check_traceable(network: nn.Module) -> None:
     """Turn down a network of which one trace does not serve all steps.
 
@@ -234,7 +258,7 @@ def compile_trace(trace: fx.GraphModule, inputs: Sequence[Tensor], like: Tensor)
     }
     if like.device.type == "cuda":
         # Nothing that could be guarded against changes: ``Signature`` tells what does.
-        options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "triton.cudagraphs": True}
+        options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "triton.cudagraphs": _replays(like)}
         compiled: Callable[..., list[Tensor]] = torch.compile(trace, fullgraph=True, dynamic=False, options=options)
         return compiled
     # The compiler alone, with its cache of earlier runs: what torch.compile adds to a call, to find the graph that

@@ -114,4 +114,10 @@ POINTS = tuple(
 WIDTHS = tuple(
     Case(f"width {width}", "wave", width, 3, wave_counts(1000), "width") for width in (32, 64, 128, 256, 512, 1024)
 )
+LARGE = tuple(
+    Case(f"wave 2-{width}x{depth}-1, 100,000 points", "wave", width, depth, wave_counts(62_500))
+    for width, depth in ((500, 3), (256, 4))
+)
+SMALL = (Case("wave 2-16x2-1", "wave", 16, 2, wave_counts(64)),)
 CASES = {case.name: case for case in (*MAIN, *POINTS, *WIDTHS)}
+EVERY = {**CASES, **{case.name: case for case in (*LARGE, *SMALL)}}  # those of a card as well

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -59,21 +60,35 @@ class Running:
         program, case: what it trains.
         threads: the cores it keeps to.
         python: for the packages of others.
+        device: ``cpu`` or ``cuda``.
+        further: overrides besides the program's own.
     """
 
-    def __init__(self, program: Program, case: Case, threads: int, python: str) -> None:
+    def __init__(
+        self,
+        program: Program,
+        case: Case,
+        threads: int,
+        python: str,
+        device: str = "cpu",
+        further: Sequence[str] = (),
+    ) -> None:
         self.program = program
         self.steps = 0  # of a turn
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
         command = [program.python(python), "-m", "training.worker", program.module, case.name, str(threads)]
+        own = program.python(python) == sys.executable  # which may have packages, and ntkrun itself, by its path
+        path = [str(SCRIPTS), str(SCRIPTS.parent), os.environ.get("PYTHONPATH", "")] if own else [str(SCRIPTS)]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
-            "PYTHONPATH": str(SCRIPTS),
-            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
+        if device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         self._process = subprocess.Popen(
-            [*command, *program.overrides],
+            [*command, *program.overrides, *further],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -99,13 +114,32 @@ class Running:
 
     def turn(self, steps: int) -> float:
         """Let it make steps; returns the seconds that one takes."""
-        return float(self._ask(f"steps {steps}")["seconds"]) / steps
+        self.begin(steps)
+        return self.end() / steps
+
+    def begin(self, steps: int) -> None:
+        """Let it make steps, without waiting for them."""
+        self._tell(f"steps {steps}")
+
+    def end(self) -> float:
+        """Wait for the steps of ``begin``; returns their seconds."""
+        return float(self._answer()["seconds"])
+
+    def peak_memory(self) -> int:
+        """The most bytes that it has held so far: of its device, or of the host where that is none."""
+        self._tell("memory")
+        return int(self._answer()["bytes"])
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
 
     def layers(self) -> NDArray[np.float32]:
         """All present parameters as one vector."""
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "layers.npy"
-            self._ask(f"save {path}")
+            self._tell(f"save {path}")
+            self._answer()
             values: NDArray[np.float32] = np.load(path)
             return values
 
@@ -114,8 +148,11 @@ class Running:
         each = min(self.turn(self.program.block) for _ in range(2))
         self.steps = self.program.block * max(1, math.ceil(seconds / each / self.program.block))
 
-    def _ask(self, line: str) -> dict[str, Any]:
-        print(line, file=_pipe(self._process.stdin), flush=True)
+    def _tell(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # it has ended, which the lack of an answer tells
+            print(line, file=_pipe(self._process.stdin), flush=True)
+
+    def _answer(self) -> dict[str, Any]:
         reply = _pipe(self._process.stdout).readline()
         if not reply:
             self._log.seek(0)

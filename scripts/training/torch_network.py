@@ -20,7 +20,13 @@ def put_layers(linear: Iterable[nn.Module], case: Case) -> None:
 
 def take_layers(linear: Iterable[nn.Module]) -> list[tuple[Array, Array]]:
     """The present values of linear layers."""
-    return [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in linear]
+    return [(_values(m.weight), _values(m.bias)) for m in linear]
+
+
+def _values(tensor: torch.Tensor) -> Array:
+    """A copy on the host, in single precision."""
+    values: Array = tensor.detach().cpu().float().numpy().copy()
+    return values
 
 
 def linear_layers(network: nn.Module) -> list[nn.Module]:

@@ -13,17 +13,24 @@ from training.cases import HELMHOLTZ_K, RATE, WAVE_SPEED, Case
 from training.turns import Turns
 
 
-def train(case: Case) -> None:
-    """Train until told to stop."""
-    parameters = [(jnp.asarray(w), jnp.asarray(b)) for w, b in case.draw_layers()]
+def train(case: Case, *overrides: str) -> None:
+    """Train until told to stop; ``dtype=float64`` and ``device=`` are read, the latter by what JAX finds."""
+    dtype = jnp.float64 if "dtype=float64" in overrides else jnp.float32
+    jax.config.update("jax_enable_x64", dtype == jnp.float64)
+    jax.config.update("jax_default_matmul_precision", "highest")  # on a card its own choice has fewer digits
+    parameters = [(jnp.asarray(w, dtype), jnp.asarray(b, dtype)) for w, b in case.draw_layers()]
     state = (parameters, *(jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)), jnp.zeros(()))
-    points = {term: jnp.asarray(x) for term, x in case.draw_points().items()}
+    points = {term: jnp.asarray(x, dtype) for term, x in case.draw_points().items()}
     step = jax.jit(lambda state, points: adam(state, jax.grad(lambda p: loss(case, p, points))(state[0])))
 
     def layers() -> list[Any]:
         return [(np.asarray(w), np.asarray(b)) for w, b in state[0]]
 
-    turns = Turns(layers, lambda: jax.block_until_ready(state))
+    def memory() -> int:
+        statistics = jax.devices()[0].memory_stats() or {}
+        return int(statistics.get("peak_bytes_in_use", 0))
+
+    turns = Turns(layers, lambda: jax.block_until_ready(state), memory)
     while turns():
         state = step(state, points)
 

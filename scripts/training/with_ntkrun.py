@@ -31,7 +31,13 @@ QUIET = (
 
 def train(case: Case, *overrides: str) -> None:
     """Train until told to stop."""
-    run(case, overrides, lambda network: Turns(lambda: take_layers(network.layers)))
+
+    def turns(network: Any) -> Turns:
+        if next(network.parameters()).device.type == "cpu":
+            return Turns(lambda: take_layers(network.layers))
+        return Turns(lambda: take_layers(network.layers), torch.cuda.synchronize, torch.cuda.max_memory_allocated)
+
+    run(case, overrides, turns)
 
 
 def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callable[[], bool]]) -> None:

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from training.cases import CASES
+from training.cases import EVERY
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))[: int(threads)]
     os.sched_setaffinity(0, cores)  # XLA has one thread per core that it may use
     sys.stdout = sys.stderr  # the answers alone go to the true one
-    importlib.import_module(f"training.{module}").train(CASES[case], *overrides)
+    importlib.import_module(f"training.{module}").train(EVERY[case], *overrides)
 
 
 if __name__ == "__main__":

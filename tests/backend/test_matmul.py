@@ -77,7 +77,7 @@ def test_a_graph_calls_onednn() -> None:
         return [torch.randn(shape, generator=generator) for shape in ((8, 6), (6, 5))]
 
     inputs = trial(2)
-    graph = Graph(step, trial, nn.Identity(), inputs[0], ())
+    graph = Graph(step, trial, nn.Identity(), inputs[0], {})
     with torch.profiler.profile() as profiler:
         outputs = graph(inputs)
     seen = [event.key for event in profiler.key_averages() if "onednn_product" in event.key and "::" in event.key]
@@ -136,7 +136,7 @@ def test_scaled_rows_are_transposed_without_divisions() -> None:
             return [torch.randn(shape, generator=generator) for shape in ((4, 40, 32), (40,), (4, 40, 16))]
 
         with torch._inductor.utils.fresh_cache():
-            _, sources = run_and_get_code(lambda: Graph(step, trial, nn.Identity(), torch.zeros(()), ()))
+            _, sources = run_and_get_code(lambda: Graph(step, trial, nn.Identity(), torch.zeros(()), {}))
         return "".join(sources)
 
     assert "%" in source(lambda a, b: a.flatten(0, 1).mT @ b.flatten(0, 1))

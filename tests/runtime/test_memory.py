@@ -62,6 +62,14 @@ def test_a_cuda_device_says_what_is_free(device: str, monkeypatch: pytest.Monkey
         memory.check_fits(free + reserved, "key=1", device)
 
 
+def test_points_may_take_an_eighth_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = {"cuda": 80 * 2**30, "cuda:1": 4 * 2**30}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda name: (1, totals[name]))
+    assert memory.for_points(2**30) == 2**30
+    assert memory.for_points(2**30, "cuda") == 10 * 2**30
+    assert memory.for_points(2**30, "cuda:1") == 2**30
+
+
 def test_what_is_too_large_is_named_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: {"cpu": 2 * 10**9, "cuda": 10**9}[device])
     memory.check_fits(2e9, "key=1")

@@ -35,7 +35,7 @@ def test_a_slice_of_a_concatenation_is_not_given_away_twice() -> None:
         return [torch.randn(shape, dtype=torch.float64, generator=generator) / shape[0] for shape in shapes]
 
     inputs = trial(2)
-    graph = Graph(step, trial, nn.Identity(), inputs[0], ())  # compares once by itself
+    graph = Graph(step, trial, nn.Identity(), inputs[0], {})  # compares once by itself
     torch.testing.assert_close(graph(inputs), step(*inputs), rtol=1e-12, atol=0)
     torch.compiler.reset()
 
@@ -49,7 +49,7 @@ def test_an_output_that_is_off_by_a_thousandth_is_found(monkeypatch: pytest.Monk
     monkeypatch.setattr("ntkrun.steps.graph.compile_trace", compiler)
     like = torch.ones(3)
     with pytest.raises(CompileError, match="differs from its operations"):
-        Graph(lambda x: [x.exp()], lambda k: [torch.full((3,), float(k))], nn.Identity(), like, ())
+        Graph(lambda x: [x.exp()], lambda k: [torch.full((3,), float(k))], nn.Identity(), like, {})
 
 
 def test_loops_over_large_arrays_are_not_joined_for_a_number_per_point() -> None:

@@ -195,7 +195,7 @@ def test_rounding_near_the_end_of_training_is_no_difference(traced: None) -> Non
         return [(x + 1000.0 - 1000.0 - x).square().mean()[None], x > 0]
 
     like = torch.zeros(())
-    graph = Graph(function, lambda k: [torch.linspace(1, 2 + k, 50)], torch.nn.Identity(), like, ())
+    graph = Graph(function, lambda k: [torch.linspace(1, 2 + k, 50)], torch.nn.Identity(), like, {})
     graph._compiled = lambda x: [(x - 1000.0 + 1000.0 - x).square().mean()[None], x > 0]
     graph.check_next = True
     graph([torch.linspace(0.1, 0.7, 50)])
