@@ -90,7 +90,8 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
         pde, network, networks = _networks(configuration, whole, earlier)
-        counts = point_counts(setup.points, pde)
+        totals = point_counts(setup.points, pde)
+        counts = {name: min(total, setup.batch or total) for name, total in totals.items()}
         objective = _objective(pde, network, settings, sum(counts.values()))
         _check_size(pde, counts, weighting, optimizer, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
@@ -100,11 +101,11 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
     except RouteError as error:
         raise ConfigError(f"kernel.{error}") from None
     try:
-        points = PointSource(objective, counts, setup.sampling, setup.resample_every, settings.seed)
+        points = PointSource(objective, totals, setup.sampling, setup.resample_every, settings.seed, setup.batch)
     except ValueError as error:
         raise ConfigError(f"pde.points: {error}") from None
     diagnostics.start(objective, settings.iterations)
-    fixed_points = setup.resample_every is None
+    fixed_points = not points.epochs(0) if setup.batch else setup.resample_every is None
     starts: tuple[tuple[str, Callable[[], None]], ...] = (
         ("weights: ", lambda: weighting.start(objective, settings.seed)),
         ("point_weights: ", lambda: point_weights.start(objective, fixed_points)),

@@ -1,7 +1,8 @@
 """Measured values of a problem's fields, read from files.
 
 A file is a table whose columns are named as the coordinates and the fields; ``<field>_std`` holds standard deviations.
-An empty entry, or NaN, of a field says that it was not observed there.
+An empty entry, or NaN, of a field says that it was not observed there. A structured array of NumPy, ``.npy``, stays on
+the disk where its columns lie beside each other in the order of the coordinates, the field and its standard deviation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import inspect
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from ntkrun.pde.check import place
 from ntkrun.pde.measured import DATA, STD, loss_terms
 from ntkrun.storage.reader import UnreadableError, opened, read_arrays, read_bytes, read_table
 
-LONGEST = 2**31  # bytes of a file
+LONGEST = 2**31  # bytes of a file that is read as a whole
+MAPPED = 2**44  # of one that is not
+AT_A_TIME = 2**20  # rows that are looked at
 SLACK = 1e-9  # of a coordinate's interval, by which rounding may put a point outside of it
 
 Values = NDArray[np.float64]
@@ -90,7 +93,8 @@ def digest(path: Path) -> str:
         ConfigError: it cannot be read.
     """
     try:
-        with opened(Path(os.path.realpath(path)), LONGEST) as file:
+        limit = MAPPED if path.suffix.lower() == ".npy" else LONGEST
+        with opened(Path(os.path.realpath(path)), limit) as file:
             found = hashlib.sha256()
             while block := file.read(2**20):
                 found.update(block)
@@ -125,7 +129,7 @@ def read_measurements(files: Mapping[str, str], pde: PDE) -> dict[str, Table]:
 
 def _read(path: Path) -> dict[str, Values]:
     """The columns of a file by name, ``[N]`` each."""
-    readers = {".csv": _read_csv, ".npz": _read_npz, ".parquet": _read_parquet}
+    readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise ConfigError(f"pde.data: {path}: expected a file that ends in {', '.join(readers)}")
     try:
@@ -141,6 +145,21 @@ def _read_csv(path: Path) -> dict[str, Values]:
     frame = read_table(path, whole_lines=False)
     # NumPy begins the line with the names by the sign of a comment; others begin the file by a mark of its encoding.
     return {str(name).lstrip("\ufeff#").strip(): frame[name].to_numpy() for name in frame}
+
+
+def _read_npy(path: Path) -> dict[str, Values]:
+    """The columns of a structured array, of which nothing is read yet where they are of double precision."""
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"{path.name} does not hold an array: {str(error).splitlines()[0]}") from None
+    names = array.dtype.names
+    if names is None or array.ndim != 1 or any(array.dtype[name].kind not in "fiu" for name in names):
+        raise UnreadableError(
+            f"{path.name} does not hold columns with names; write a structured array, such as "
+            "numpy.empty(n, dtype=[('x', 'f8'), ('u', 'f8')])"
+        )
+    return {name: np.asarray(array[name]).astype(np.float64, copy=False) for name in names}
 
 
 def _read_npz(path: Path) -> dict[str, Values]:
@@ -193,12 +212,15 @@ def _check_coordinates(columns: Mapping[str, Values], pde: PDE, path: str) -> No
                 f"pde.data: {path}, row {bad[0]}: {c}={values[bad[0] - 1]:g} lies outside of the domain, where {c} "
                 f"goes from {low:g} to {high:g}{_more(bad)}"
             )
-    points = torch.from_numpy(np.stack([columns[c] for c in pde.coordinates], axis=1))
     width = max(pde.domain.high[c] - pde.domain.low[c] for c in pde.coordinates)
-    if bad := _rows(~pde.domain.contains(points, SLACK * width).numpy()):
-        raise ConfigError(
-            f"pde.data: {path}, row {bad[0]}: {place(pde, points[bad[0] - 1])} lies outside of the domain{_more(bad)}"
-        )
+    bad = []
+    for start in range(0, len(columns[pde.coordinates[0]]), AT_A_TIME):
+        some = np.stack([columns[c][start : start + AT_A_TIME] for c in pde.coordinates], axis=1)
+        outside = _rows(~pde.domain.contains(torch.from_numpy(some), SLACK * width).numpy())
+        bad += [start + row for row in outside]
+    if bad:
+        where = place(pde, torch.tensor([columns[c][bad[0] - 1] for c in pde.coordinates]))
+        raise ConfigError(f"pde.data: {path}, row {bad[0]}: {where} lies outside of the domain{_more(bad)}")
 
 
 def _observed(columns: Mapping[str, Values], field: str, pde: PDE, path: str) -> dict[str, Values]:
@@ -217,7 +239,7 @@ def _observed(columns: Mapping[str, Values], field: str, pde: PDE, path: str) ->
                 f"pde.data: {path}, row {bad[0]}: {field + STD} is {given:g}, expected above 0{_more(bad)}"
             )
         names.append(field + STD)
-    return {name: columns[name][observed] for name in names}
+    return {name: columns[name] if observed.all() else columns[name][observed] for name in names}
 
 
 def _table(field: str, parts: Mapping[str, Mapping[str, Values]], pde: PDE) -> Table:
@@ -227,8 +249,21 @@ def _table(field: str, parts: Mapping[str, Mapping[str, Values]], pde: PDE) -> T
         lacking = next(path for path in parts if path not in having)
         raise ConfigError(f"pde.data: {having[0]} has a column {field + STD}, {lacking} has none; give all or none")
     names = list(next(iter(parts.values())))
-    rows = np.concatenate([np.stack([columns[name] for name in names], axis=1) for columns in parts.values()])
+    tables = [_beside([columns[name] for name in names]) for columns in parts.values()]
+    rows = tables[0] if len(tables) == 1 else np.concatenate(tables)
     return Table(pde.coordinates, tuple(names[len(pde.coordinates) :]), torch.from_numpy(rows))
+
+
+def _beside(columns: Sequence[Values]) -> Values:
+    """Columns as a matrix ``[N, k]``; without a copy where they lie beside each other in memory, or on the disk."""
+    first = columns[0]
+    places = [column.__array_interface__["data"][0] for column in columns]
+    size = first.itemsize
+    stride = first.strides[0]
+    beside = places == [places[0] + k * size for k in range(len(columns))] and stride >= size * len(columns)
+    if beside and all(column.strides == first.strides for column in columns):
+        return np.lib.stride_tricks.as_strided(first, (len(first), len(columns)), (stride, size))
+    return np.stack(columns, axis=1)
 
 
 def _rows(bad: NDArray[np.bool_]) -> list[int]:

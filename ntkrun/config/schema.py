@@ -92,6 +92,7 @@ class Setup(BaseModel):
     points: dict[str, Positive[int] | Literal["all"]]
     sampling: Sampling
     resample_every: Positive[int] | Literal["auto"] | None
+    batch: Positive[int] | None = None
     grid: Annotated[int, Field(ge=2)]
 
 

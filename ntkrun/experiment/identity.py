@@ -20,7 +20,7 @@ def identity(values: Mapping[str, Any]) -> str:
     own = copy.deepcopy(dict(values))
     if own.get("start_from") is None:  # version 0.1.0 knows no such key
         own.pop("start_from", None)
-    _drop_no_data(own.get("pde"))
+    _drop_absent(own.get("pde"))
     for key in (*CHANGEABLE, "skip_completed", "report", "threads", "logger", "let"):
         *groups, name = key.split(".")
         node = own
@@ -30,9 +30,13 @@ def identity(values: Mapping[str, Any]) -> str:
     return json.dumps(own, sort_keys=True, default=str)
 
 
-def _drop_no_data(pde: Any) -> None:
-    """Leave out that there are no measured data, of which version 0.1.0 does not know."""
-    if not isinstance(pde, dict) or pde.get("data") is not None:
+def _drop_absent(pde: Any) -> None:
+    """Leave out that there are no measured data or batches, of which version 0.1.0 does not know."""
+    if not isinstance(pde, dict):
+        return
+    if pde.get("batch") is None:
+        pde.pop("batch", None)
+    if pde.get("data") is not None:
         return
     pde.pop("data", None)
     points = pde.get("points")

@@ -370,6 +370,7 @@ def make_records(
         fields=parts.pde.fields if len(parts.pde.fields) > 1 else (),
         held_out=parts.held_out is not None,
         coefficients=tuple(c.name for c in parts.pde.coefficients),
+        batched=tuple(parts.points.epochs(0)),
         steps=parts.optimizer.columns(),
     )
     return Records(directory, columns, parts.logger, digits, keep_below, tables)
@@ -398,6 +399,9 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
     if objective.size is not None:
         shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""
         log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)
+    for name in parts.points.epochs(0):
+        count, total = parts.points.counts[name], parts.points.totals[name]
+        log.info("%s: batches of %d of %d points, each once per epoch", name, count, total)
     if objective.built_in:
         log.info("hard constraints: %s", ", ".join(objective.built_in))
     if parts.pde.constrains and not parts.pde.built_in:

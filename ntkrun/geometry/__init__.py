@@ -3,6 +3,7 @@
 from ntkrun.geometry.box import Box, Face
 from ntkrun.geometry.mesh import Mesh, mesh
 from ntkrun.geometry.planar import Planar, disc, polygon, rectangle, shape
+from ntkrun.geometry.pool import Pool
 from ntkrun.geometry.region import TIME, Draws, Method, Region, mix_seed
 from ntkrun.geometry.sampler import Sampler, share_out, shares_by_measure
 from ntkrun.geometry.shape import Domain, Product, Shape
@@ -18,6 +19,7 @@ __all__ = [
     "Mesh",
     "Method",
     "Planar",
+    "Pool",
     "Product",
     "Region",
     "Sampler",

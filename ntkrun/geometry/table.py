@@ -52,9 +52,9 @@ class Table:
 
     def draw(self, draws: Draws) -> Tensor:
         """Rows, ``[number, count, d + k]``."""
-        rows, total = self.rows.double(), len(self.rows)
+        rows, total = self.rows, len(self.rows)
         if draws.count % total == 0:
-            return rows.repeat(draws.count // total, 1).expand(draws.number, -1, -1)
+            return rows.double().repeat(draws.count // total, 1).expand(draws.number, -1, -1)
         places = draws.first * draws.count + torch.arange(draws.number * draws.count)
         rounds, within = places // total, places % total
         chosen = torch.empty_like(places)
@@ -62,4 +62,4 @@ class Table:
             generator = torch.Generator().manual_seed(mix_seed(draws.seed, each))
             own = rounds == each
             chosen[own] = torch.randperm(total, generator=generator)[within[own]]
-        return rows[chosen].view(draws.number, draws.count, -1)
+        return rows[chosen].double().view(draws.number, draws.count, -1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkrun.backend.transfer import moved
 from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
-from ntkrun.geometry import Method, Sampler, mix_seed
+from ntkrun.geometry import Method, Pool, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import Term
@@ -47,9 +47,12 @@ class PointSource:
             weighted loss with that at as many independent points every ``CHECK_EVERY`` steps, and draws anew where
             that one is more than ``LEFT_BEHIND`` times as large; equispaced points stay.
         seed: of the draws.
+        batch: the most points of a term at a time. A term that has more of them gives so many at every step, each of
+            its points once per epoch (see ``Pool``); the others keep theirs. ``resample_every`` has no effect then.
 
     Attributes:
-        counts: number of points by term, of the terms that are trained.
+        counts: number of points by term at a time, of the terms that are trained.
+        totals: number of points by term in all.
 
     Raises:
         ValueError: counts do not fit the terms, or equispaced points are to be resampled, or a term has fewer points
@@ -57,26 +60,42 @@ class PointSource:
     """
 
     def __init__(
-        self, objective: Objective, counts: Mapping[str, int], method: Sampling, resample_every: Every, seed: int
+        self,
+        objective: Objective,
+        counts: Mapping[str, int],
+        method: Sampling,
+        resample_every: Every,
+        seed: int,
+        batch: int | None = None,
     ) -> None:
         if set(counts) - set(objective.built_in) != set(objective.names):
             given = ", ".join(counts) or "no loss term"
             raise ValueError(f"points are given for {given}; the loss terms are {', '.join(objective.names)}")
+        if batch is not None:
+            resample_every = None
         if method == "equispaced" and isinstance(resample_every, int):
             raise ValueError("equispaced points are the same at every draw; resample_every needs uniform or sobol")
         for term in objective.terms:
             check_all_have_points(term, counts[term.name], resample_every)
         follows = method in ("adaptive", "r3")
+        if follows and batch is not None:
+            raise ValueError(f"{method} points follow the residuals and are no fixed set; batches take others")
         if follows and resample_every is None:
             raise ValueError(f"{method} points follow the residuals at every draw; give resample_every, say 10 steps")
-        self.counts = {name: counts[name] for name in objective.names}
+        self.totals = {name: counts[name] for name in objective.names}
+        self.counts = {name: min(total, batch or total) for name, total in self.totals.items()}
         self._objective = objective
-        self._every = None if method == "equispaced" else resample_every
+        self._every: Every = None if method == "equispaced" else resample_every
         basis: Method = "sobol" if method == "adaptive" or method == "r3" else method
-        self._samplers = {
-            term.name: Sampler(term.region, counts[term.name], basis, mix_seed(seed, 2, i), term.shares)
-            for i, term in enumerate(objective.terms)
-        }
+        self._samplers: dict[str, Sampler | Pool] = {}
+        for i, term in enumerate(objective.terms):
+            total, own = counts[term.name], mix_seed(seed, 2, i)
+            if batch is None:
+                self._samplers[term.name] = Sampler(term.region, total, basis, own, term.shares)
+            else:
+                self._samplers[term.name] = Pool(term.region, total, batch, basis, own, term.shares)
+        if self.counts != self.totals:
+            self._every = 1
         self._adapted = [term.name for term in objective.terms if follows and term.region == (objective.pde.domain,)]
         self._draws_at_a_time = CANDIDATES if self._adapted and method == "adaptive" else 1
         self._seed = mix_seed(seed, 4)
@@ -128,6 +147,10 @@ class PointSource:
         losses = [objective.losses(batch).double() for batch in (self._independent, self.batch)]
         there, here = [float(loss.sum() if weights is None else weights.double() @ loss) for loss in losses]
         return there / here if here > 0 else float(there > 0)
+
+    def epochs(self, step: int) -> dict[str, float]:
+        """How often all points of a term were trained on before a step, of the terms that give batches of them."""
+        return {n: step * self.counts[n] / total for n, total in self.totals.items() if self.counts[n] < total}
 
     @property
     def batch(self) -> Batch:

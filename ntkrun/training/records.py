@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 LEAST = "least_point_weight"
 HELD_OUT = "held_out_loss"
 COEFFICIENT = "coefficient"
+EPOCH = "epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Columns:
         fields: names of the fields whose errors metrics.csv has each by itself.
         held_out: whether it has a loss at held-out points.
         coefficients: names of the unknown coefficients.
+        batched: terms of whose points every step takes a batch; metrics.csv has the epochs of each.
         steps: columns of steps.csv; without any there is no such table.
     """
 
@@ -46,6 +48,7 @@ class Columns:
     fields: tuple[str, ...] = ()
     held_out: bool = False
     coefficients: tuple[str, ...] = ()
+    batched: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
 
     def of_terms(self, kind: str) -> list[str]:
@@ -64,6 +67,7 @@ class Columns:
             *("error/rel_l2", *self.later, "lr"),
             *(f"{COEFFICIENT}/{name}" for name in self.coefficients),
             *(f"{LEAST}/{term}" for term in self.weighted_points),
+            *(f"{EPOCH}/{term}" for term in self.batched),
         ]
         weights = ["step", "seconds", "update_seconds", *self.of_terms("weight")]
         weights += [column for kind in self.further for column in self.of_terms(kind)]
@@ -80,12 +84,14 @@ class Metrics:
         held_out: else losses at held-out points by term, if they are due.
         rate: learning rate, where there is one.
         coefficients: the unknown coefficients by name.
+        epochs: how often all points of a term were taken, by term, where steps take batches of them.
     """
 
     errors: Errors | None
     held_out: Sequence[float] | None
     rate: float | None
     coefficients: Mapping[str, float]
+    epochs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Records:
@@ -139,6 +145,7 @@ class Records:
         row |= self._values("loss", losses) | self._values("weight", weights)
         row |= {f"{LEAST}/{term}": value for term, value in least_point_weights.items()}
         row |= {f"{COEFFICIENT}/{name}": value for name, value in of_network.coefficients.items()}
+        row |= {f"{EPOCH}/{term}": value for term, value in of_network.epochs.items()}
         errors = of_network.errors
         if errors is not None:
             row |= {f"error/{field}": each for field, each in errors.fields.items()}

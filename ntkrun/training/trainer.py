@@ -321,6 +321,7 @@ class Trainer:
             held_out=held_out,
             rate=self.optimizer.rate(self._factor()),
             coefficients=coefficient_values(self.objective.network),
+            epochs=self.points.epochs(progress.step),
         )
         return Row(metrics, before)
 

@@ -61,6 +61,47 @@ def test_a_file_is_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
     assert np.allclose(table.rows.numpy(), frame().to_numpy(), rtol=1e-15)
 
 
+def structured(table: pd.DataFrame, path: Path) -> Path:
+    np.save(path, table.to_records(index=False))
+    return path
+
+
+def mapped(tensor: torch.Tensor) -> str:
+    """The file, if any, that the memory of a tensor is."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, stop = (int(end, 16) for end in line.split()[0].split("-"))
+        if start <= tensor.data_ptr() < stop:
+            return line
+    raise LookupError
+
+
+def test_an_array_stays_on_the_disk_where_its_columns_lie_beside_each_other(tmp_path: Path) -> None:
+    path = structured(frame().assign(v=0.0), tmp_path / "probe.npy")
+    (table,) = read(Diffusion(), structured(frame(), tmp_path / "own.npy")).values()
+    assert mapped(table.rows).endswith("own.npy")
+    assert np.array_equal(table.rows.numpy(), frame().to_numpy())
+    (other,) = read(Diffusion(), structured(frame()[["u", "x", "t"]], tmp_path / "other.npy")).values()
+    assert np.array_equal(other.rows.numpy(), frame().to_numpy())
+    assert not mapped(other.rows).endswith(".npy")
+    with pytest.raises(ConfigError, match="has a column 'v'"):
+        read(Diffusion(), path)
+    np.save(path, np.zeros((5, 3)))
+    with pytest.raises(ConfigError, match=r"pde.data: probe.npy does not hold columns with names; write a structured"):
+        read(Diffusion(), path)
+    path.write_bytes(b"no array")
+    with pytest.raises(ConfigError, match=r"pde.data: probe.npy does not hold an array"):
+        read(Diffusion(), path)
+
+
+def test_a_point_outside_is_named_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second of several parts that are looked at, of a domain that is no box."""
+    monkeypatch.setattr("ntkrun.config.measured_data.AT_A_TIME", 3)
+    pde = LaplaceHole()
+    table = pd.DataFrame({"x": [-0.9] * 4 + [0.9], "y": [0.0] * 4 + [0.9], "u": [1.0] * 5})
+    with pytest.raises(ConfigError, match=r"row 5: x=0.9, y=0.9 lies outside of the domain$"):
+        read(pde, structured(table, tmp_path / "probe.npy"))
+
+
 def test_a_parquet_file_is_read_or_says_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "probe.parquet"
     try:
@@ -236,13 +277,52 @@ def test_other_rows_at_every_draw_and_a_resumed_run(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*"))) == before
 
 
+def test_batches_take_every_row_once_per_epoch(tmp_path: Path) -> None:
+    """Rows of a file and points of the domain; a run that is resumed goes on in its epoch."""
+    structured(frame(20), tmp_path / "probe.npy")
+    own = ["pde.data=probe.npy", "pde.batch=8", "network.width=5", "log_every=1", "weights=sketched"]
+    whole = run(*own, cwd=tmp_path)
+    table = pd.read_csv(whole.directory / "metrics.csv")
+    assert np.allclose(table["epoch/data"], np.arange(7) * 8 / 20, rtol=1e-15)
+    assert np.allclose(table["epoch/residual"], np.arange(7) * 8 / 30, rtol=1e-15)
+    assert "epoch/boundary" not in table  # has 8 points
+    first = run(*own, "iterations=3", cwd=tmp_path)
+    assert ntkrun(f"resume={first.directory}", "iterations=6", cwd=tmp_path).status == 0
+    resumed = pd.read_csv(first.directory / "metrics.csv")
+    columns = [name for name in table if name != "seconds"]
+    pd.testing.assert_frame_equal(resumed[columns], table[columns], check_exact=True)
+    assert np.array_equal(points_of(whole), points_of(first))
+
+
+def test_epochs_of_a_source_of_points() -> None:
+    pde = Diffusion()
+    pde.measurements = {"u": Table(("x", "t"), ("u",), torch.rand(1000, 3).double())}
+    objective = Objective(pde, MLP(4, 1, domain=pde.domain).double())
+    counts = {"residual": 300, "boundary": 4, "initial": 4, "data": 1000}
+    points = PointSource(objective, counts, "sobol", None, 0, batch=200)
+    assert points.counts == {"residual": 200, "boundary": 4, "initial": 4, "data": 200}
+    used: dict[str, list[torch.Tensor]] = {name: [] for name in counts}
+    for step in range(15):
+        points.at(step)
+        for name, x in points.points.items():
+            used[name].append(x)
+    assert points.epochs(15) == {"residual": 10.0, "data": 3.0}
+    for name, epochs in points.epochs(15).items():
+        rows, times = torch.cat(used[name]).unique(dim=0, return_counts=True)
+        assert len(rows) == counts[name]
+        assert bool((times == epochs).all())
+    assert all(torch.equal(x, used["boundary"][0]) for x in used["boundary"])
+    with pytest.raises(ValueError, match="adaptive points follow the residuals and are no fixed set"):
+        PointSource(objective, counts, "adaptive", 10, 0, batch=200)
+
+
 def test_a_run_without_data_is_that_of_earlier_versions(tmp_path: Path) -> None:
     """A checkpoint of a configuration that knows nothing of data."""
     result = run(cwd=tmp_path)
     path = result.directory / ".hydra" / "config.yaml"
     text = path.read_text()
     assert "  data: null\n" in text
-    path.write_text(text.replace("  data: null\n", "").replace("    data: all\n", ""))
+    path.write_text(text.replace("  data: null\n", "").replace("    data: all\n", "").replace("  batch: null\n", ""))
     resumed = ntkrun(f"resume={result.directory}", "iterations=8", cwd=tmp_path)
     assert resumed.status == 0, resumed.stderr
 
