@@ -363,7 +363,7 @@ def test_a_file_that_does_not_fit_gets_one_line(content: str, words: tuple[str, 
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "no such file": ("pde.data=prob.csv", ("pde.data=prob.csv: there is no such file in .",)),
     "a directory": ("pde.data=folder.csv", ("folder.csv", "not a file")),
-    "another kind of file": ("pde.data=probe.txt", ("probe.txt: expected a file that ends in .csv, .npy, .npz, .parquet",)),
+    "another kind of file": ("pde.data=probe.txt", ("expected a file that ends in .csv, .npy, .npz, .parquet",)),
     "a number": ("pde.data=3", ("pde.data=3: expected a file, or a list of files",)),
     "an empty list": ("pde.data=[]", ("pde.data=[]: expected a file, or a list of files",)),
     "a file twice": ("pde.data=[probe.csv,probe.csv]", ("a file is given twice",)),
