@@ -15,12 +15,25 @@ from ntkrun.config.configuration import read_configuration
 from ntkrun.config.schema import plain
 from ntkrun.experiment.run import make_records, make_trainer
 from ntkrun.runtime.allocator import keep_freed_memory
+from ntkrun.runtime.signals import StopRequest
 from ntkrun.training.progress import Progress
 from training.cases import RATE, Case
 from training.torch_network import put_layers, take_layers
 from training.turns import Turns
 
 NEVER = 10**9
+
+
+class Ended(StopRequest):
+    """Stops the training at the end of the last turn."""
+
+    def __init__(self, turns: Callable[[], bool]) -> None:
+        self._turns = turns
+
+    def __call__(self) -> bool:
+        return not self._turns()
+
+
 QUIET = (
     *(f"log_every={NEVER}", f"checkpoint_every={NEVER}", f"iterations={NEVER}", "keep_best=false", "progress=false"),
     *("plots=false", "device=cpu", "dtype=float32", "optimizer=adam", "schedule=constant"),
@@ -56,7 +69,6 @@ def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callab
     turns = make_turns(network)
     with tempfile.TemporaryDirectory() as directory:
         records = make_records(parts, Path(directory), None)
-        stop: Any = lambda: not turns()  # noqa: E731
-        trainer: Any = make_trainer(parts, records, Path(directory), stop, Progress())
+        trainer = make_trainer(parts, records, Path(directory), Ended(turns), Progress())
         trainer.fit()
         records.close()
