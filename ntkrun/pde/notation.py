@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -99,12 +100,45 @@ class Symbolic:
     __radd__, __rmul__ = __add__, __mul__
 
 
-class Stacked(list[Symbolic]):
-    """Several expressions, side by side."""
+class Stacked:
+    """Several expressions, side by side; arithmetic holds for each.
+
+    Args:
+        parts: the expressions.
+    """
+
+    def __init__(self, parts: Iterable[Symbolic]) -> None:
+        self.parts = tuple(parts)
 
     def sum(self, *dimensions: int, **keywords: int) -> Symbolic:
         """Their sum."""
-        return Symbolic(sum(each.expression for each in self))
+        return Symbolic(sum(each.expression for each in self.parts))
+
+    def _each(self, act: Callable[[Any, Any], Any], other: Any) -> Stacked:
+        others = other.parts if isinstance(other, Stacked) else (other,) * len(self.parts)
+        if len(others) != len(self.parts):
+            raise NotationError(f"{len(self.parts)} columns meet {len(others)}")
+        return Stacked(map(act, self.parts, others))
+
+    def __add__(self, other: Any) -> Stacked:
+        return self._each(operator.add, other)
+
+    def __sub__(self, other: Any) -> Stacked:
+        return self._each(operator.sub, other)
+
+    def __rsub__(self, other: Any) -> Stacked:
+        return self._each(lambda own, given: given - own, other)
+
+    def __mul__(self, other: Any) -> Stacked:
+        return self._each(operator.mul, other)
+
+    def __truediv__(self, other: Any) -> Stacked:
+        return self._each(operator.truediv, other)
+
+    def __neg__(self) -> Stacked:
+        return Stacked(-each for each in self.parts)
+
+    __radd__, __rmul__ = __add__, __mul__
 
 
 def _expression(value: Any) -> Any:
@@ -136,8 +170,9 @@ def components(result: Any) -> list[Any]:
     Raises:
         NotationError: it has returned something else.
     """
-    if isinstance(result, list | tuple):
-        return [component for part in result for component in components(part)]
+    if isinstance(result, list | tuple | Stacked):
+        parts = result.parts if isinstance(result, Stacked) else result
+        return [component for part in parts for component in components(part)]
     return [_expression(result)]
 
 

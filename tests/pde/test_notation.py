@@ -16,6 +16,7 @@ from ntkrun.pde import (
     Burgers,
     Cavity,
     Columns,
+    Cylinder,
     Helmholtz,
     KleinGordon,
     KortewegDeVries,
@@ -31,7 +32,23 @@ from ntkrun.pde import (
 )
 from ntkrun.pde.notation import NotationError, number, solution_expressions, term_expressions
 
+
+class Stacks(PDE):
+    """Computes with all components at once."""
+
+    domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u", "u_x"), self._residual),)
+
+    @staticmethod
+    def _residual(x: Columns, d: Columns) -> torch.Tensor:
+        own, other = torch.stack([d.u, x.x * d.u_x], dim=1), torch.stack([d.u_x, x.x.sin()], dim=1)
+        return 2 - (-own + 3 * other * own - 1) / 4
+
+
 PROBLEMS = [
+    *(Stacks(), Cylinder()),
     *(Kovasznay(), TaylorGreen(), Schroedinger(), Lorenz(), LotkaVolterra(), VanDerPol(), KortewegDeVries()),
     *(Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()),
 ]
