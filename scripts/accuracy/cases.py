@@ -61,13 +61,21 @@ class Case:
             for i, term in enumerate(self.terms)
         }
 
-    def features(self, x: Any, stack: Callable[[list[Any]], Any] = lambda parts: torch.stack(parts, -1)) -> Any:
-        """What the network sees of points: cosine and sine of periodic coordinates, the others as they are."""
+    def features(
+        self, x: Any, library: Any = torch, stack: Callable[[list[Any]], Any] = lambda parts: torch.stack(parts, -1)
+    ) -> Any:
+        """What the network sees of points: cosine and sine of periodic coordinates, the others as they are.
+
+        Args:
+            x: coordinates in the last dimension.
+            library: has ``cos`` and ``sin`` for them.
+            stack: puts columns side by side.
+        """
         parts: list[Any] = []
         for i, c in enumerate(self.pde.coordinates):
             if c in self.pde.periods:
                 angle = x[..., i] * (2 * math.pi / self.pde.periods[c])
-                parts += [angle.cos(), angle.sin()]
+                parts += [library.cos(angle), library.sin(angle)]
             else:
                 parts.append(x[..., i])
         return stack(parts)

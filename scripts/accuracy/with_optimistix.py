@@ -26,11 +26,11 @@ def train(case: Case, seed: int, limit: float) -> Watch:
     points = {name: jnp.asarray(x.numpy()) for name, x in case.points(seed).items()}
     parameters = draw(case, np.random.default_rng(seed))
     activation = jnp.sin if case.sine else jnp.tanh
-    features = jax.vmap(lambda z: case.features(z, jnp.stack))(jnp.concatenate(list(points.values())))
+    features = jax.vmap(lambda z: case.features(z, jnp, jnp.stack))(jnp.concatenate(list(points.values())))
     mean, deviation = features.mean(0), features.std(0)  # inputs as ntkrun has them: standardised
 
     def u(p: Any, z: Any) -> Any:
-        h = (case.features(z, jnp.stack) - mean) / deviation
+        h = (case.features(z, jnp, jnp.stack) - mean) / deviation
         for w, b in p[:-1]:
             h = activation(w @ h + b)
         w, b = p[-1]
