@@ -110,7 +110,9 @@ def main() -> None:
     for seed in [] if arguments.collect else arguments.seeds:
         for problem in arguments.problems:
             new = solve(problem, seed, arguments.overrides)
-            print(", ".join(f"{k} {v if isinstance(v, str) else f'{v:.3g}'}" for k, v in new.items()), flush=True)
+            print(
+                ", ".join(f"{k} {f'{v:.3g}' if isinstance(v, int | float) else v}" for k, v in new.items()), flush=True
+            )
             rows = [row for row in rows if (row["problem"], row["seed"]) != (problem, seed)] + [dict(new)]
             table = pd.DataFrame(rows).sort_values(["problem", "seed"])
             table.to_csv(file, index=False, float_format="%.4g")

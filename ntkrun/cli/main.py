@@ -17,6 +17,7 @@ from ntkrun.common.errors import ConfigError, closest, fail, refuse
 from ntkrun.common.streams import lasting_streams
 from ntkrun.common.torchrun import leads
 from ntkrun.runtime.compiler_cache import make_cache_usable
+from ntkrun.runtime.openmp import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -53,6 +54,7 @@ def _main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["show"]:
         act = _show
     make_cache_usable()
+    wait_briefly()
     from ntkrun.common.user_frames import cause, from_user_code
     from ntkrun.runtime.distributed import LostError, join
     from ntkrun.runtime.user_changes import user_changes_undone
