@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ntkrun.geometry import Sampler
 from ntkrun.jets import Index, StreamPlan
-from ntkrun.network import output_streams
+from ntkrun.network import JetNetwork, output_streams
 from ntkrun.storage.atomic import write_atomically
 from ntkrun.training.time_marching import joined
 
@@ -59,6 +60,11 @@ class Prediction(nn.Module):
         self._time = time
         self._plan = plan
         self._columns = tuple(columns)
+
+    @property
+    def nested(self) -> bool:
+        """Whether derivatives are made by transforms within each other, which ``torch.export`` does not know."""
+        return self._plan.streams > 1 and not all(isinstance(network, JetNetwork) for network in self.networks)
 
     def forward(self, points: Tensor) -> Tensor:
         return joined([self._of(network, points) for network in self.networks], points[:, self._time], self._starts)
@@ -114,12 +120,15 @@ def export(run: TrainedRun, path: Path, derivatives: Sequence[str] | None = None
     return difference
 
 
-def _program(module: nn.Module, points: Tensor, names: Sequence[str]) -> ExportedProgram:
+def _program(module: Prediction, points: Tensor, names: Sequence[str]) -> ExportedProgram:
     """The module as a graph for any number of points."""
     try:
+        traced: nn.Module = module
+        if module.nested:  # as single operations, with the parameters as they are
+            traced = make_fx(module, tracing_mode="symbolic", _allow_non_fake_inputs=True)(points)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about its own tracing
-            return torch.export.export(module, (points,), dynamic_shapes=({0: Dim("points")},), strict=False)
+            return torch.export.export(traced, (points,), dynamic_shapes=({0: Dim("points")},), strict=False)
     except Exception as error:  # whatever tracing of users' modules raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{', '.join(names)} cannot be exported by torch.export: {reason}") from error
