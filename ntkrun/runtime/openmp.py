@@ -10,7 +10,7 @@ SPIN = "4000"
 
 GNU's own choice is a hundred times as long where a process has no more threads than there are cores. Two runs on two
 cores then wait for threads that cannot run because those of the other run wait: 15 steps of Gauss-Newton on ``wave``
-took 4.8 s each side by side and 0.9 s alone; with this, 2.3 and 0.9 s. Longer runs were seen to take fourteen times as
+took 4.8 s each side by side and 0.9 s alone; with this, 2.4 and 1.0 s. Longer runs were seen to take fourteen times as
 long. Small steps of Adam with two threads take 8 % longer than with GNU's choice.
 """
 
