@@ -26,7 +26,7 @@ from ntkrun.cli.sweep_jobs import Job, SharedDirectoryError, claim, note
 from ntkrun.common.torchrun import leads, restarted
 from ntkrun.common.user_frames import cause
 from ntkrun.config.classes import look_for_modules_in
-from ntkrun.config.configuration import read_configuration
+from ntkrun.config.configuration import Configuration, read_configuration
 from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.description import FOLDER, write_description
 from ntkrun.experiment.results import Outcome, achieved, write_failure
@@ -72,10 +72,9 @@ def run_job(config: DictConfig) -> float | None:
     assembled = present_invocation().take_assembled()
     configuration = assembled.configuration if assembled else read_configuration(own_values(config))
     set_threads(configuration.settings.threads, None)
-    goes_on = False
     if leads():
         note_directory(directory)
-        goes_on = _goes_on(standing(configuration, directory))
+    goes_on = leads() and _goes_on(configuration, directory)
     with user_changes_undone():
         parts = assembled.parts if assembled else None
         outcome = execute(configuration, directory, resume=goes_on, description=describe(config), parts=parts)
@@ -183,11 +182,13 @@ def _failure(error: BaseException, directory: Path, config: DictConfig) -> Outco
     return outcome
 
 
-def _goes_on(found: Standing) -> bool:
+def _goes_on(configuration: Configuration, directory: Path) -> bool:
     """Whether a run resumes what is in its directory: it was started again, and has not been done with."""
-    if restarted() and found is Standing.COMPLETED:  # another process was lost while it left
-        return True
-    return (restarted() or _requeued()) and found is Standing.UNFINISHED
+    if not (restarted() or _requeued()):
+        return False
+    found = standing(configuration, directory)
+    # Under torchrun another process may have been lost while it left a run that was done.
+    return found is Standing.UNFINISHED or (restarted() and found is Standing.COMPLETED)
 
 
 def _requeued() -> bool:

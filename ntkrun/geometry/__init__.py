@@ -5,7 +5,7 @@ from ntkrun.geometry.mesh import Mesh, mesh
 from ntkrun.geometry.planar import Planar, disc, polygon, rectangle, shape
 from ntkrun.geometry.pool import Pool
 from ntkrun.geometry.region import TIME, Draws, Method, Region, mix_seed
-from ntkrun.geometry.sampler import Sampler, share_out, shares_by_measure
+from ntkrun.geometry.sampler import Sampler, TermPoints, share_out, shares_by_measure
 from ntkrun.geometry.shape import Domain, Product, Shape
 from ntkrun.geometry.solid import Solid, ball, block
 from ntkrun.geometry.table import Table
@@ -26,6 +26,7 @@ __all__ = [
     "Shape",
     "Solid",
     "Table",
+    "TermPoints",
     "ball",
     "block",
     "disc",

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from ntkrun.geometry.region import Draws, Method, Region, grid_shape, mix_seed
-from ntkrun.geometry.sampler import BLOCK_DRAWS, BLOCK_POINTS, share_out, shares_by_measure
+from ntkrun.geometry.sampler import BLOCK_DRAWS, BLOCK_POINTS, TermPoints, share_out
 from ntkrun.geometry.table import Table
 
 ROUNDS = 6  # of the shuffling
 
 
-class Pool:
+class Pool(TermPoints):
     """Mini-batches of a fixed set of points.
 
     Point i of the set is a function of i: the i-th of a scrambled Sobol sequence, of independent uniform numbers (a
@@ -46,13 +46,10 @@ class Pool:
         seed: int,
         shares: Sequence[float] | None = None,
     ) -> None:
-        self.region = tuple(region)
-        self.method = method
-        self.seed = seed
+        super().__init__(region, method, seed, shares)
         self.total = total
         self.count = min(count, total)
-        shares = shares_by_measure(region) if shares is None else [share / sum(shares) for share in shares]
-        self._counts = share_out(total, shares)
+        self._counts = share_out(total, self._shares)
         self._ends = list(accumulate(self._counts))
         self._length = max(1, min(BLOCK_DRAWS, BLOCK_POINTS // self.count))
         if method == "equispaced":
@@ -64,15 +61,6 @@ class Pool:
     def skip_to(self, drawn: int) -> None:
         """Continue as after so many batches."""
         self.drawn = drawn
-
-    @property
-    def left(self) -> int:
-        """How many batches may be drawn at a time."""
-        return self._length - self.drawn % self._length
-
-    def draw(self) -> Tensor:
-        """The next batch, ``[count, d + k]`` in float64."""
-        return self.draws(1)[0]
 
     def draws(self, number: int) -> Tensor:
         """The next batches, ``[number, count, d + k]`` in float64."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
@@ -17,7 +18,47 @@ GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 BLOCK_DRAWS, BLOCK_POINTS = 64, 2**16  # the most draws that are made at a time, and the most points of several draws
 
 
-class Sampler:
+class TermPoints(ABC):
+    """The points of one loss term, a draw at a time, made in blocks of draws.
+
+    Args:
+        region: the boxes or other regions that the term lives on.
+        method: see ``Sampler``.
+        seed: seed of these points alone.
+        shares: of the regions in the points; ``None`` for those of ``shares_by_measure``.
+
+    Attributes:
+        drawn: number of draws so far.
+    """
+
+    drawn: int
+    _length: int  # draws of a block
+
+    def __init__(self, region: Sequence[Region], method: Method, seed: int, shares: Sequence[float] | None) -> None:
+        self.region = tuple(region)
+        self.method = method
+        self.seed = seed
+        self._shares = shares_by_measure(region) if shares is None else [share / sum(shares) for share in shares]
+
+    @abstractmethod
+    def skip_to(self, drawn: int) -> None:
+        """Continue as after so many draws."""
+
+    @property
+    def left(self) -> int:
+        """The number of draws left in the present block."""
+        return self._length - self.drawn % self._length
+
+    def draw(self) -> Tensor:
+        """The next points, ``[count, d + k]`` in float64."""
+        return self.draws(1)[0]
+
+    @abstractmethod
+    def draws(self, number: int) -> Tensor:
+        """The points of the next draws, at most ``left``, ``[number, count, d + k]`` in float64."""
+
+
+class Sampler(TermPoints):
     """Draws the points of one loss term; each draw continues where the last one ended.
 
     Draws are made in blocks whose length depends on ``count`` alone, so that the k-th draw is the same whatever was
@@ -44,11 +85,8 @@ class Sampler:
         seed: int,
         shares: Sequence[float] | None = None,
     ) -> None:
-        self.region = tuple(region)
-        self.method = method
-        self.seed = seed
+        super().__init__(region, method, seed, shares)
         self._count = count
-        self._shares = shares_by_measure(region) if shares is None else [share / sum(shares) for share in shares]
         self._counts = share_out(count, self._shares) if count >= len(region) else []
         self._length = 1 if method == "equispaced" else max(1, min(BLOCK_DRAWS, BLOCK_POINTS // count))
         if method == "equispaced":
@@ -61,15 +99,6 @@ class Sampler:
         self.drawn = drawn
         self._block: tuple[int, Tensor] | None = None
         self._sobol: dict[int, SobolEngine] = {}
-
-    @property
-    def left(self) -> int:
-        """The number of draws left in the present block."""
-        return self._length - self.drawn % self._length
-
-    def draw(self) -> Tensor:
-        """The next points, ``[count, d + k]`` in float64."""
-        return self.draws(1)[0]
 
     def draws(self, number: int) -> Tensor:
         """The points of the next draws, ``[number, count, d + k]`` in float64.

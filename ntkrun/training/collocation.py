@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkrun.backend.transfer import moved
 from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
-from ntkrun.geometry import Method, Pool, Sampler, mix_seed
+from ntkrun.geometry import Method, Pool, Sampler, TermPoints, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import Term
@@ -87,7 +87,7 @@ class PointSource:
         self._objective = objective
         self._every: Every = None if method == "equispaced" else resample_every
         basis: Method = "sobol" if method == "adaptive" or method == "r3" else method
-        self._samplers: dict[str, Sampler | Pool] = {}
+        self._samplers: dict[str, TermPoints] = {}
         for i, term in enumerate(objective.terms):
             total, own = counts[term.name], mix_seed(seed, 2, i)
             if batch is None:

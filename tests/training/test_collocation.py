@@ -174,13 +174,18 @@ def test_fewer_points_than_boxes_take_turns_or_are_refused() -> None:
 # Adaptive points
 
 
-def test_adaptive_points_are_candidates_with_large_residuals() -> None:
-    objective = wave(torch.float64)
-    points = source(objective, "adaptive", every=5)
-    samplers = {
+def sobol_samplers(objective: Objective) -> dict[str, Sampler]:
+    """What ``PointSource`` draws from, by term."""
+    return {
         term.name: Sampler(term.region, COUNTS[term.name], "sobol", mix_seed(SEED, 2, i))
         for i, term in enumerate(objective.terms)
     }
+
+
+def test_adaptive_points_are_candidates_with_large_residuals() -> None:
+    objective = wave(torch.float64)
+    points = source(objective, "adaptive", every=5)
+    samplers = sobol_samplers(objective)
     points.at(0)
     for name, sampler in samplers.items():
         assert torch.equal(points.points[name], sampler.draw())
@@ -235,10 +240,7 @@ def test_r3_keeps_points_with_residuals_above_the_mean() -> None:
     """By nested automatic differentiation; the others, and all points of other terms, are those of the next draw."""
     objective = wave(torch.float64)
     points = source(objective, "r3", every=5)
-    samplers = {
-        term.name: Sampler(term.region, COUNTS[term.name], "sobol", mix_seed(SEED, 2, i))
-        for i, term in enumerate(objective.terms)
-    }
+    samplers = sobol_samplers(objective)
     points.at(0)
     before = {name: sampler.draw() for name, sampler in samplers.items()}
     for name, x in before.items():
