@@ -92,7 +92,8 @@ def overrides_of(run: Run, iterations: int) -> list[str]:
         f"log_every={max(1, iterations // 10)}",
     ]
     common += [f"weights={weights}", "device=cpu", "progress=false", "plots=false", "keep_best=false"]
-    terms = list(compose("config", overrides=common[:1]).pde.points)
+    points = compose("config", overrides=common[:1]).pde.points
+    terms = [term for term in points if points[term] != "all"]  # no measured data
     if weights == "fixed":
         values = ", ".join(f"{term}: {FIXED}" for term in terms if term != "residual")
         common.append(f"++weights.values={{{values}}}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -57,3 +59,19 @@ def test_the_source_distribution_builds_the_same_wheel(tmp_path: Path) -> None:
     assert contents(wheel) == contents(from_sdist)
     packed = {name.removeprefix("ntkrun/") if name.startswith("ntkrun/conf/") else name for name in contents(wheel)}
     assert packed >= data
+
+
+def named_extras(text: str) -> set[str]:
+    """Extras of the project that a text tells its reader to install."""
+    named = re.findall(r"(?:ntkrun|(?<![\w/.])\.)\[([a-z][a-z_,]*)\]", text)
+    return {extra for names in named for extra in names.split(",")}
+
+
+def test_every_extra_that_is_named_somewhere_is_declared() -> None:
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    places = [ROOT / "README.md", ROOT / "pyproject.toml"]
+    for folder in ("docs", "ntkrun", "conf", "scripts", ".ci", ".github"):
+        places += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py", ".yaml", ".yml", "")]
+    named = {extra for path in places if path.is_file() for extra in named_extras(path.read_text(errors="ignore"))}
+    assert {"shapes", "benchmark", "dev"} <= named
+    assert named <= declared
