@@ -1,6 +1,6 @@
 """Memory and time of Gauss-Newton's linear algebra with very many residual rows and parameters, without the Jacobian.
 
-    python scripts/large_step.py [--points 100000] [--width 223] [--sketch-size 64] [--memory-mib 256] [--limit-gib 4]
+    python scripts/large_step.py [--points 100000] [--width 223] [--sketch-size 128] [--memory-mib 256] [--limit-gib 4]
 
 A sine network of three layers on the wave equation, at its initial values (100,797 parameters by default), rows
 weighted by the NTK. Prints the peak resident memory of the process and the processor seconds of every part of a step:
@@ -53,12 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=100_000, help="of the residual; the other terms have a hundredth")
     parser.add_argument("--width", type=int, default=223)
-    parser.add_argument("--sketch-size", type=int, default=64)
+    parser.add_argument("--sketch-size", type=int, default=128)
     parser.add_argument("--memory-mib", type=int, default=256, help="as kernel.memory_mib")
     parser.add_argument("--limit-gib", type=float, default=4.0)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of the network")
-    parser.add_argument("--damping", type=float, default=1e-6)
-    parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument("--damping", type=float, default=1e-10)
+    parser.add_argument("--tolerance", type=float, default=1e-6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pde, dtype = Wave(), getattr(torch, arguments.dtype)

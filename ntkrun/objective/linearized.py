@@ -17,6 +17,7 @@ from ntkrun.objective.jacobian_rows import JacobianRows, Places, Rows
 from ntkrun.objective.objective import Objective
 
 INTERMEDIATES = 4  # times the size of a block that forming it may take
+REUSED = 2**24  # bytes of a block; C libraries give the memory of much larger ones back, and every page costs time anew
 
 
 class LinearizedRows:
@@ -72,7 +73,8 @@ class LinearizedRows:
 
     def _factored(self) -> Rows:
         objective = self._objective
-        pieces, like, memory = jacobian_pieces(objective, self._batch), objective.like, objective.memory
+        like, memory = objective.like, objective.memory
+        pieces = jacobian_pieces(objective, self._batch, REUSED)
         return FactoredRows(sum(self._counts), objective.layout.size, pieces, self._here, like, memory, objective.ranks)
 
     def _blocks(self) -> Iterator[tuple[Places, Tensor]]:
@@ -102,12 +104,13 @@ def jacobian_blocks(objective: Objective, batch: Batch) -> Iterator[tuple[Places
         yield places, make().dense()
 
 
-def jacobian_pieces(objective: Objective, batch: Batch) -> list[Piece]:
+def jacobian_pieces(objective: Objective, batch: Batch, most: int | None = None) -> list[Piece]:
     """The rows of J of all terms in pieces whose matrices take at most a part of ``objective.memory``.
 
     Args:
         objective: the problem and the network.
         batch: the points with their weights.
+        most: bytes of a piece's matrix.
 
     Returns:
         Of every piece the places of its rows, and what makes its Jacobian. Of several processes, each has those of
@@ -115,13 +118,15 @@ def jacobian_pieces(objective: Objective, batch: Batch) -> list[Piece]:
     """
     counts = objective.row_counts(batch)
     row = objective.layout.size * objective.like.element_size()
-    fits = INTERMEDIATES * sum(counts) * row <= objective.memory
+    room = objective.memory // INTERMEDIATES
+    room = room if most is None else min(room, most)
+    fits = sum(counts) * row <= room
     chunked = isinstance(objective, ChunkedObjective)
     if not chunked and (fits or not objective.pointwise):
         return [(slice(None), lambda: objective.jacobian(batch))]
     starts = list(accumulate(counts, initial=0))
     points = objective.point_counts(batch)
-    largest = max(1, objective.memory // (INTERMEDIATES * row * max(objective.components)))
+    largest = max(1, room // (row * max(objective.components)))
     size = min(largest, objective.size) if isinstance(objective, ChunkedObjective) else largest
     pieces: list[Piece] = []
     for piece in cut(batch, size, objective.ranks):

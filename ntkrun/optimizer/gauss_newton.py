@@ -28,6 +28,7 @@ DIFFERENCE = 0.1  # of a step, for the second derivative along it (Transtrum, Se
 ROUGH = 1e-3  # relative accuracy of accelerations and corrections, which the residual after them judges
 FAITHFUL = 0.75  # gain ratio beyond which a step is not corrected further
 WORTHWHILE = 0.9  # of the loss before it, the most that a correction may leave
+LAST_DIGITS = sys.float_info.epsilon  # of the first loss: residuals have lost half of the digits of float64
 STALLS = 6  # steps in a row that find no lower loss, after which the run ends; points may be drawn anew within 5
 
 
@@ -54,6 +55,7 @@ class GaussNewton(Optimizer):
         tolerance: relative accuracy of a step by ``sketched``.
         patience: steps after which a run ends that has gained too little in them; see ``least_gain``.
         least_gain: the part of its loss that a run must lose within ``patience`` steps.
+        last_gain: the same once the loss is below ``LAST_DIGITS`` of that before the first step.
     """
 
     damping: Positive[float] = 1e-6
@@ -66,11 +68,13 @@ class GaussNewton(Optimizer):
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     patience: Positive[int] = 100
     least_gain: Fraction = 0.02
+    last_gain: Fraction = 0.9
 
     def start(self, network: nn.Module) -> None:
         self._policy = DampingPolicy(self.gain_target, self.damping_factor)
         self._damping = self.damping
         self._stalls = 0
+        self._first = 0.0  # loss before the first step
         self._gains: list[float] = []  # logarithms of the loss before over that after, of the last steps
         self._ended = ""
         self._report: dict[str, float | int | None] = {}
@@ -172,25 +176,36 @@ class GaussNewton(Optimizer):
                 self._ended = f"no step lowers the loss below {loss:.3e}, however much it is damped"
             return
         self._stalls = 0
+        self._first = self._first or loss
         if best.loss == 0:
             self._ended = "the loss is 0"
             return
         self._gains = [*self._gains, math.log(loss / best.loss)][-self.patience :]
-        if len(self._gains) == self.patience and sum(self._gains) < -math.log1p(-self.least_gain):
+        solved = best.loss < LAST_DIGITS * self._first
+        needed = self.last_gain if solved else self.least_gain
+        if len(self._gains) == self.patience and sum(self._gains) < -math.log1p(-needed):
             part = 100 * -math.expm1(-sum(self._gains))
-            self._ended = f"the loss fell by {part:.2g} % in {self.patience} steps, to {best.loss:.3e}"
+            fell = f"the loss fell by {part:.2g} % in {self.patience} steps, to {best.loss:.3e}"
+            self._ended = fell + (f", {best.loss / self._first:.1e} of the first" if solved else "")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"damping": self._damping, "stalls": self._stalls, "gains": list(self._gains), "ended": self._ended}
+        return {
+            "damping": self._damping,
+            "stalls": self._stalls,
+            "first": self._first,
+            "gains": list(self._gains),
+            "ended": self._ended,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._damping, self._stalls, self._ended = state["damping"], state["stalls"], state["ended"]
-        self._gains = list(state["gains"])
+        self._first, self._gains = state["first"], list(state["gains"])
 
     def state_schema(self) -> Any:
         return {
             "damping": Real(least=sys.float_info.min),
             "stalls": Whole(0, STALLS),
+            "first": Real(least=0),
             "gains": ListOf(Real(), self.patience),
             "ended": "",
         }

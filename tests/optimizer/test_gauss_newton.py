@@ -143,6 +143,39 @@ def test_ends_where_the_loss_hardly_falls() -> None:
     assert 5 <= steps < 40
 
 
+def losses_until_it_ends(function: Residual, most: int, **options: Any) -> tuple[list[float], str]:
+    """The losses before every step, and why there are no more."""
+    toy, optimizer = Toy(function, torch.ones(1, dtype=torch.float64)), started(**options)
+    losses = []
+    while not optimizer.ended() and len(losses) < most:
+        losses.append(float(toy.residual.square().sum()))
+        optimizer.step_on_rows(toy)
+        toy.move(toy.last)
+    return losses, optimizer.ended()
+
+
+def test_ends_in_its_last_digits_where_it_gains_less_than_before() -> None:
+    """At a root of order 3 every step leaves the same part of the loss, which is 1 at the start."""
+    eps = torch.finfo(torch.float64).eps
+    options = {"patience": 3, "corrections": 0, "acceleration": 0.0, "damping": 1e-9}
+    losses, reason = losses_until_it_ends(lambda p: p**3, 60, last_gain=0.9999, **options)
+    rate = losses[-1] / losses[-2]
+    assert 1e-4 < rate**3 < 0.02
+    assert losses[-1] > eps > losses[-1] * rate
+    assert "of the first" in reason
+    assert "in 3 steps" in reason
+    going, reason = losses_until_it_ends(lambda p: p**3, len(losses) + 5, last_gain=0.9, **options)
+    assert going[: len(losses)] == losses
+    assert reason == ""
+
+
+def test_a_lasting_residual_is_no_last_digit() -> None:
+    losses, reason = losses_until_it_ends(lambda p: torch.cat([p**3, 1e-6 + 0 * p]), 40, patience=3, last_gain=0.9999)
+    assert losses[-1] > 1e-13
+    assert "in 3 steps" in reason
+    assert "of the first" not in reason
+
+
 def test_state_goes_through_a_file() -> None:
     start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     toy, optimizer = Toy(rosenbrock, start), started()
