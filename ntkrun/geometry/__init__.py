@@ -5,6 +5,7 @@ from ntkrun.geometry.mesh import Mesh, mesh
 from ntkrun.geometry.planar import Planar, disc, polygon, rectangle, shape
 from ntkrun.geometry.pool import Pool
 from ntkrun.geometry.region import TIME, Draws, Method, Region, mix_seed
+from ntkrun.geometry.rule import Measured, Rule
 from ntkrun.geometry.sampler import Sampler, TermPoints, share_out, shares_by_measure
 from ntkrun.geometry.shape import Domain, Product, Shape
 from ntkrun.geometry.solid import Solid, ball, block
@@ -16,12 +17,14 @@ __all__ = [
     "Domain",
     "Draws",
     "Face",
+    "Measured",
     "Mesh",
     "Method",
     "Planar",
     "Pool",
     "Product",
     "Region",
+    "Rule",
     "Sampler",
     "Shape",
     "Solid",

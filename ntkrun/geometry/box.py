@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.geometry.region import Draws, parts_named, product_grid
+from ntkrun.geometry.rule import Rule, gauss_cube
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ class Box:
         """An equispaced grid, ends included, ``[per_axis ** d, d]`` in float64; the last coordinate runs fastest."""
         return self.scale(product_grid([per_axis] * len(self.free)))
 
+    def quadrature(self, nodes: int) -> Rule:
+        """The product of Gauss-Legendre rules of ``nodes`` each, exact for polynomials of degree 2 nodes - 1."""
+        places, weights = gauss_cube(nodes, self.dimension)
+        return Rule(self.scale(torch.from_numpy(places)).numpy(), weights * self.measure)
+
 
 @dataclass(frozen=True)
 class Face:
@@ -179,3 +185,8 @@ class Face:
     def draw(self, draws: Draws) -> Tensor:
         """Points and normals, ``[number, count, d + k]``."""
         return self.scale(draws.unit(self.dimension))
+
+    def quadrature(self, nodes: int) -> Rule:
+        """That of the box, with normals."""
+        places, weights = gauss_cube(nodes, self.dimension)
+        return Rule(self.scale(torch.from_numpy(places)).numpy(), weights * self.measure)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ntkrun.geometry.quadrature import curve_rule
 from ntkrun.geometry.region import chosen_by
+from ntkrun.geometry.rule import Rule
 from ntkrun.geometry.shape import Shape
 
 
@@ -74,6 +76,11 @@ class Curve(Shape):
         sagitta = torch.where(self.centre[:, 0].isnan(), 0.0, self.radius - self._apothem())
         near: Tensor = distance <= slack + sagitta
         return near.any(1)
+
+    def quadrature(self, nodes: int) -> Rule:
+        """A rule for integrals along the curve; see ``curve_rule``."""
+        start, end, centre, radius = (each.numpy() for each in (self.start, self.end, self.centre, self.radius))
+        return curve_rule(start, end, centre, radius, nodes)
 
     def _lengths(self) -> Tensor:
         """Of segments and of the arcs above them, ``[n]``."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ntkrun.common.errors import ConfigError
 from ntkrun.geometry.curve import Curve
 from ntkrun.geometry.quadrature import planar_rule
+from ntkrun.geometry.rule import Rule
 from ntkrun.geometry.shape import Shape
 from ntkrun.geometry.trapezoids import Trapezoids
 
@@ -148,8 +149,8 @@ class Planar(Shape):
             self.marks + other.marks,
         )
 
-    def quadrature(self, nodes: int) -> tuple[Array, Array]:
-        """Nodes and weights of a rule for integrals over the shape, ``[Q, 2]`` and ``[Q]``; see ``planar_rule``."""
+    def quadrature(self, nodes: int) -> Rule:
+        """A rule for integrals over the shape; see ``planar_rule``."""
         start, end, _, centre, radius = self._edges
         return planar_rule(start, end, centre, radius, nodes)
 

@@ -86,8 +86,10 @@ def parts_named(parts: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """The parts of a boundary that are asked for; without names, all but the ends of time ``t``.
 
     Raises:
-        ValueError: there is no part of a name.
+        ValueError: there is no part of a name, or no boundary.
     """
+    if not parts:
+        raise ValueError("the region has no boundary with parts")
     for name in names:
         if name not in parts:
             raise ValueError(f"the boundary has no part {name!r}, only {', '.join(parts)}")

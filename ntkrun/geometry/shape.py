@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ntkrun.geometry.box import Box, Face
 from ntkrun.geometry.region import Draws, Region, parts_named
+from ntkrun.geometry.rule import Rule
 
 
 @runtime_checkable
@@ -158,6 +160,14 @@ class Shape(ABC):
         """One point represents a shape."""
         return 1
 
+    def quadrature(self, nodes: int) -> Rule:
+        """A rule for integrals over the shape, of so many nodes per direction and piece.
+
+        Raises:
+            ValueError: there is none for shapes of this kind.
+        """
+        raise ValueError(f"no rule of quadrature is known over a {type(self).__name__}")
+
     def draw(self, draws: Draws) -> Tensor:
         """Points, ``[number, count, d + k]``.
 
@@ -223,6 +233,17 @@ class Product(Shape):
         widths = [len(factor.coordinates) for factor in self.factors]
         places = [x[..., :width] for x, width in zip(points, widths, strict=True)]
         return torch.cat([*places, *(x[..., width:] for x, width in zip(points, widths, strict=True))], dim=-1)
+
+    def quadrature(self, nodes: int) -> Rule:
+        """The product of the rules of the factors."""
+        rules = [factor.quadrature(nodes) for factor in self.factors]
+        chosen = [each.ravel() for each in np.meshgrid(*[np.arange(len(r.weights)) for r in rules], indexing="ij")]
+        points = [rule.points[k] for rule, k in zip(rules, chosen, strict=True)]
+        widths = [len(factor.coordinates) for factor in self.factors]
+        places = [x[:, :width] for x, width in zip(points, widths, strict=True)]
+        columns = [x[:, width:] for x, width in zip(points, widths, strict=True)]
+        weights = np.prod([rule.weights[k] for rule, k in zip(rules, chosen, strict=True)], axis=0)
+        return Rule(np.concatenate([*places, *columns], axis=1), weights, sum(rule.error for rule in rules))
 
     def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
         columns = points.split([len(factor.coordinates) for factor in self.factors], dim=1)

@@ -11,6 +11,7 @@ from ntkrun.common.user_frames import cause, where
 from ntkrun.jets import Index, LinearUse, StreamPlan, UnknownDerivativeError, parse_derivative, plan_streams
 from ntkrun.network.base import output_streams
 from ntkrun.pde import PDE, Columns, Integral, ProblemError, Term
+from ntkrun.pde.normal import NormalDerivative, along_normals
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Quadrature:
         what: term and integral, for messages.
         integral: the declaration.
         plan: streams of its integrand.
-        reads: field and index of everything that the integrand reads, by name.
+        reads: field and index of every partial derivative that the integrand reads, by name.
+        normals: derivatives along the normal that it reads.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Quadrature:
     integral: Integral
     plan: StreamPlan
     reads: Mapping[str, tuple[str, Index]]
+    normals: tuple[NormalDerivative, ...] = ()
 
     @property
     def key(self) -> str:
@@ -67,9 +70,11 @@ class Quadrature:
         read = {name: known[index][:, pde.outputs.index(field)] for name, (field, index) in self.reads.items()}
         rows = Columns(dict(zip(pde.coordinates, x.repeat_interleave(count, 0).unbind(1), strict=True)), self.what)
         columns = dict(zip(pde.coordinates, nodes.unbind(1), strict=True))
-        columns["progress"] = progress
+        columns |= {"progress": progress, **self.integral.columns_at(x)}
+        at_nodes = Columns(columns, self.what, row=rows)
+        read |= {normal.name: normal.value(at_nodes, read) for normal in self.normals}
         try:
-            integrand: object = self.integral.integrand(Columns(columns, self.what, row=rows), Columns(read, self.what))
+            integrand: object = self.integral.integrand(at_nodes, Columns(read, self.what))
         except ProblemError as error:
             raise ProblemError(f"{error}{where(error)}") from error
         except Exception as error:
@@ -100,8 +105,15 @@ def _quadrature(
 ) -> Quadrature:
     what = f"loss term {term.name!r}, integral {name!r}"
     try:
-        reads = {each: parse_derivative(each, fields, coordinates) for each in integral.derivatives}
+        normals = along_normals(integral.derivatives, coordinates, integral.columns)
+    except ProblemError as error:
+        raise ProblemError(f"{what}, {error}") from None
+    along = {normal.name for normal in normals}
+    partial = [each for each in integral.derivatives if each not in along]
+    partial += [each for normal in normals for each, _, _ in normal.parts]
+    try:
+        reads = {each: parse_derivative(each, fields, coordinates) for each in partial}
     except UnknownDerivativeError as error:
         raise ProblemError(f"{what}, derivative {error}") from None
     plan = plan_streams(sorted({index for _, index in reads.values()}, key=str), coordinates)
-    return Quadrature(name, what, integral, plan, reads)
+    return Quadrature(name, what, integral, plan, reads, normals)

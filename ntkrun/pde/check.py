@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 from torch import Tensor
 
 from ntkrun.common.user_frames import cause
-from ntkrun.geometry import Box, Planar, Region, Shape, Table
+from ntkrun.geometry import Box, Measured, Region, Shape, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 from ntkrun.pde.integral import Integral
 
@@ -180,8 +180,8 @@ def _check_integrals(term: Term, pde: PDE) -> None:
     for name, each in term.integrals.items():
         if not isinstance(name, str) or not name.isidentifier() or name in ("partner", "row"):
             raise ProblemError(f"{what}: an integral is called {name!r}, expected a name of its own")
-        if each.shape is not None and not isinstance(each.shape, Planar):
-            raise ProblemError(f"{what}: integral {name!r} has shape={each.shape!r}, expected a shape in the plane")
+        if each.shape is not None:
+            _check_integrated(each.shape, f"{what}: integral {name!r}")
         if not each.coordinates or not set(each.coordinates) <= set(pde.coordinates):
             raise ProblemError(f"{what}: integral {name!r} runs over {list(each.coordinates)}, expected coordinates")
         for c, ends in each.over.items():
@@ -190,6 +190,21 @@ def _check_integrals(term: Term, pde: PDE) -> None:
             raise ProblemError(f"{what}: integral {name!r} has nodes={each.nodes!r}, expected 1 or more")
         if not callable(each.integrand) or not each.derivatives:
             raise ProblemError(f"{what}: integral {name!r} names no derivatives, as integral('u', x=(0.0, 1.0))")
+        try:
+            _ = each.rule  # made here, where its errors have a name
+        except ValueError as error:
+            raise ProblemError(f"{what}: integral {name!r}: {error}") from error
+
+
+def _check_integrated(regions: Sequence[object], what: str) -> None:
+    if not regions:
+        raise ProblemError(f"{what} has no region, expected a box, a shape or parts of a boundary; there are no parts")
+    measured = [each for each in regions if isinstance(each, Measured)]
+    if others := [each for each in regions if not isinstance(each, Measured)]:
+        raise ProblemError(f"{what} has shape={others[0]!r}, expected a box, a shape or parts of a boundary")
+    if len({(each.coordinates, each.columns) for each in measured}) > 1:
+        kinds = " and ".join(dict.fromkeys(f"[{', '.join((*each.coordinates, *each.columns))}]" for each in measured))
+        raise ProblemError(f"{what} runs over regions whose points have {kinds}; they must be alike")
 
 
 def _check_ends(ends: object, what: str, coordinate: str, pde: PDE) -> None:

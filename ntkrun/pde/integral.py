@@ -1,18 +1,18 @@
-"""Integrals that residuals read, by Gauss-Legendre quadrature through every point of a term, or over a shape."""
+"""Integrals that residuals read, by Gauss-Legendre quadrature through every point of a term, or over a region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ntkrun.backend.transfer import constant
-from ntkrun.geometry import Planar
+from ntkrun.geometry import Measured, Rule
+from ntkrun.geometry.rule import gauss_cube, rule_over
 
 if TYPE_CHECKING:
     from ntkrun.pde.base import Columns
@@ -28,13 +28,13 @@ class Integral:
     """An integral over some coordinates, at the point's own values of the others.
 
     Attributes:
-        over: both ends by coordinate; none over a shape.
+        over: both ends by coordinate; none over regions.
         integrand: ``integrand(x, d)`` like a residual, at N nodes, ``[N]``; ``x.row`` holds the coordinates of the
-            points whose integrals the nodes belong to.
+            points whose integrals the nodes belong to, and ``x.nx`` the outward normal on parts of a boundary.
         derivatives: what it reads.
-        nodes: per coordinate; exact for polynomials of degree 2 nodes - 1, over polygons of 2 nodes - 2.
+        nodes: per coordinate; exact for polynomials of degree 2 nodes - 1, over regions see ``integral``.
         mean: divided by the measure.
-        shape: in the plane, to be integrated over.
+        shape: regions to be integrated over, one after the other.
     """
 
     over: Mapping[str, tuple[End, End]]
@@ -42,17 +42,47 @@ class Integral:
     derivatives: tuple[str, ...]
     nodes: int = 32
     mean: bool = False
-    shape: Planar | None = None
+    shape: tuple[Measured, ...] | None = None
 
     @property
     def coordinates(self) -> tuple[str, ...]:
         """What it runs over."""
-        return tuple(self.over) if self.shape is None else self.shape.coordinates
+        return tuple(self.over) if self.shape is None else self.shape[0].coordinates
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what nodes carry beyond their coordinates: the components of the normal on parts of a boundary."""
+        return () if self.shape is None else self.shape[0].columns
 
     @property
     def count(self) -> int:
         """Nodes of every point."""
-        return int(self.nodes ** len(self.over)) if self.shape is None else len(_shape_rule(self.shape, self.nodes)[1])
+        return int(self.nodes ** len(self.over)) if self.shape is None else len(self.rule.weights)
+
+    @cached_property
+    def rule(self) -> Rule:
+        """Over its regions; over none where it has ends.
+
+        Raises:
+            ValueError: there is no rule for one of them.
+        """
+        return rule_over(self.shape or (), self.nodes)
+
+    @cached_property
+    def _numbers(self) -> tuple[list[list[float]], list[float]]:
+        """Coordinates and other columns of the nodes of the rule, and their weights."""
+        return self.rule.points.T.tolist(), self.rule.weights.tolist()
+
+    def columns_at(self, x: Tensor) -> dict[str, Tensor]:
+        """What the nodes of every point carry beyond their coordinates, ``[N * Q]`` each.
+
+        Args:
+            x: the points, ``[N, d]``.
+        """
+        if not self.columns:
+            return {}
+        values = constant(self._numbers[0][len(self.coordinates) :], x)
+        return {name: value.repeat(len(x)) for name, value in zip(self.columns, values, strict=True)}
 
     def nodes_at(self, x: Tensor, coordinates: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """The nodes of every point and their weights.
@@ -67,7 +97,8 @@ class Integral:
         known = dict(zip(coordinates, x.unbind(1), strict=True))
         columns = {c: column[:, None].expand(-1, self.count) for c, column in known.items()}
         if self.shape is not None:
-            places, parts = (constant(each, x) for each in _shape_rule(self.shape, self.nodes))
+            numbers, shares = self._numbers
+            places, parts = constant(numbers[: len(self.coordinates)], x), constant(shares, x)
             columns |= {c: place.expand(len(x), -1) for c, place in zip(self.coordinates, places, strict=True)}
             weights = (parts / parts.sum() if self.mean else parts).expand(len(x), -1)
             return torch.stack(list(columns.values()), dim=-1).flatten(0, 1), weights
@@ -86,24 +117,25 @@ def integral(
     *derivatives: str,
     nodes: int | None = None,
     mean: bool = False,
-    shape: Planar | None = None,
+    shape: Measured | Sequence[Measured] | None = None,
     **over: tuple[End, End],
 ) -> Integral:
     """An integral for the ``integrals`` of a ``Term``.
 
     ``integral("u", x=(0, 1))`` is that of u along x, ``integral(lambda x, d: x.y * d.u**2, "u", x=(0, 1), y=(0, "t"))``
-    that of y u^2 over x and over y up to the time of the point, and ``integral("u", shape=disc((0, 0), 1))`` that of u
-    over a disc.
+    that of y u^2 over x and over y up to the time of the point, ``integral("u", shape=disc((0, 0), 1))`` that of u over
+    a disc, and ``integral("u_n", shape=plate.boundary("hole"))`` the flux through a part of a boundary.
 
     Args:
         integrand: the name of a derivative, or a function of coordinates and derivatives at the nodes.
-        derivatives: what such a function reads.
+        derivatives: what such a function reads; along a boundary ``u_n`` too.
         nodes: per coordinate, 32 without; 2 nodes - 1 is the degree of polynomials that are integrated exactly. Over a
-            shape per direction and piece, 8 without: such a piece lies between two corners that follow one another
-            from left to right; over polygons 2 nodes - 2 is that degree, and next to arcs the error falls
-            exponentially, see ``ntkrun.geometry.quadrature``.
+            region per direction and piece, 8 without: that degree is 2 nodes - 1 over boxes and their faces and along
+            straight edges, and 2 nodes - 2 over polygons, whose pieces lie between corners that follow one another from
+            left to right; next to and along arcs of circles the error of smooth functions falls exponentially, see
+            ``ntkrun.geometry.quadrature``.
         mean: divide by the measure.
-        shape: integrate over a shape in the plane.
+        shape: integrate over a box, a shape, or parts of their boundary, ``[...]`` of several one after the other.
         over: both ends by coordinate: numbers, or the letter of a coordinate for that of the point itself.
 
     Raises:
@@ -113,23 +145,15 @@ def integral(
         raise ValueError(f"an integral runs over a shape or between ends of {', '.join(over)}, not both")
     if nodes is None:
         nodes = 32 if shape is None else 8
+    regions = tuple(shape) if isinstance(shape, list | tuple) else None if shape is None else (shape,)
     if isinstance(integrand, str):
         name = integrand
-        return Integral(over, lambda x, d: getattr(d, name), (name, *derivatives), nodes, mean, shape)
-    return Integral(over, integrand, derivatives, nodes, mean, shape)
+        return Integral(over, lambda x, d: getattr(d, name), (name, *derivatives), nodes, mean, regions)
+    return Integral(over, integrand, derivatives, nodes, mean, regions)
 
 
 @cache
 def _product_rule(nodes: int, dimensions: int) -> tuple[list[list[float]], list[float]]:
     """Places in the unit cube by dimension, and weights that sum to 1, of all nodes."""
-    z, w = np.polynomial.legendre.leggauss(nodes)
-    places = np.stack(np.meshgrid(*[(z + 1) / 2] * dimensions, indexing="ij")).reshape(dimensions, -1)
-    weights = np.stack(np.meshgrid(*[w / 2] * dimensions, indexing="ij")).reshape(dimensions, -1).prod(0)
-    return places.tolist(), weights.tolist()
-
-
-@cache
-def _shape_rule(shape: Planar, nodes: int) -> tuple[list[list[float]], list[float]]:
-    """Places by coordinate and weights of all nodes."""
-    points, weights = shape.quadrature(nodes)
-    return points.T.tolist(), weights.tolist()
+    places, weights = gauss_cube(nodes, dimensions)
+    return places.T.tolist(), weights.tolist()

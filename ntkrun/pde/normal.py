@@ -63,6 +63,26 @@ def normal_derivatives(term: Term, pde: PDE) -> tuple[NormalDerivative, ...]:
     return tuple(_expanded(name, coordinates) for name in _names(term, pde))
 
 
+def along_normals(
+    names: Sequence[str], coordinates: Sequence[str], columns: Sequence[str]
+) -> tuple[NormalDerivative, ...]:
+    """Those of some derivatives that are taken along the normal of points with columns such as ``nx``.
+
+    Args:
+        names: of the derivatives.
+        coordinates: letters of the problem.
+        columns: of the points.
+
+    Raises:
+        ProblemError: the points carry no normal.
+    """
+    along = [name for name in names if _is_normal(name, coordinates)]
+    known = [c for c in coordinates if NORMAL + c in columns]
+    if along and not known:
+        raise ProblemError(f"derivative {along[0]}: its nodes have no normal, expected those of parts of a boundary")
+    return tuple(_expanded(name, known) for name in along)
+
+
 def _expanded(name: str, coordinates: Sequence[str]) -> NormalDerivative:
     field, _, letters = name.partition("_")
     order, others = letters.count(NORMAL), letters.replace(NORMAL, "")
@@ -75,9 +95,11 @@ def _expanded(name: str, coordinates: Sequence[str]) -> NormalDerivative:
 
 def _names(term: Term, pde: PDE) -> list[str]:
     """The derivatives of a term that name the normal."""
-    if NORMAL in pde.coordinates:
-        return []
-    return [name for name in term.derivatives if NORMAL in name.partition("_")[2]]
+    return [name for name in term.derivatives if _is_normal(name, pde.coordinates)]
+
+
+def _is_normal(name: str, coordinates: Sequence[str]) -> bool:
+    return NORMAL not in coordinates and NORMAL in name.partition("_")[2]
 
 
 def _normal_coordinates(term: Term, pde: PDE) -> list[str]:
