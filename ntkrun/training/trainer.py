@@ -28,7 +28,9 @@ from ntkrun.training.parts import LoopSettings, TrainingParts
 from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Metrics, Records
+from ntkrun.training.trace_shares import report_few
 from ntkrun.training.weight_log import WeightLog
+from ntkrun.weights import NTKWeighting
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +135,8 @@ class Trainer:
         start, elsewhere = time.perf_counter(), progress.elapsed
         self.point_weights.update(self.objective, plain)
         batch = self.point_weights.apply(self.objective, plain)
+        if progress.total_steps == 0 and isinstance(self.weighting, NTKWeighting):
+            report_few(self.objective, batch)
         self.weighting.rows_at_hand = self.optimizer.wants_rows
         request = self.weighting.request(step, self.objective, batch)
         # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.

@@ -1,0 +1,43 @@
+"""Whether a few points hold most of a term's kernel trace."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
+from ntkrun.pde.check import place
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 1000  # the most points of a term
+FEWEST = 50  # of fewer, a few are no small part
+FEW = 50  # one point in so many
+
+
+def report_few(objective: Objective, batch: Batch) -> None:
+    """Say in the log of which terms a few points hold most of the trace, for weights are then theirs.
+
+    A coefficient without bounds, such as 2/r, does so: the mean of its square is infinite, and that over points is made
+    by those nearest to r = 0. A term is named if one point in 50 holds more than half of its trace.
+
+    Args:
+        objective: the problem and network.
+        batch: the points, with any point weights. Of each term the first 1,000 are looked at.
+    """
+    counts = [min(n, LOOKED_AT) for n in objective.point_counts(batch)]
+    batch = objective.subset(batch, [torch.arange(n) for n in counts])
+    points = objective.points(batch)
+    for name, n, diagonal in zip(objective.names, counts, objective.diagonals(batch), strict=True):
+        most = diagonal.detach().sort(descending=True)
+        few, total = n // FEW, most.values.sum()
+        share = float(most.values[:few].sum() / total) if n >= FEWEST and total > 0 else 0.0
+        if share > 0.5:
+            holds = f"1 of {n} points holds" if few == 1 else f"{few} of {n} points hold"
+            where = place(objective.pde, points[name][most.indices[0]])
+            log.warning(
+                f"loss term {name}: {holds} {100 * share:.0f} % of its kernel's trace, most at {where}, and its weight "
+                "follows them; multiply its residual by what is small there (for 2/r, by r), or try weights=none"
+            )

@@ -1,0 +1,75 @@
+"""Points that hold most of a term's trace are named, by dense float64 Jacobians."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from ntkrun.geometry import Box
+from ntkrun.objective import Objective
+from ntkrun.objective.batch import Batch
+from ntkrun.pde import PDE, Term
+from ntkrun.training.trace_shares import report_few
+from tests.oracle import dense_jacobians, draw_batch
+from tests.problems import mlp
+
+
+class Radial(PDE):
+    """u_rr + (2/r) u_r = 0, times r if asked, with u = 1 at r = 1."""
+
+    domain = Box.of(r=(0.0, 1.0))
+
+    def __init__(self, multiplied: bool) -> None:
+        self.multiplied = multiplied
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term(
+                "residual",
+                (self.domain,),
+                ("u_r", "u_rr"),
+                lambda x, d: x.r * d.u_rr + 2 * d.u_r if self.multiplied else d.u_rr + 2 / x.r * d.u_r,
+            ),
+            Term("surface", (self.domain.face("r", "high"),), ("u",), lambda x, d: d.u - 1),
+        )
+
+
+def lines(objective: Objective, batch: Batch, caplog: pytest.LogCaptureFixture) -> list[str]:
+    with caplog.at_level(logging.WARNING):
+        report_few(objective, batch)
+    return [record.getMessage() for record in caplog.records]
+
+
+def radial(multiplied: bool) -> Objective:
+    torch.manual_seed(0)
+    pde = Radial(multiplied)
+    return Objective(pde, mlp(pde.domain).double())
+
+
+@pytest.mark.parametrize("route", ["structured", "dense"])
+def test_the_share_and_the_place_are_those_of_the_dense_jacobian(route: str, caplog: pytest.LogCaptureFixture) -> None:
+    objective = radial(multiplied=False)
+    objective.route = route  # type: ignore[assignment]
+    points, batch = draw_batch(objective, [150, 1])
+    parts = dense_jacobians(objective, points)[0].square().sum(1)
+    share = parts.sort(descending=True).values[:3].sum() / parts.sum()
+    (line,) = lines(objective, batch, caplog)
+    assert f"loss term residual: 3 of 150 points hold {100 * share:.0f} %" in line
+    assert f"at r={points['residual'][parts.argmax(), 0]:.6g}," in line
+
+
+def test_weights_of_points_count(caplog: pytest.LogCaptureFixture) -> None:
+    """Weighted by r^2 the rows are those of the multiplied equation."""
+    objective = radial(multiplied=False)
+    points, batch = draw_batch(objective, [150, 1])
+    weights = {"residual": points["residual"].square(), "surface": torch.ones(1, 1, dtype=torch.float64)}
+    assert not lines(objective, objective.weigh_points(batch, weights), caplog)
+
+
+def test_nothing_is_said_of_bounded_coefficients_or_of_few_points(caplog: pytest.LogCaptureFixture) -> None:
+    objective = radial(multiplied=True)
+    assert not lines(objective, draw_batch(objective, [150, 1])[1], caplog)
+    objective = radial(multiplied=False)
+    assert not lines(objective, draw_batch(objective, [49, 1])[1], caplog)
