@@ -3,7 +3,7 @@
 Trains some steps with as many points per process, on one process, on two that torchrun starts, and on two that know
 nothing of each other (so fast the machine lets two be), in turn and with one thread each: Adam with exact weights at
 every step, and Gauss-Newton on the side of the parameters and on that of the kernel. Every process counts the bytes
-that it hands to all_reduce. Writes docs/benchmarks/scaling.csv and scaling.md, with the times, the counted bytes
+that it hands to the others. Writes docs/benchmarks/scaling.csv and scaling.md, with the times, the counted bytes
 beside those of the model, and the model for 8 to 1,024 processes.
 
     python scripts/scaling.py
@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,29 +35,33 @@ FLOPS = 2e12  # of a process of the model, per second, in float64
 MiB = 2**20
 
 COUNTING = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 import torch
 import ntkrun.runtime.distributed as ours
 from ntkrun.steps.eager import Stepper
 
 steps, calls = [0], []
-original, step = ours.Ranks.sum, Stepper.step
+original, exchange, step = ours.Ranks.sum, ours.Ranks.exchange, Stepper.step
 
 def counted(self, tensor):
     calls.append((steps[0], tensor.numel() * tensor.element_size()))
     return original(self, tensor)
 
+def counted_exchange(self, parts, sizes):
+    calls.append((steps[0], sum(part.numel() * part.element_size() for part in parts)))
+    return exchange(self, parts, sizes)
+
 def counted_step(self, *given):
     steps[0] += 1
-    before = len(calls)
+    before, start = len(calls), time.perf_counter()
     try:
         return step(self, *given)
     finally:
-        inside.append((len(calls) - before, sum(size for _, size in calls[before:])))
+        inside.append((len(calls) - before, sum(size for _, size in calls[before:]), start))
 
 inside = []
-ours.Ranks.sum, Stepper.step = counted, counted_step
+ours.Ranks.sum, ours.Ranks.exchange, Stepper.step = counted, counted_exchange, counted_step
 out = Path(sys.argv.pop(1))
 from ntkrun.cli.main import main
 try:
@@ -108,12 +113,13 @@ CASES = (
 
 KINDS = ("one", "two", "apart")
 TERMS = 4  # of the wave
+WARM = 2  # steps that are not timed: buffers and connections are made in them
 OTHERS = 300  # rows of its boundary and initial conditions
 COLUMNS = ("case", "kind", "round", "points", "parameters", "seconds_per_step", "calls_per_step", "bytes_per_step")
 
 
 def run(case: Case, kind: str, directory: Path, steps: int) -> dict[str, Any]:
-    """One run as a command; its seconds, calls and bytes per step."""
+    """One run as a command; its seconds (from one step to the next, the median), calls and bytes per step."""
     processes = 2 if kind == "two" else 1
     counter = directory.with_suffix(".py")
     counter.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +136,13 @@ def run(case: Case, kind: str, directory: Path, steps: int) -> dict[str, Any]:
         sys.exit(result.stderr)
     summary = json.loads((directory / "summary.json").read_text())
     inside = json.loads(counts.read_text())
-    seconds = summary["seconds"]
+    starts = [start for _, _, start in inside]
     return {
         "points": case.points * processes,
         "parameters": summary["parameters"],
-        "seconds_per_step": (seconds["training"] + seconds["weight_updates"]) / steps,
-        "calls_per_step": sum(calls for calls, _ in inside) / steps,
-        "bytes_per_step": sum(size for _, size in inside) / steps,
+        "seconds_per_step": median(after - before for before, after in pairwise(starts[WARM:])),
+        "calls_per_step": sum(calls for calls, _, _ in inside) / steps,
+        "bytes_per_step": sum(size for _, size, _ in inside) / steps,
     }
 
 
@@ -157,14 +163,14 @@ def measure(case: Case, rounds: int, steps: int, folder: Path) -> list[dict[str,
     return rows
 
 
-def exchanged(kind: str, terms: int, parameters: int, rows: int) -> float:
-    """Numbers that a step must add up over all processes, without vectors of the length of rows or parameters.
+def exchanged(kind: str, terms: int, parameters: int, rows: int, processes: int) -> float:
+    """Numbers that a process hands to others in a step, without vectors of the length of rows or parameters.
 
-    Losses, traces and gradients of every term; or J'J; or all rows for everybody, a strip after the other, and JJ'.
+    Losses, traces and gradients of every term; or J'J; or its own rows in everybody's columns, and JJ'.
     """
     if kind == "adam":
         return terms * (2 + parameters)
-    return parameters**2 if kind == "parameters" else rows * parameters + rows**2
+    return parameters**2 if kind == "parameters" else rows * parameters / processes + rows**2
 
 
 def seconds(numbers: float, processes: int, messages: int = 1) -> float:
@@ -180,7 +186,7 @@ class Modelled:
     Attributes:
         shared: work that is shared out.
         each: work that every process does alike.
-        exchange: of one all-reduce of what must be added up.
+        exchange: of what must be handed round.
         numbers: that are exchanged.
     """
 
@@ -197,45 +203,39 @@ class Modelled:
 
 def adam(processes: int, points: int = 10**5, parameters: int = 10**6, streams: int = 6, terms: int = 3) -> Modelled:
     """So many points per process: forward and backward passes of Taylor mode against one gradient per term."""
-    numbers = exchanged("adam", terms, parameters, 0)
+    numbers = exchanged("adam", terms, parameters, 0, processes)
     work = 3 * 2 * parameters * streams * points / FLOPS
     return Modelled(work, 0.0, seconds(numbers, processes), numbers)
 
 
 def parameter_side(processes: int, rows: int = 20_000, parameters: int = 5_000) -> Modelled:
     """So many rows per process: J'J of them, half of which is computed, and a Cholesky factor by everybody."""
-    numbers = exchanged("parameters", 0, parameters, 0)
+    numbers = exchanged("parameters", 0, parameters, 0, processes)
     return Modelled(rows * parameters**2 / FLOPS, parameters**3 / 3 / FLOPS, seconds(numbers, processes), numbers)
 
 
 def kernel_side(processes: int, rows: int = 5_000, parameters: int = 10**6) -> Modelled:
-    """So many rows in all: each process multiplies its share of the columns."""
-    numbers = exchanged("kernel", 0, parameters, rows)
-    strips = -(-rows * parameters * DOUBLE // (256 * MiB)) + 1
+    """So many rows in all: an all-to-all of rows in columns, whose share each process multiplies, and JJ' added up."""
+    numbers = exchanged("kernel", 0, parameters, rows, processes)
+    strips = -(-rows * parameters * DOUBLE // (256 * MiB * processes))
+    columns = (processes - 1) * (strips * LATENCY + DOUBLE * rows * parameters / processes**2 / RATE)
     work = rows**2 * parameters / processes / FLOPS
-    return Modelled(work, rows**3 / 3 / FLOPS, seconds(numbers, processes, strips), numbers)
-
-
-def columns_only(processes: int, rows: int = 5_000, parameters: int = 10**6) -> float:
-    """Seconds of an all-to-all after which each process has all rows of its share of the columns; ntkrun has none."""
-    share = rows * parameters / processes
-    return processes * LATENCY + (processes - 1) / processes * DOUBLE * share / RATE + seconds(rows**2, processes)
+    return Modelled(work, rows**3 / 3 / FLOPS, columns + seconds(rows**2, processes), numbers)
 
 
 def model_table() -> str:
     """The model for 8 to 1,024 processes."""
     lines = [
         "| processes | Adam: shared, exchange | efficiency | parameter side: shared, each, exchange | efficiency "
-        "| kernel side: shared, each, exchange | efficiency | exchange of columns alone |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| kernel side: shared, each, exchange | efficiency |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for processes in (8, 16, 32, 64, 128, 256, 512, 1024):
         a, p, k = adam(processes), parameter_side(processes), kernel_side(processes)
         lines.append(
             f"| {processes:,} | {1e3 * a.shared:,.0f}, {1e3 * a.exchange:.1f} | {a.efficiency:.2f} "
             f"| {1e3 * p.shared:.0f}, {1e3 * p.each:.0f}, {1e3 * p.exchange:.1f} | {p.efficiency:.2f} "
-            f"| {1e3 * k.shared:,.0f}, {1e3 * k.each:.0f}, {1e3 * k.exchange:,.0f} | {k.efficiency:.2f} "
-            f"| {1e3 * columns_only(processes):,.0f} |"
+            f"| {1e3 * k.shared:,.0f}, {1e3 * k.each:.0f}, {1e3 * k.exchange:,.0f} | {k.efficiency:.2f} |"
         )
     return "\n".join(lines)
 
@@ -244,7 +244,7 @@ def measured_table(rows: Sequence[dict[str, Any]]) -> str:
     """Medians of times, and counted bytes beside those of the model."""
     lines = [
         "| case | points, one and two | parameters | one, s | two, s | apart, s | one / two | apart / two "
-        "| all-reduces per step | MiB per step | of the model |",
+        "| exchanges per step | MiB per step | of the model |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for case in CASES:
@@ -255,7 +255,7 @@ def measured_table(rows: Sequence[dict[str, Any]]) -> str:
         last = own["two"][-1]
         parameters, points = int(last["parameters"]), int(last["points"])
         side = case.name.rpartition(" ")[2]
-        expected = DOUBLE * exchanged(side, TERMS, parameters, points + OTHERS) / MiB
+        expected = DOUBLE * exchanged(side, TERMS, parameters, points + OTHERS, 2) / MiB
         lines.append(
             f"| {case.name} | {points // 2:,}, {points:,} | {parameters:,} | {one:.3f} | {two:.3f} | {apart:.3f} "
             f"| {one / two:.2f} | {apart / two:.2f} | {float(last['calls_per_step']):.1f} "
@@ -279,7 +279,7 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
             "\n## Measured\n\nAs many points per process, Gloo, one thread each, float64, not compiled, medians of "
             f"{rounds} round{'s' * (rounds > 1)}, in turn on two cores of a shared machine. *Apart* are two runs side "
             "by side that exchange nothing: so fast the machine lets two be. Bytes are those that every process hands "
-            "to all-reduce; those of the model leave out vectors as long as the rows or the parameters.\n\n"
+            "to the others; those of the model leave out vectors as long as the rows or the parameters.\n\n"
             f"{measured_table(rows)}\n"
         )
     text += (
@@ -296,7 +296,7 @@ def main() -> None:
     """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often to measure each")
-    parser.add_argument("--steps", type=int, default=4, help="steps of every run")
+    parser.add_argument("--steps", type=int, default=20, help="steps of every run")
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="some of them")
     parser.add_argument("--model-only", action="store_true", help="the page again from scaling.csv")
     arguments = parser.parse_args()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -151,22 +152,51 @@ class JacobianRows(Rows):
         blocks = list(self.blocks())
         if len(blocks) == 1 and isinstance(blocks[0][0], slice) and self.ranks.count == 1:
             return blocks[0][1]
-        return self._columns(blocks, slice(None))
+        out = blocks[0][1].new_zeros(self.count, self.columns)
+        for places, block in blocks:
+            out[places] = block
+        return self.ranks.sum(out)
 
     def strips(self) -> Iterator[Tensor]:
-        """All rows of all processes, a few columns at a time, ``[N, w]``; rows that are not held are made for each."""
-        width = max(1, self._memory // (self.count * DOUBLE.bits // 8))
-        for start in range(0, self.columns, width):
-            yield self._columns(self.blocks(), slice(start, start + width))
+        """All rows of all processes in this one's share of the columns, a few at a time, ``[N, w]``.
 
-    def _columns(self, blocks: Iterable[tuple[Places, Tensor]], columns: slice) -> Tensor:
-        out: Tensor | None = None
-        for places, block in blocks:
-            if out is None:
-                out = block.new_zeros(self.count, len(range(self.columns)[columns]))
-            out[places] = block[:, columns]
-        assert out is not None
-        return self.ranks.sum(out)
+        Rows that are not held are made for each. Every process hands its own rows to the others, and no more of them
+        than these ask for: P / R columns of its N / R rows to every one of R processes.
+        """
+        ranks = self.ranks
+        width = ranks.count * max(1, self._memory // (self.count * DOUBLE.bits // 8))
+        owners: list[Tensor] | None = None
+        for start in range(0, self.columns, width):
+            stop = min(start + width, self.columns)
+            edges = [start + (stop - start) * rank // ranks.count for rank in range(ranks.count + 1)]
+            own, places = self._strip(slice(start, stop))
+            owners = self._owners(places) if owners is None else owners
+            parts = [own[:, i - start : j - start].flatten() for i, j in pairwise(edges)]
+            share = edges[ranks.rank + 1] - edges[ranks.rank]
+            out = own.new_empty(self.count, share)
+            received = ranks.exchange(parts, [len(theirs) * share for theirs in owners])
+            for theirs, part in zip(owners, received, strict=True):
+                out[theirs] = part.view(len(theirs), share)
+            yield out
+
+    def _strip(self, columns: slice) -> tuple[Tensor, Tensor]:
+        """Some columns of the rows of this process, and the places of these rows in ascending order."""
+        everywhere: Tensor | None = None
+        strips, places = [], []
+        for place, block in self.blocks():
+            if everywhere is None:
+                everywhere = torch.arange(self.count, device=block.device)
+            strips.append(block[:, columns])
+            places.append(everywhere[place])
+        order = torch.cat(places).argsort()
+        return torch.cat(strips)[order], torch.cat(places)[order]
+
+    def _owners(self, places: Tensor) -> list[Tensor]:
+        """The places of the rows of every process, in ascending order, from those of this one."""
+        owner = places.new_zeros(self.count)
+        owner[places] = self.ranks.rank
+        self.ranks.sum(owner)
+        return [torch.nonzero(owner == rank)[:, 0] for rank in range(self.ranks.count)]
 
     def _fill(self, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
         out: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,15 @@ class Sharding(Protocol):
         """The sum over all processes, in place of ``tensor``; the same bits for all of them."""
         ...
 
+    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        """Hand every process its part; returns what all of them had for this one.
+
+        Args:
+            parts: vectors, one for every process.
+            sizes: how long the vectors are that come from every process.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -36,6 +46,10 @@ class Alone:
     def sum(self, tensor: Tensor) -> Tensor:
         """The tensor itself."""
         return tensor
+
+    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        """The part itself."""
+        return list(parts)
 
 
 ALONE = Alone()

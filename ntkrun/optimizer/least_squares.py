@@ -284,16 +284,14 @@ def _normal_matrix(rows: JacobianRows, like: Tensor) -> Tensor:
 def _kernel(rows: JacobianRows, like: Tensor) -> Tensor:
     """The lower triangle of J J', ``[N, N]``, over all processes.
 
-    Of several, all get all rows, some columns at a time, and each multiplies its share of these. Blocks that are not
-    held are made once for every other one, or once for every strip of columns.
+    Each of several gets all rows in its share of the columns. Blocks that are not held are made once for every other
+    one, or once for every strip of columns.
     """
     out = like.new_zeros(rows.count, rows.count)
-    ranks = rows.ranks
-    if ranks.count > 1:
+    if rows.ranks.count > 1:
         for strip in rows.strips():
-            start, stop = (strip.shape[1] * rank // ranks.count for rank in (ranks.rank, ranks.rank + 1))
-            add_gram(out, strip[:, start:stop].T)
-        return ranks.sum(out)
+            add_gram(out, strip.T)
+        return rows.ranks.sum(out)
     if rows.held:
         add_gram(out, rows.matrix().T)
         return out

@@ -54,6 +54,20 @@ class Ranks:
                 dist.all_reduce(tensor)
         return tensor
 
+    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        """Hand every process its part; returns what all of them had for this one.
+
+        Args:
+            parts: vectors, one for every process.
+            sizes: how long the vectors are that come from every process.
+        """
+        if self.count == 1:
+            return list(parts)
+        received = parts[0].new_empty(sum(sizes))
+        with _connected():
+            dist.all_to_all_single(received, torch.cat(list(parts)), list(sizes), [len(part) for part in parts])
+        return list(received.split(list(sizes)))
+
     def broadcast(self, value: T) -> T:
         """The value of the process that leads."""
         if self.count == 1:

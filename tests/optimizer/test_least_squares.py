@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,9 +38,10 @@ def rows_of(jacobian: Tensor, memory: int = 2**30, block: int = 1000) -> Jacobia
 class Thread:
     """One of several threads in place of processes: what they give is added up in the order of their numbers."""
 
-    def __init__(self, rank: int, given: list[Tensor], barrier: Barrier) -> None:
+    def __init__(self, rank: int, given: list[Any], barrier: Barrier) -> None:
         self.rank, self.count = rank, len(given)
         self._given, self._barrier = given, barrier
+        self.exchanged = 0  # numbers for others
 
     def sum(self, tensor: Tensor) -> Tensor:
         self._given[self.rank] = tensor.clone()
@@ -47,6 +49,15 @@ class Thread:
         tensor.copy_(torch.stack(list(self._given)).sum(0))
         self._barrier.wait(60)
         return tensor
+
+    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+        self._given[self.rank] = list(parts)
+        self._barrier.wait(60)
+        received = [theirs[self.rank].clone() for theirs in self._given]
+        self._barrier.wait(60)
+        assert [len(part) for part in received] == list(sizes)
+        self.exchanged += sum(len(part) for rank, part in enumerate(parts) if rank != self.rank)
+        return received
 
 
 def solution(jacobian: Tensor, right: Tensor, mu: float) -> Tensor:
@@ -87,7 +98,7 @@ def test_rows_of_several_processes(shape: tuple[int, int], solver: Direct, memor
     """Unequal shares of them; every process finds the same bits."""
     jacobian = matrix(shape, 1e-9)
     right = torch.randn(shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    given, barrier = [right] * 3, Barrier(3)
+    given, barrier, exchanged = [right] * 3, Barrier(3), [0] * 3
 
     def solve(rank: int) -> Tensor | None:
         def make() -> Iterator[tuple[Places, Tensor]]:
@@ -96,8 +107,10 @@ def test_rows_of_several_processes(shape: tuple[int, int], solver: Direct, memor
             ].split(7):
                 yield places, jacobian[places]
 
-        rows = JacobianRows(*jacobian.shape, make, memory, Thread(rank, given, barrier))
+        thread = Thread(rank, given, barrier)
+        rows = JacobianRows(*jacobian.shape, make, memory, thread)
         found = DampedLeastSquares(rows, right, solver).at(1e-8)
+        exchanged[rank] = thread.exchanged
         return None if found is None else found.step
 
     with ThreadPoolExecutor(3) as pool:
@@ -107,6 +120,8 @@ def test_rows_of_several_processes(shape: tuple[int, int], solver: Direct, memor
     for each in others:
         assert each is first or (first is not None and each is not None and torch.equal(each, first))
     assert first is None or distance(first, solution(jacobian, right, 1e-8)) < 1e-8
+    if solver == "cholesky" and shape[0] < shape[1]:  # the kernel from two thirds of every process's rows
+        assert sum(exchanged) == pytest.approx(shape[0] * shape[1] * 2 / 3, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
