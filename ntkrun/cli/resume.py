@@ -47,7 +47,8 @@ def read_resume(arguments: Sequence[str]) -> Resumed:
         if not separator:
             raise ConfigError(f"{argument}: resume takes key=value overrides only")
         if key not in ("resume", "trust", "accept", *CHANGEABLE):
-            raise ConfigError(f"{key} cannot change on resume; {', '.join(CHANGEABLE)} can{closest(key, CHANGEABLE)}")
+            out = closest(key, CHANGEABLE) or _new_run(arguments)
+            raise ConfigError(f"{key} cannot change on resume; {', '.join(CHANGEABLE)} can{out}")
         if key in overrides:
             raise ConfigError(f"{key} is given twice")
         overrides[key] = value
@@ -61,6 +62,12 @@ def read_resume(arguments: Sequence[str]) -> Resumed:
     if "iterations" in changes and configuration.settings.time_windows != 1:
         raise ConfigError("iterations cannot change on resume of a run in time windows; earlier ones are done")
     return Resumed(Path(given), configuration, accepted)
+
+
+def _new_run(arguments: Sequence[str]) -> str:
+    """How other values are tried on the network of a run."""
+    run = next(argument for argument in arguments if argument.startswith("resume=")).partition("=")[2]
+    return f"; start_from={run} gives a new run, of any other values, the network of this one"
 
 
 def _read(key: str, value: str) -> Any:

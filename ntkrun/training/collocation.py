@@ -27,6 +27,7 @@ Every = int | Literal["auto"] | None
 CANDIDATES = 8  # per point of a term that is adapted to its residuals
 CHECK_EVERY = 5  # steps between looks at the loss at independent points
 LEFT_BEHIND = 2.0  # times the loss at the points, beyond which these are drawn anew
+IN_A_ROW = 10  # looks that all find points left behind, after which draws are said to be of no help
 OFFSET = 0.5  # of the density, against that of the residuals, whose mean is 1
 
 
@@ -100,6 +101,7 @@ class PointSource:
         self._draws_at_a_time = CANDIDATES if self._adapted and method == "adaptive" else 1
         self._seed = mix_seed(seed, 4)
         self._independent: Batch = ()
+        self._left_behind = 0  # looks in a row that found the independent points left behind
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
         self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d + k_i], and their batches
@@ -125,11 +127,18 @@ class PointSource:
         if step % CHECK_EVERY:
             return False
         ratio = self._ratio(weights)
-        if ratio > LEFT_BEHIND:
-            log.info(
-                "step %d: the loss at independent points is %.3g times as large; points are drawn anew", step, ratio
+        if ratio <= LEFT_BEHIND:
+            self._left_behind = 0
+            return False
+        self._left_behind += 1
+        log.info("step %d: the loss at independent points is %.3g times as large; points are drawn anew", step, ratio)
+        if self._left_behind == IN_A_ROW:
+            log.warning(
+                "step %d: %d draws in a row did not help: the network fits points, or errors of measured values, "
+                "alone; take a smaller network, more points or fewer steps",
+                *(step, IN_A_ROW),
             )
-        return ratio > LEFT_BEHIND
+        return True
 
     def _ratio(self, weights: Tensor | None) -> float:
         """The weighted loss at independent points over that at the points in use."""

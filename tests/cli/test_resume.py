@@ -344,6 +344,7 @@ def assert_resume_refused(directory: Path, overrides: list[str], *words: str) ->
     [
         ("network.width=3", ("network.width", "iterations", "log_every", "checkpoint_every", "progress", "plots")),
         ("pde=wave", ("pde", "iterations")),
+        ("optimizer=lbfgs", ("optimizer cannot change on resume", "start_from={run} gives a new run")),
         ("seed=1", ("seed", "iterations")),
         ("iteration=20", ("iteration ", "did you mean iterations?")),
         ("iterations", ("iterations", "key=value")),
@@ -357,7 +358,7 @@ def assert_resume_refused(directory: Path, overrides: list[str], *words: str) ->
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_other_changes_are_refused(override: str, words: tuple[str, ...], stopped: Path) -> None:
-    assert_resume_refused(stopped, [override], *words)
+    assert_resume_refused(stopped, [override], *(word.format(run=stopped) for word in words))
 
 
 # Bad checkpoints

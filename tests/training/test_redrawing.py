@@ -83,6 +83,29 @@ def test_drawn_anew_where_the_loss_elsewhere_is_left_behind(
         assert not torch.equal(independent[term.name], own[term.name])
 
 
+@pytest.mark.parametrize("helped_at", [None, 30])
+def test_draws_that_do_not_help_are_said_to_once(
+    helped_at: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten looks in a row, 5 steps apart, that all find more than twice the loss; one that does not starts anew."""
+    objective, step = wave(), 0
+    source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
+    source.at(0)
+
+    def losses(batch: Any) -> torch.Tensor:
+        elsewhere = batch is not source.batch and step != helped_at
+        return torch.full((4,), 3.0 if elsewhere else 1.0)
+
+    monkeypatch.setattr(objective, "losses", losses)
+    said = {}
+    for step in range(1, 96):
+        source.at(step)
+        if "did not help" in caplog.text:
+            said[step] = caplog.text.count("did not help")
+    first = 50 if helped_at is None else 80
+    assert said == dict.fromkeys(range(first, 96), 1)
+
+
 def test_a_loss_of_zero_everywhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = wave()
     source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
