@@ -32,12 +32,14 @@ def report_few(objective: Objective, batch: Batch) -> None:
     points = objective.points(batch)
     for name, n, diagonal in zip(objective.names, counts, objective.diagonals(batch), strict=True):
         most = diagonal.detach().sort(descending=True)
-        few, total = n // FEW, most.values.sum()
-        share = float(most.values[:few].sum() / total) if n >= FEWEST and total > 0 else 0.0
-        if share > 0.5:
-            holds = f"1 of {n} points holds" if few == 1 else f"{few} of {n} points hold"
-            where = place(objective.pde, points[name][most.indices[0]])
-            log.warning(
-                f"loss term {name}: {holds} {100 * share:.0f} % of its kernel's trace, most at {where}, and its weight "
-                "follows them; multiply its residual by what is small there (for 2/r, by r), or try weights=none"
-            )
+        shares = most.values.cumsum(0) / most.values.sum()
+        few = int((shares <= 0.5).sum()) + 1  # so many hold more than half
+        if n < FEWEST or few > n // FEW or not torch.isfinite(shares).all():
+            continue
+        holds = f"1 of {n} points holds" if few == 1 else f"{few} of {n} points hold"
+        where = place(objective.pde, points[name][most.indices[0]])
+        percent = 100 * float(shares[few - 1])
+        log.warning(
+            f"loss term {name}: {holds} {percent:.0f} % of its kernel's trace, most at {where}, and "
+            "its weight follows; multiply its residual by what is small there (for 2/r, by r), or try weights=none"
+        )
