@@ -399,6 +399,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
     if objective.size is not None:
         shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""
         log.info("points are %sevaluated in chunks of at most %d", shared, objective.size)
+    for text in objective.rules:
+        log.info("%s", text)
     for name in parts.points.epochs(0):
         count, total = parts.points.counts[name], parts.points.totals[name]
         log.info("%s: batches of %d of %d points, each once per epoch", name, count, total)

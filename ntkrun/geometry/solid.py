@@ -7,13 +7,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ntkrun.geometry.cells import Cells, accepted, share_kept
+from ntkrun.geometry.moments import Polynomials, estimated, fitted, inside_of, sobol, with_normals
+from ntkrun.geometry.rule import Array, Rule, gauss, gauss_cube, rule_over, turned
 from ntkrun.geometry.shape import Shape
 
 CELLS = 48  # along every coordinate of a solid
@@ -55,6 +58,10 @@ class Patch(ABC):
     def scale(self, unit: Tensor) -> Tensor:
         """Points and normals, ``[N, 6]``, from points of the unit square, ``[N, 2]``."""
 
+    @abstractmethod
+    def quadrature(self, nodes: int) -> Rule:
+        """A rule for integrals over the whole surface, whose points carry normals, exact up to degree 2 nodes - 1."""
+
 
 @dataclass(frozen=True)
 class Sphere(Patch):
@@ -73,6 +80,11 @@ class Sphere(Patch):
         ring = (1 - height**2).clamp_min(0).sqrt()
         normal = torch.stack([ring * angle.cos(), ring * angle.sin(), height], dim=1)
         return torch.cat([unit.new_tensor(self.centre) + self.radius * normal, normal], dim=1)
+
+    def quadrature(self, nodes: int) -> Rule:
+        """Gauss-Legendre heights and equispaced angles."""
+        rays, weights = _rays(nodes)
+        return Rule(np.concatenate([self.centre + self.radius * rays, rays], axis=1), weights * self.area)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,11 @@ class Plate(Patch):
         normal = unit.new_zeros(len(unit), 3)
         normal[:, self.axis] = self.sign
         return torch.cat([low + (high - low) * torch.stack(columns, dim=1), normal], dim=1)
+
+    def quadrature(self, nodes: int) -> Rule:
+        """The product of Gauss-Legendre rules."""
+        places, weights = gauss_cube(nodes, 2)
+        return Rule(self.scale(torch.from_numpy(places)).numpy(), weights * self.area)
 
 
 @dataclass(frozen=True)
@@ -210,6 +227,16 @@ class Solid(Shape):
     def scale(self, unit: Tensor) -> Tensor:
         return accepted(unit, self._cells.scale, self._inside)
 
+    def quadrature(self, nodes: int) -> Rule:
+        """A rule for integrals over the solid.
+
+        Of a ball it is exact for polynomials of degree 2 nodes - 3, of a block of 2 nodes - 1. Of a combination it has
+        nodes^3 Sobol points inside, with weights that are fitted to the integrals of polynomials of degree nodes - 2.
+        These follow from surfaces that are spheres and sides of blocks as a whole by the divergence theorem; where
+        surfaces cut one another, they are measured by Sobol points, to some 1e-4, which ``Rule.error`` says.
+        """
+        return _solid_rule(self, nodes)
+
     def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
         return self.form(points.double()) <= slack + TOUCH * self.size
 
@@ -260,6 +287,29 @@ class Solid(Shape):
         low, high, values, reach = self._middles
         whole, cut = values < -reach, values.abs() <= reach
         return float(((high - low) / CELLS).prod() * whole.sum()), Cells(low, high, cut) if cut.any() else None
+
+    def moments(self, basis: Polynomials) -> tuple[Array, float]:
+        """Integrals of polynomials over it, ``[m]``, and a standard error of them.
+
+        Those over cells that lie inside as a whole are exact, the others are measured by Sobol points.
+        """
+        low, high, values, reach = self._middles
+        along = [basis.between(i, np.linspace(float(low[i]), float(high[i]), CELLS + 1)) for i in range(3)]
+        whole = np.einsum("xyz,ax,by,cz->abc", (values < -reach).double().numpy(), *along, optimize=True)
+        exact: Array = whole[tuple(basis.powers.T)]
+        _, cut = self._counted
+        if cut is None:
+            return exact, 0.0
+
+        def moments(unit: Tensor) -> Array:
+            points = cut.scale(unit)
+            integrals: Array = (
+                cut.volume / len(unit) * (basis.at(points.numpy()) @ self._inside(points).double().numpy())
+            )
+            return integrals
+
+        rest, error = estimated(3, moments)
+        return exact + rest, error
 
     @property
     def _middles(self) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -316,10 +366,26 @@ class Surface(Shape):
         return share_kept(2, self.patch.scale, self._kept)
 
     def scale(self, unit: Tensor) -> Tensor:
-        points = accepted(unit, self.patch.scale, self._kept)
+        return self.outward(accepted(unit, self.patch.scale, self._kept))
+
+    def outward(self, points: Tensor) -> Tensor:
+        """Points with normals of the patch, with those of the solid, ``[..., 6]``."""
         inward = self._is_inside(points, 1)
-        points[..., 3:] = torch.where(inward[..., None], -points[..., 3:], points[..., 3:])
-        return points
+        return torch.cat([points[..., :3], torch.where(inward[..., None], -points[..., 3:], points[..., 3:])], dim=-1)
+
+    def kept(self, unit: Tensor) -> tuple[Array, Array]:
+        """Images of points of the unit square, with outward normals, ``[N, 6]``, and 1 for those kept, ``[N]``."""
+        points = self.patch.scale(unit)
+        return self.outward(points).numpy(), self._kept(points).double().numpy()
+
+    def quadrature(self, nodes: int) -> Rule:
+        """A rule for integrals over the surface.
+
+        Of a sphere, or side of a block, as a whole it is exact for polynomials of degree 2 nodes - 1. Else it has
+        16 nodes^2 Sobol points, with weights that are fitted to the integrals of polynomials of degree nodes / 2, also
+        times a component of the normal, measured by Sobol points, to some 1e-4, which ``Rule.error`` says.
+        """
+        return _surface_rule(self, nodes)
 
     def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
         return self.solid.form(points.double()).abs() <= slack + TOUCH * self.solid.size
@@ -369,3 +435,55 @@ def block(name: str | None = None, **intervals: tuple[float, float]) -> Solid:
 def _three(letters: Sequence[str]) -> tuple[str, str, str]:
     first, second, third = letters
     return first, second, third
+
+
+def _rays(nodes: int) -> tuple[Array, Array]:
+    """Points of the unit sphere, ``[2 nodes^2, 3]``, and weights that sum to 1; exact up to degree 2 nodes - 1."""
+    z, w = gauss(nodes)
+    angles = turned(2 * np.pi * (np.arange(2 * nodes) + 0.5) / (2 * nodes))
+    height = np.repeat(2 * z - 1, 2 * nodes)
+    rays: Array = np.concatenate(
+        [np.sqrt(1 - height**2)[:, None] * np.tile(angles, (nodes, 1)), height[:, None]], axis=1
+    )
+    return rays, np.repeat(w, 2 * nodes) / (2 * nodes)
+
+
+@cache
+def _solid_rule(solid: Solid, nodes: int) -> Rule:
+    form = solid.form
+    if isinstance(form, Block):
+        places, weights = gauss_cube(nodes, 3)
+        low, high = np.array(form.low), np.array(form.high)
+        return Rule(low + (high - low) * places, weights * (high - low).prod())
+    if isinstance(form, Ball):
+        z, w = gauss(nodes)
+        rays, shares = _rays(nodes)
+        points = form.centre + form.radius * (z[:, None, None] * rays).reshape(-1, 3)
+        return Rule(points, 4 * math.pi * form.radius**3 * np.outer(w * z**2, shares).ravel())
+    low, high = (np.array(corner) for corner in form.bounds)
+    basis = Polynomials(low, high, max(nodes - 2, 0))
+    surfaces = [surface for name in solid.parts for surface in solid.part(name)]
+    error = 0.0
+    if all(surface.share == 1 for surface in surfaces):
+        moments = inside_of(basis, [rule_over(surfaces, nodes)])
+    else:
+        moments, error = solid.moments(basis)
+    points = solid.scale(sobol(nodes**3, 3)).numpy()
+    return fitted(points, basis.at(points), moments, error / moments[0])
+
+
+@cache
+def _surface_rule(surface: Surface, nodes: int) -> Rule:
+    if surface.share == 1:
+        points, weights, _ = surface.patch.quadrature(nodes)
+        return Rule(surface.outward(torch.from_numpy(points)).numpy(), weights)
+    points = surface.scale(sobol(16 * nodes**2, 2)).numpy()
+    basis = Polynomials(points[:, :3].min(0), points[:, :3].max(0), nodes // 2)
+
+    def moments(unit: Tensor) -> Array:
+        places, kept = surface.kept(unit)
+        integrals: Array = surface.patch.area / len(unit) * (with_normals(basis, places) @ kept)
+        return integrals
+
+    found, error = estimated(2, moments)
+    return fitted(points, with_normals(basis, points), found, error / found[0])

@@ -261,6 +261,16 @@ class Residuals:
             known[each.key] = each.values(self.pde, self.network, at, self.progress, parameters, uses)
         return known
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Integrals whose rule of quadrature is not exact for any polynomials, and by how much."""
+        return tuple(
+            f"{each.what}: {each.integral.count} nodes, relative error of the rule {each.integral.rule.error:.1g}"
+            for of_term in self.integrals
+            for each in of_term
+            if each.integral.rule.error > 0
+        )
+
     def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
         """The residual of term i at points ``[N, d + k]`` with these derivatives there, ``[N, m]``.
 

@@ -130,10 +130,16 @@ def integral(
         integrand: the name of a derivative, or a function of coordinates and derivatives at the nodes.
         derivatives: what such a function reads; along a boundary ``u_n`` too.
         nodes: per coordinate, 32 without; 2 nodes - 1 is the degree of polynomials that are integrated exactly. Over a
-            region per direction and piece, 8 without: that degree is 2 nodes - 1 over boxes and their faces and along
-            straight edges, and 2 nodes - 2 over polygons, whose pieces lie between corners that follow one another from
-            left to right; next to and along arcs of circles the error of smooth functions falls exponentially, see
-            ``ntkrun.geometry.quadrature``.
+            region per direction and piece, 8 without. ``Rule.error`` of ``ntkrun.geometry`` says how well such a rule
+            knows the integrals that it is made from; polynomials are exact up to the degree
+
+            - 2 nodes - 1 over boxes and their faces and along straight edges, 2 nodes - 2 over polygons, whose pieces
+              lie between corners that follow one another from left to right; next to and along arcs of circles the
+              error of smooth functions falls exponentially (``ntkrun.geometry.quadrature``);
+            - 2 nodes - 3 over balls, 2 nodes - 1 over spheres and blocks;
+            - nodes - 2 over meshes and combinations of balls and blocks, and nodes / 2 over their surfaces, also times
+              a component of the normal, by moment fitting (``ntkrun.geometry.moments.fitted``); where surfaces cut one
+              another, up to a relative error of some 1e-4.
         mean: divide by the measure.
         shape: integrate over a box, a shape, or parts of their boundary, ``[...]`` of several one after the other.
         over: both ends by coordinate: numbers, or the letter of a coordinate for that of the point itself.
