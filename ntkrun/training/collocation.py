@@ -28,15 +28,15 @@ CANDIDATES = 8  # per point of a term that is adapted to its residuals
 CHECK_EVERY = 5  # steps between looks at the loss at independent points
 LEFT_BEHIND = 2.0  # times the loss at the points, beyond which these are drawn anew
 IN_A_ROW = 10  # looks that all find points left behind, after which draws are said to be of no help
-OFFSET = 0.5  # of the density, against that of the residuals, whose mean is 1
 
 
 class PointSource:
     """Points of every term, drawn once, afresh every so many steps, or when the network fits them alone.
 
     Adaptive points start as a Sobol sequence. Every later draw chooses those of terms on the whole domain among eight
-    times as many, without repeats, with a probability proportional to |r| / mean |r| + 1/2, r being the residual at the
-    time of the draw (residual-based adaptive distribution of Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289). With ``r3``
+    times as many, without repeats, by the density |r| / mean |r| + 1, r being the residual at the time of the draw
+    (residual-based adaptive distribution of Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289). The constant half of it is the
+    beginning of the first Sobol draw, which leaves no gaps as independent points do. With ``r3``
     those points whose |r| is above its mean stay, and the others are taken from the next draw (retain, resample,
     release of Daw, Bu, Wang, Perdikaris, Karpatne, arXiv 2207.02338, whose points are independent).
 
@@ -204,10 +204,8 @@ class PointSource:
         batches = self._objective.batches({name: x.to(like) for name, x in draws.items()})
         generator = torch.Generator().manual_seed(mix_seed(self._seed, self._drawn))
         sizes = self._sizes(batches)
-        return {
-            name: draws[name].flatten(0, 1)[_choose(sizes[name], self.counts[name], generator)][None]
-            for name in self._adapted
-        }
+        chosen = {name: _choose(sizes[name], self.counts[name], generator) for name in self._adapted}
+        return {name: draws[name].flatten(0, 1)[rows][None] for name, rows in chosen.items()}
 
     def _retained(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Points in use with large residuals among new ones, of the adapted terms, ``[1, N_i, d + k_i]``."""
@@ -301,11 +299,12 @@ def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> Non
 def _choose(size: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Indices of ``count`` different entries of ``size``, ``[N]``, in ascending order.
 
-    One after the other they are drawn with probabilities proportional to size / mean(size) + ``OFFSET``, which the
-    largest of log(density) + Gumbel noise are.
+    The first ``count // 2`` are taken as they are. The others are drawn one after the other with probabilities
+    proportional to size, which the largest of log(size) + Gumbel noise are; where sizes are of no use, all are alike.
     """
-    mean = size.mean()
-    density = size / mean + OFFSET if bool(torch.isfinite(mean)) and mean > 0 else torch.ones_like(size)
-    uniform = torch.rand(len(size), generator=generator, dtype=torch.float64).clamp_min(1e-300)
-    keys = density.log() - (-uniform.log()).log()
-    return keys.topk(count).indices.sort().values
+    kept = count // 2
+    rest = size[kept:]
+    usable = bool(torch.isfinite(rest).all()) and bool((rest > 0).any())
+    uniform = torch.rand(len(rest), generator=generator, dtype=torch.float64).clamp_min(1e-300)
+    keys = (rest if usable else torch.ones_like(rest)).log() - (-uniform.log()).log()
+    return torch.cat([torch.arange(kept), kept + keys.topk(count - kept).indices.sort().values])

@@ -1,0 +1,48 @@
+"""Adaptive points at a thin layer, drawn anew every few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.driver import ntkrun
+
+pytestmark = pytest.mark.long
+
+PROBLEM = """
+import math
+
+import torch
+
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, Term
+from ntkrun.pde.conditions import dirichlet
+
+
+class Layer(PDE):
+    def __init__(self) -> None:
+        self.domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self):
+        return (
+            Term("residual", (self.domain,), ("u_x", "u_xx"), lambda x, d: 0.01 * d.u_xx + d.u_x),
+            dirichlet("ends", self.domain.faces("x"), self.exact),
+        )
+
+    def exact(self, x):
+        return (1 - torch.exp(-100 * x.x)) / (1 - math.exp(-100))
+"""
+YAML = "_target_: layer.Layer\npoints: {residual: 100, ends: 2}\nsampling: adaptive\nresample_every: 10\ngrid: 401\n"
+
+
+def test_draws_do_not_undo_what_was_learnt(tmp_path: Path) -> None:
+    """With draws of independent points, two thirds of them in the layer, the error stayed at 0.17."""
+    (tmp_path / "conf" / "pde").mkdir(parents=True)
+    (tmp_path / "layer.py").write_text(PROBLEM)
+    (tmp_path / "conf" / "pde" / "layer.yaml").write_text(YAML)
+    settings = ("iterations=200", "network.width=16", "network.depth=2", "plots=false", "threads=1")
+    result = ntkrun("--config-dir", "./conf", "pde=layer", *settings, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert pd.read_csv(result.directory / "metrics.csv")["error/rel_l2"].iloc[-1] < 1e-4
