@@ -391,10 +391,11 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         "" if objective.like.device.type == "cuda" else f", threads: {torch.get_num_threads()}",
     )
     log.info("kernel route: %s", objective.route)
-    if not objective.pointwise:
+    coupled = suspects(objective.network)
+    if not objective.pointwise and (coupled or not objective.mixing):  # a residual that mixes is warned of by itself
         log.warning(
             "outputs at one point depend on other points, so derivatives there are mixed with those of others; %s",
-            suspects(objective.network) or "every point should stand alone",
+            coupled or "every point should stand alone",
         )
     if objective.size is not None:
         shared = f"shared out among {objective.ranks.count} processes and " if objective.ranks.count > 1 else ""

@@ -89,4 +89,5 @@ def test_a_mean_over_the_batch_is_told_from_an_integral(folder: Path) -> None:
     log = (result.directory / "ntkrun.log").read_text()
     assert "the residual of term residual at a point depends on the other points of its batch" in log
     assert "integrals={'mass': integral('u', x=(0.0, 1.0))}" in log
+    assert "outputs at one point depend" not in log  # it is the residual that mixes, not the network
     assert "kernel route: dense" in log
