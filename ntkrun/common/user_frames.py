@@ -39,6 +39,14 @@ def where(error: BaseException) -> str:
     return ""
 
 
+def written(function: object) -> str:
+    """``" (file:line)"`` where a function of the user's own begins; nothing for others."""
+    code = getattr(function, "__code__", None)
+    if code is None or _of_a_library(code.co_filename):
+        return ""
+    return f" ({_line(code.co_filename, code.co_firstlineno)})"
+
+
 def from_user_code(error: BaseException) -> bool:
     """Whether an error itself, and not only what it came from, passed through the user's own code."""
     return bool(_last_place(error))

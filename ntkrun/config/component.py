@@ -53,7 +53,8 @@ class Component(Generic[T]):
             if isinstance(built, PDE):
                 check_problem(built)
         except ValueError as error:
-            raise ConfigError(f"{self.key}: {error}{where(error)}") from None
+            text, place = f"{self.key}: {error}", where(error)
+            raise ConfigError(text if text.endswith(place) else text + place) from None
         except Exception as error:
             if is_own(self.cls.__module__):
                 raise

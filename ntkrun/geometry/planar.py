@@ -229,6 +229,8 @@ def polygon(
     each = [names] * len(corners) if isinstance(names, str) else list(names)
     if len(corners) < 3 or len(each) != len(corners):
         raise ValueError(f"a polygon of {len(corners)} corners with {len(each)} names of sides")
+    if not np.isfinite(corners).all():
+        raise ValueError(f"a polygon with the corners {corners}, expected finite numbers")
     ends = zip(each, corners, [*corners[1:], corners[0]], strict=True)
     return Planar(_pair(letters), _shapely().Polygon(corners), tuple(Side(*end) for end in ends))
 
@@ -241,8 +243,8 @@ def disc(
     Raises:
         ValueError: the radius is not positive.
     """
-    if not radius > 0:
-        raise ValueError(f"a disc of radius {radius}")
+    if not 0 < radius < math.inf or not np.isfinite(centre).all():
+        raise ValueError(f"a disc about {tuple(centre)} of radius {radius}, expected finite numbers, a positive radius")
     angles = 2 * np.pi * np.arange(CORNERS) / CORNERS
     corners = np.asarray(centre, dtype=np.float64) + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     circle = Circle(name, (float(centre[0]), float(centre[1])), float(radius))

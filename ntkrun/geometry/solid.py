@@ -408,8 +408,8 @@ def ball(
     Raises:
         ValueError: the radius is not positive.
     """
-    if not radius > 0:
-        raise ValueError(f"a ball of radius {radius}")
+    if not 0 < radius < math.inf or not np.isfinite(centre).all():
+        raise ValueError(f"a ball about {tuple(centre)} of radius {radius}, expected finite numbers, a positive radius")
     x, y, z = map(float, centre)
     return Solid(_three(letters), Ball((x, y, z), float(radius), name))
 
@@ -426,7 +426,7 @@ def block(name: str | None = None, **intervals: tuple[float, float]) -> Solid:
     """
     low, high = zip(*((float(a), float(b)) for a, b in intervals.values()), strict=True)
     letters = _three(tuple(intervals))
-    if not all(a < b for a, b in zip(low, high, strict=True)):
+    if not all(-math.inf < a < b < math.inf for a, b in zip(low, high, strict=True)):
         raise ValueError(f"a block with the intervals {intervals}, expected the lower end first")
     names = tuple(name or f"{c}_{end}" for c in letters for end in ("low", "high"))
     return Solid(letters, Block(low, high, names))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ntkrun.backend.transfer import constant, moved
+from ntkrun.common.user_frames import written
 from ntkrun.geometry import Sampler
 from ntkrun.jacobian.operators import ParameterLayout
 from ntkrun.jacobian.per_point import RowFunction
@@ -395,7 +396,7 @@ class Residuals:
         try:
             return replace(term, derivatives=tuple(names)).reads(self.pde.outputs, self.pde.coordinates)
         except UnknownDerivativeError as error:
-            raise ProblemError(f"loss term {term.name!r}, derivative {error}") from None
+            raise ProblemError(f"loss term {term.name!r}, derivative {error}{written(term.residual)}") from None
 
     def term_function(self, group: Group, i: int) -> RowFunction:
         """The residual of term i as a function of trainable parameters and points, ``[N, m]``."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ntkrun.common.user_frames import cause, where
+from ntkrun.common.user_frames import cause, where, written
 from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
 from ntkrun.network.coefficients import CoefficientJets, CoefficientModule
@@ -97,7 +97,11 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
         leaves = [{k: d.detach().requires_grad_() for k, d in each.items()} for each in derivatives]
         for i, rows in zip(group.members, group.slices, strict=True):
             x, own = group.x[rows], [rows_of(each, rows) for each in leaves]
-            components[i], alone = _probe_term(residuals, i, x, own)
+            try:
+                components[i], alone = _probe_term(residuals, i, x, own)
+            except ProblemError as error:
+                place = "" if where(error) else written(residuals.terms[i].residual)
+                raise ProblemError(f"{error}{place}") from error
             if not alone:
                 mixing.append(residuals.names[i])
             again = partial(residuals.residual, i, x, *own)

@@ -8,7 +8,7 @@ from numbers import Real
 
 from torch import Tensor
 
-from ntkrun.common.user_frames import cause
+from ntkrun.common.user_frames import cause, written
 from ntkrun.geometry import Box, Measured, Region, Shape, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 from ntkrun.pde.integral import Integral
@@ -37,7 +37,10 @@ def check_problem(pde: PDE) -> None:
     for term in terms:
         if not isinstance(term, Term):
             raise ProblemError(f"terms() gives a {type(term).__name__} among its terms, expected a tuple of Term")
-        _check_term(term, pde)
+        try:
+            _check_term(term, pde)
+        except ProblemError as error:
+            raise ProblemError(f"{error}{written(term.residual)}") from error
     _check_measurements(pde)
     built_in = pde.built_in or ()
     if isinstance(built_in, str) or not set(built_in) <= {term.name for term in terms}:

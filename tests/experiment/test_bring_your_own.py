@@ -259,7 +259,12 @@ FAILS = "the network fails on points [3, 2] with "
 
 MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     # what is wrong: the file, its text, what stands there instead, what the one line must contain
-    "residual summed": (PROBLEM, EQUATION, "return d.u.sum()", (RESIDUAL, "shape [], expected [3] or [3, m]")),
+    "residual summed": (
+        PROBLEM,
+        EQUATION,
+        "return d.u.sum()",
+        (RESIDUAL, "shape [], expected [3] or [3, m]", "(my_problems.py:23)"),
+    ),
     "residual transposed": (PROBLEM, EQUATION, "return d.u[None]", (RESIDUAL, "shape [1, 3]", "dim=1")),
     "residuals stacked on dimension 0": (
         *(PROBLEM, EQUATION, "return torch.stack([d.u, d.u_t, d.u_xx])"),
@@ -269,7 +274,12 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         *(PROBLEM, EQUATION, "return d.u_t - d.u_xx[:, None]"),
         (RESIDUAL, "3 residuals per point at 3 points but 2 at 2"),
     ),
-    "residual a number": (PROBLEM, EQUATION, "return 0.0", (RESIDUAL, "of type float, expected a tensor")),
+    "residual a number": (
+        PROBLEM,
+        EQUATION,
+        "return 0.0",
+        (RESIDUAL, "of type float, expected a tensor", "(my_problems.py:23)"),
+    ),
     "return forgotten": (PROBLEM, EQUATION, EQUATION[7:], (RESIDUAL, "of type NoneType", "is its return missing?")),
     "residual of another type": (
         *(PROBLEM, EQUATION, "return d.u.double()"),
@@ -287,7 +297,12 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         *(PROBLEM, EQUATION, "return d.u_t / (0 * x.x)"),
         (RESIDUAL, "the residual is not finite at x=", "t="),
     ),
-    "residual without the network": (PROBLEM, EQUATION, "return x.x", (RESIDUAL, "does not depend on the network")),
+    "residual without the network": (
+        PROBLEM,
+        EQUATION,
+        "return x.x",
+        (RESIDUAL, "does not depend on the network", "(my_problems.py:23)"),
+    ),
     "unknown coordinate": (
         PROBLEM,
         EQUATION,

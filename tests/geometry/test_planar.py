@@ -171,7 +171,8 @@ def test_shapes_of_shapely_and_marks() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: disc((0, 0), 0), "a disc of radius 0"),
+        (lambda: disc((0, 0), 0), r"a disc about \(0, 0\) of radius 0, expected finite numbers, a positive radius"),
+        (lambda: polygon([(0, 0), (math.nan, 0), (1, 1)]), "expected finite numbers"),
         (lambda: polygon([(0, 0), (1, 1)]), "a polygon of 2 corners with 2 names"),
         (lambda: polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), "boundary meets itself: Self-intersection"),
         (lambda: disc((0, 0), 1) - disc((0, 0), 2), "without an area"),

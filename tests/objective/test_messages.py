@@ -97,6 +97,7 @@ def test_a_residual_that_is_not_finite_names_what_it_read() -> None:
     with pytest.raises(ProblemError) as caught:
         Objective(Root(), mlp(ONE))
     text = r"loss term 'residual': the residual is not finite at x=(\S+), where u=(\S+), u_x=(\S+)"
+    text += r" \(tests/objective/test_messages.py:\d+\)"
     found = re.fullmatch(text, str(caught.value))
     assert found
     assert float(found[1]) < 0.5
