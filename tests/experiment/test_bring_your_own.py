@@ -175,6 +175,21 @@ def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Pa
     assert pd.read_csv(done.directory / "metrics.csv")["step"].tolist() == [0, 20, 40, 60, 80]
 
 
+@pytest.mark.long
+def test_every_example_of_the_page_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """All files and commands of the page and of the README's section, with two steps."""
+    page = (ROOT / "docs" / "own_problems.md").read_text(encoding="utf-8")
+    text = section() + page.partition("## Measured data")[2]
+    fenced = re.findall(r"^```(?:python|yaml)\n(# (\S+)\n.*?)^```$", text, re.M | re.S)
+    write(tmp_path, {name: each for each, name in fenced})
+    (tmp_path / "thermometers.csv").write_text("x,t,u\n0.5,0.1,0.9\n0.25,0.2,0.6\n", encoding="utf-8")
+    commands = [c for c in re.findall(r"^ntkrun (.*--config-dir.*)$", text, re.M) if "pde=my" in c or "pde=heat" in c]
+    assert len(commands) >= 5
+    for command in commands:
+        done = from_wheel(wheel, tmp_path, *shlex.split(command), "iterations=2", "plots=false", "network.width=6")
+        assert done.status == 0, done.stderr
+
+
 def test_reference_solutions_are_found_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
     """By a problem of the menu with the network of the README."""
     write(tmp_path, readme_files())
