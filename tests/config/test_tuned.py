@@ -44,6 +44,7 @@ def test_files_name_choices_that_exist(place: str) -> None:
     groups = {
         "optimizer": ("optimizer",),
         "weights": ("optimizer", "weights"),
+        "network": ("optimizer", "network"),
         "problem": ("optimizer", "network", "pde"),
         "experiment": ("experiment", "pde"),
     }[kind]
@@ -70,11 +71,15 @@ def test_they_are_what_a_run_uses(problem: str) -> None:
     assert parts.settings.checkpoint_every < parts.settings.iterations < 1000
 
 
-def test_other_networks_keep_their_own_size() -> None:
-    composed = values("pde=wave", "network=fourier")
-    assert composed["network"]["width"] == 64
+@pytest.mark.parametrize("optimizer", ["gauss_newton", "adam_gauss_newton"])
+@pytest.mark.parametrize("network", ["mlp", "fourier", "modified_mlp"])
+def test_networks_are_small_enough_for_gauss_newton(optimizer: str, network: str) -> None:
+    composed = values("pde=wave", f"network={network}", f"optimizer={optimizer}")
+    assert composed["network"]["width"] == 20
+    assert composed["network"]["depth"] == 3
     assert composed["dtype"] == "float64"
-    assemble(read_configuration(composed))
+    parts = assemble(read_configuration(composed))
+    assert parts.objective.layout.size < 2500
 
 
 @pytest.mark.parametrize("optimizer", sorted(set(choices("optimizer")) - {"gauss_newton", "adam_gauss_newton"}))
@@ -100,7 +105,7 @@ def test_what_is_given_wins() -> None:
 
 
 def test_they_can_be_left_out() -> None:
-    composed = values("pde=burgers", "~tuned/problem", "~tuned/optimizer", "~tuned/weights")
+    composed = values("pde=burgers", "~tuned/problem", "~tuned/network", "~tuned/optimizer", "~tuned/weights")
     assert {key: composed[key] for key in GENERAL} == GENERAL
     assert composed["network"]["width"] == 64
 
@@ -117,7 +122,7 @@ def test_every_weighting_composes(weights: str) -> None:
     assert values(f"weights={weights}", *extra)["dtype"] == "float64"
 
 
-def test_a_problem_of_ones_own_gets_the_settings_of_the_optimizer_alone(tmp_path: Path) -> None:
+def test_a_problem_of_ones_own_gets_the_settings_of_optimizer_and_network(tmp_path: Path) -> None:
     (tmp_path / "pde").mkdir()
     own = yaml.safe_load((TUNED.parent / "pde" / "wave.yaml").read_text())
     (tmp_path / "pde" / "mine.yaml").write_text(yaml.safe_dump({**own, "sampling": "sobol"}))
@@ -125,7 +130,7 @@ def test_a_problem_of_ones_own_gets_the_settings_of_the_optimizer_alone(tmp_path
         overrides = [f"hydra.searchpath=[file://{tmp_path}]", "pde=mine"]
         composed = own_values(compose("config", overrides=overrides))
     assert drawn(composed) == own["points"]
-    assert composed["network"]["width"] == 64
+    assert composed["network"]["width"] == 20
     assert composed["dtype"] == "float64"
     assemble(read_configuration(composed))
 
