@@ -55,9 +55,10 @@ def page(table: pd.DataFrame) -> str:
     lines = [
         "# Gauss-Newton without its parts",
         "",
-        "Relative L2 error of default runs after a third, two thirds and all of the steps, medians over seeds (the "
-        "largest in brackets), and CPU seconds of the whole process; `python scripts/ablation_gauss_newton.py`. A run "
-        "that ended early counts with its last error.",
+        "Relative L2 error of runs with the defaults, but for what is named and for their length, after a third, two "
+        "thirds and all of the steps, medians over seeds (the largest in brackets), and CPU seconds of the whole "
+        "process; `python scripts/ablation_gauss_newton.py`, with `--iterations N` for N steps. A run that ended early "
+        "counts with its last error.",
         "",
     ]
     for problem in [name for name in PROBLEMS if name in set(table["problem"])]:
