@@ -69,8 +69,8 @@ def named_extras(text: str) -> set[str]:
 
 def test_every_extra_that_is_named_somewhere_is_declared() -> None:
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    places = [ROOT / "README.md", ROOT / "pyproject.toml"]
-    for folder in ("docs", "ntkrun", "conf", "scripts", ".ci", ".github"):
+    places = [ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / ".ci").iterdir()]
+    for folder in ("docs", "ntkrun", "conf", "scripts", ".github"):
         places += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py", ".yaml", ".yml", "")]
     named = {extra for path in places if path.is_file() for extra in named_extras(path.read_text(errors="ignore"))}
     assert {"shapes", "benchmark", "dev"} <= named
