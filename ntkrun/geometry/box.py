@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.geometry.region import Draws, parts_named, product_grid
-from ntkrun.geometry.rule import Rule, gauss_cube
+from ntkrun.geometry.rule import Rule, cube_rule
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,7 @@ class Box:
 
     def quadrature(self, nodes: int) -> Rule:
         """The product of Gauss-Legendre rules of ``nodes`` each, exact for polynomials of degree 2 nodes - 1."""
-        places, weights = gauss_cube(nodes, self.dimension)
-        return Rule(self.scale(torch.from_numpy(places)).numpy(), weights * self.measure)
+        return cube_rule(self.scale, self.dimension, self.measure, nodes)
 
 
 @dataclass(frozen=True)
@@ -188,5 +187,4 @@ class Face:
 
     def quadrature(self, nodes: int) -> Rule:
         """That of the box, with normals."""
-        places, weights = gauss_cube(nodes, self.dimension)
-        return Rule(self.scale(torch.from_numpy(places)).numpy(), weights * self.measure)
+        return cube_rule(self.scale, self.dimension, self.measure, nodes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.float64]
 
@@ -59,6 +61,12 @@ def gauss_cube(nodes: int, dimensions: int) -> tuple[Array, Array]:
     places: Array = np.stack(np.meshgrid(*[z] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions)
     weights: Array = np.stack(np.meshgrid(*[w] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions).prod(1)
     return places, weights
+
+
+def cube_rule(scale: Callable[[Tensor], Tensor], dimensions: int, measure: float, nodes: int) -> Rule:
+    """That of the image of the unit cube under a map that stretches it alike everywhere, and of its measure."""
+    places, weights = gauss_cube(nodes, dimensions)
+    return Rule(scale(torch.from_numpy(places)).numpy(), weights * measure)
 
 
 def joined(rules: Sequence[Rule]) -> Rule:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ntkrun.geometry.cells import Cells, accepted, share_kept
 from ntkrun.geometry.moments import Polynomials, estimated, fitted, inside_of, sobol, with_normals
-from ntkrun.geometry.rule import Array, Rule, gauss, gauss_cube, rule_over, turned
+from ntkrun.geometry.rule import Array, Rule, cube_rule, gauss, gauss_cube, rule_over, turned
 from ntkrun.geometry.shape import Shape
 
 CELLS = 48  # along every coordinate of a solid
@@ -111,8 +111,7 @@ class Plate(Patch):
 
     def quadrature(self, nodes: int) -> Rule:
         """The product of Gauss-Legendre rules."""
-        places, weights = gauss_cube(nodes, 2)
-        return Rule(self.scale(torch.from_numpy(places)).numpy(), weights * self.area)
+        return cube_rule(self.scale, 2, self.area, nodes)
 
 
 @dataclass(frozen=True)
