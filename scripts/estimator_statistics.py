@@ -166,11 +166,16 @@ def trained(objective: Objective, batch: Batch) -> dict[int, dict[str, Tensor]]:
                 "output layer": output_layer.diagonals(batch)[0],
                 "residual": objective.residuals(batch)[0].square(),
             }
-        gradient = objective.fused(batch, lambda traces: (traces / rows).sum() * rows / traces).gradient
-        for name, parameter in network.named_parameters():
-            parameter.grad = gradient[name]
-        optimizer.step()
+        descend(objective, batch, rows, optimizer)
     return found
+
+
+def descend(objective: Objective, batch: Batch, rows: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """A step under exact NTK weights; ``rows`` are those of every term."""
+    gradient = objective.fused(batch, lambda traces: (traces / rows).sum() * rows / traces).gradient
+    for name, parameter in objective.network.named_parameters():
+        parameter.grad = gradient[name]
+    optimizer.step()
 
 
 def proportional_sample(proxy: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -273,10 +278,7 @@ def regression(names: Sequence[str] = tuple(REGRESSED)) -> None:
         for step in range(max(REGRESSED_STATES) + 1):
             if step in REGRESSED_STATES:
                 print(f"| {name} | {step} | {errors({k: v[order] for k, v in shares(objective, batch).items()})} |")
-            evaluation = objective.fused(batch, lambda traces, rows=rows: (traces / rows).sum() * rows / traces)
-            for key, parameter in objective.network.named_parameters():
-                parameter.grad = evaluation.gradient[key]
-            optimizer.step()
+            descend(objective, batch, rows, optimizer)
 
 
 def errors(known: Mapping[str, Tensor]) -> str:

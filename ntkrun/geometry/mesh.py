@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ntkrun.common.errors import ConfigError
 from ntkrun.geometry.cells import Cells, accepted
-from ntkrun.geometry.moments import Polynomials, fitted, inside_of, moments_of, sobol, with_normals
+from ntkrun.geometry.moments import PER_SQUARE, Polynomials, fitted, inside_of, moments_of, sobol, with_normals
 from ntkrun.geometry.region import chosen_by
 from ntkrun.geometry.rule import Rule, gauss_cube, joined
 from ntkrun.geometry.shape import Shape
@@ -207,7 +207,7 @@ class Facets(Triangles):
         if len(self.triangles) <= FEW:
             return joined(list(self.rules(nodes)))
         basis = Polynomials(self.triangles.min((0, 1)), self.triangles.max((0, 1)), nodes // 2)
-        points = self.scale(sobol(FEW * nodes**2, 2)).numpy()
+        points = self.scale(sobol(PER_SQUARE * nodes**2, 2)).numpy()
         moments = moments_of(lambda x: with_normals(basis, x), self.rules((nodes // 2 + 3) // 2))
         return fitted(points, with_normals(basis, points), moments)
 

@@ -12,6 +12,7 @@ from torch.quasirandom import SobolEngine
 
 from ntkrun.geometry.rule import Array, Rule
 
+PER_SQUARE = 16  # Sobol points on a surface for every one that a square with nodes^2 of them would have
 DRAWS, DRAWN = 4, 2**16  # independent estimates of moments that are not known, and Sobol points of each
 
 

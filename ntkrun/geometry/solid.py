@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.geometry.cells import Cells, accepted, share_kept
-from ntkrun.geometry.moments import Polynomials, estimated, fitted, inside_of, sobol, with_normals
+from ntkrun.geometry.moments import PER_SQUARE, Polynomials, estimated, fitted, inside_of, sobol, with_normals
 from ntkrun.geometry.rule import Array, Rule, cube_rule, gauss, gauss_cube, rule_over, turned
 from ntkrun.geometry.shape import Shape
 
@@ -476,7 +476,7 @@ def _surface_rule(surface: Surface, nodes: int) -> Rule:
     if surface.share == 1:
         points, weights, _ = surface.patch.quadrature(nodes)
         return Rule(surface.outward(torch.from_numpy(points)).numpy(), weights)
-    points = surface.scale(sobol(16 * nodes**2, 2)).numpy()
+    points = surface.scale(sobol(PER_SQUARE * nodes**2, 2)).numpy()
     basis = Polynomials(points[:, :3].min(0), points[:, :3].max(0), nodes // 2)
 
     def moments(unit: Tensor) -> Array:
