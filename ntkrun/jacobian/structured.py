@@ -256,10 +256,10 @@ def _squared_sums(gradients: Tensor) -> Tensor:
 
 def _weighted_sum(weights: Tensor, gradients: Tensor) -> Tensor:
     """sum_n weights[n] gradients[n], of ``[n, *shape]``."""
-    if not tracing():
-        return (weights @ gradients.flatten(1)).view(gradients.shape[1:])
     if _is_tall(gradients):
         return _weighted_sum(weights, gradients.mT).mT
+    if not tracing():
+        return (weights @ gradients.flatten(1)).view(gradients.shape[1:])
     return (gradients * weights.view(-1, *(1,) * (gradients.ndim - 1))).sum(0)
 
 
@@ -270,9 +270,11 @@ def _is_tall(gradients: Tensor) -> bool:
 
 def _rows(a: Tensor, g: Tensor) -> Tensor:
     """sum_s g_s (x) a_s, ``[n, out, in]``, of input streams and output gradients."""
-    if tracing() and len(a) <= MANY:
+    if len(a) <= MANY and (tracing() or min(a.shape[-1], g.shape[-1]) <= THIN):
         if a.shape[-1] < g.shape[-1]:  # loops run along the longer side
             return _rows(g, a).mT
+        if not tracing():  # a product per point would be a call per point
+            return (g[..., None] * a[:, :, None, :]).sum(0)
         parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
         return sum(parts[1:], start=parts[0])
     return torch.einsum("sno,sni->noi", g, a)
