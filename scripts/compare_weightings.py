@@ -62,6 +62,7 @@ PROBLEMS = (
 COLOURS = {  # of Okabe and Ito, told apart by the colour-blind
     "none": "#000000",
     "exact": "#D55E00",
+    "every_step": "#56B4E9",
     "sketched": "#E69F00",
     "fixed": "#0072B2",
     "gradient_norm": "#009E73",
@@ -91,7 +92,8 @@ def overrides_of(run: Run, iterations: int) -> list[str]:
         f"iterations={iterations}",
         f"log_every={max(1, iterations // 10)}",
     ]
-    common += [f"weights={weights}", "device=cpu", "progress=false", "plots=false", "keep_best=false"]
+    common += ["weights=exact", "weights.update_every=1"] if weights == "every_step" else [f"weights={weights}"]
+    common += ["device=cpu", "progress=false", "plots=false", "keep_best=false"]
     points = compose("config", overrides=common[:1]).pde.points
     terms = [term for term in points if points[term] != "all"]  # no measured data
     if weights == "fixed":

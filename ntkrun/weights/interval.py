@@ -10,11 +10,11 @@ from ntkrun.common.state_schema import Whole
 
 LONGEST = 100
 """Steps between two updates, at the most."""
-CHANGE = 0.02
+CHANGE = 0.2
 """The relative change of a weight between two updates that is thought neither small nor large, to a factor of two."""
-AVERAGE = 25
-"""Steps per update on the long-term average, at the least; an update in a gradient's pass takes up to 0.5 steps."""
-AHEAD = 60
+AVERAGE = 50
+"""Steps per update on the long-term average, at the least; an update in a gradient's pass takes up to 0.4 of a step."""
+AHEAD = 45
 """Updates by which the average may be exceeded at the start, when weights change fastest."""
 
 
