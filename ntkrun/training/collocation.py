@@ -36,9 +36,10 @@ class PointSource:
     Adaptive points start as a Sobol sequence. Every later draw chooses those of terms on the whole domain among eight
     times as many, without repeats, by the density |r| / mean |r| + 1, r being the residual at the time of the draw
     (residual-based adaptive distribution of Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289). The constant half of it is the
-    beginning of the first Sobol draw, which leaves no gaps as independent points do. With ``r3``
-    those points whose |r| is above its mean stay, and the others are taken from the next draw (retain, resample,
-    release of Daw, Bu, Wang, Perdikaris, Karpatne, arXiv 2207.02338, whose points are independent).
+    beginning of the first Sobol draw, which leaves no gaps as independent points do. With ``r3`` those points whose |r|
+    is above its mean stay, the largest of them where they are more than half, and the others are the beginning of the
+    next draw (retain, resample, release of Daw, Bu, Wang, Perdikaris, Karpatne, arXiv 2207.02338, who draw independent
+    points and keep however many lie above the mean).
 
     Args:
         objective: names the terms and their regions; its network gives dtype and device.
@@ -208,12 +209,10 @@ class PointSource:
         return {name: draws[name].flatten(0, 1)[rows][None] for name, rows in chosen.items()}
 
     def _retained(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Points in use with large residuals among new ones, of the adapted terms, ``[1, N_i, d + k_i]``."""
+        """Points in use with large residuals before new ones, of the adapted terms, ``[1, N_i, d + k_i]``."""
         points, sizes = self.points, self._sizes([self.batch])
-        return {
-            name: torch.where((sizes[name] > sizes[name].mean())[:, None], points[name], draws[name])
-            for name in self._adapted
-        }
+        kept = {name: points[name][_retain(sizes[name])] for name in self._adapted}
+        return {name: torch.cat([x, draws[name][0, : self.counts[name] - len(x)]])[None] for name, x in kept.items()}
 
     def _sizes(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """|r| at all points of some batches by adapted term, ``[K * N_i]`` in float64."""
@@ -308,3 +307,12 @@ def _choose(size: Tensor, count: int, generator: torch.Generator) -> Tensor:
     uniform = torch.rand(len(rest), generator=generator, dtype=torch.float64).clamp_min(1e-300)
     keys = (rest if usable else torch.ones_like(rest)).log() - (-uniform.log()).log()
     return torch.cat([torch.arange(kept), kept + keys.topk(count - kept).indices.sort().values])
+
+
+def _retain(size: Tensor) -> Tensor:
+    """Indices of the entries of ``size``, ``[N]``, above its mean, of the N // 2 largest alone, in ascending order.
+
+    Without that bound, the points that stay leave too few new ones to cover the domain.
+    """
+    largest = size.topk(len(size) // 2).indices
+    return largest[size[largest] > size.mean()].sort().values

@@ -34,15 +34,21 @@ class Layer(PDE):
     def exact(self, x):
         return (1 - torch.exp(-100 * x.x)) / (1 - math.exp(-100))
 """
-YAML = "_target_: layer.Layer\npoints: {residual: 100, ends: 2}\nsampling: adaptive\nresample_every: 10\ngrid: 401\n"
+YAML = "_target_: layer.Layer\npoints: {residual: 100, ends: 2}\nsampling: sobol\nresample_every: 10\ngrid: 401\n"
 
 
-def test_draws_do_not_undo_what_was_learnt(tmp_path: Path) -> None:
-    """With draws of independent points, two thirds of them in the layer, the error stayed at 0.17."""
+@pytest.mark.parametrize(("sampling", "bound"), [("adaptive", 1e-6), ("r3", 1e-4)])
+def test_draws_do_not_undo_what_was_learnt(sampling: str, bound: float, tmp_path: Path) -> None:
+    """With independent adaptive points, two thirds of them in the layer, the error stayed at 0.17.
+
+    Where r3 kept all that lay above the mean, among new points from all over a draw, it was 0.7, and with three more
+    seeds of six above 0.4.
+    """
     (tmp_path / "conf" / "pde").mkdir(parents=True)
     (tmp_path / "layer.py").write_text(PROBLEM)
     (tmp_path / "conf" / "pde" / "layer.yaml").write_text(YAML)
-    settings = ("iterations=200", "network.width=16", "network.depth=2", "plots=false", "threads=1")
+    points = (f"pde.sampling={sampling}", "pde.resample_every=10")
+    settings = (*points, "iterations=200", "network.width=16", "network.depth=2", "plots=false", "threads=1")
     result = ntkrun("--config-dir", "./conf", "pde=layer", *settings, cwd=tmp_path)
     assert result.status == 0, result.stderr
-    assert pd.read_csv(result.directory / "metrics.csv")["error/rel_l2"].iloc[-1] < 1e-4
+    assert pd.read_csv(result.directory / "metrics.csv")["error/rel_l2"].iloc[-1] < bound

@@ -14,7 +14,7 @@ from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Advection, Poisson, Term, Wave
-from ntkrun.training.collocation import CANDIDATES, PointSource, Sampling, _choose
+from ntkrun.training.collocation import CANDIDATES, PointSource, Sampling, _choose, _retain
 from ntkrun.weights import Exact
 from tests.oracle import draw_batch, draw_points
 from tests.problems import mlp
@@ -247,7 +247,7 @@ def test_residuals_of_zero_and_without_a_number_leave_the_choice_open() -> None:
 
 
 def test_r3_keeps_points_with_residuals_above_the_mean() -> None:
-    """By nested automatic differentiation; the others, and all points of other terms, are those of the next draw."""
+    """Half at most, by nested automatic differentiation; the others begin the next draw, all of other terms are it."""
     objective = wave(torch.float64)
     points = source(objective, "r3", every=5)
     samplers = sobol_samplers(objective)
@@ -261,12 +261,27 @@ def test_r3_keeps_points_with_residuals_above_the_mean() -> None:
         for name in ("boundary", "initial", "initial_velocity"):
             assert torch.equal(points.points[name], draws[name])
         size = residual_of_wave(objective, before["residual"])
-        kept = size > size.mean()
-        assert 0 < kept.sum() < len(kept)
-        assert torch.equal(points.points["residual"][kept], before["residual"][kept])
-        assert torch.equal(points.points["residual"][~kept], draws["residual"][~kept])
+        kept = (size > size.mean()) & (size >= size.sort(descending=True).values[len(size) // 2 - 1])
+        count = int(kept.sum())
+        assert 0 < count <= len(kept) / 2
+        assert torch.equal(points.points["residual"][:count], before["residual"][kept])
+        assert torch.equal(points.points["residual"][count:], draws["residual"][: len(kept) - count])
         before = points.points
         assert points.drawn_at == step
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [
+        ([1, 9, 1, 1, 1, 8], [1, 5]),
+        ([7, 0, 8, 9, 7, 8], [2, 3, 5]),  # five lie above the mean
+        ([2, 2, 2, 2, 2, 2], []),
+        ([1, torch.nan, 1, 1, 1, 1], []),
+    ],
+    ids=["few", "half at most", "none", "without a number"],
+)
+def test_which_points_r3_keeps(size: list[float], kept: list[int]) -> None:
+    assert _retain(torch.tensor(size, dtype=torch.float64)).tolist() == kept
 
 
 @pytest.mark.parametrize("method", ["adaptive", "r3"])
