@@ -1,18 +1,20 @@
 """Final errors of all problems of the menu under different loss weights.
 
 Usage: python scripts/compare_weightings.py [--jobs J] [--iterations N ...] [--seeds S ...]
-                                            [--problems NAME ...] [--weights NAME ...] [--out DIRECTORY]
+                                            [--problems NAME ...] [--weights NAME ...] [--again]
+                                            [--out DIRECTORY]
        python scripts/compare_weightings.py --collect [--iterations N ...] [--out DIRECTORY]
        python scripts/compare_weightings.py --tables-only [--out DIRECTORY]
 
 Trains every problem under every weighting from every seed, for 1,500 and for 15,000 steps: Adam with its default
 network and schedule, and the configuration's defaults in all else. Each run has a directory
-outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs that have ended are skipped, so an interrupted comparison goes on where
-it was. Runs are spread over --jobs processes of one thread each, seed by seed.
+outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs that have ended there, or have a row in weightings.csv already, are
+skipped, so an interrupted comparison goes on where it was, on any machine (--again makes them anew). Runs are spread
+over --jobs processes of one thread each, seed by seed.
 
-Then collects all runs of N iterations that are there into docs/comparison: weightings.csv (one row per run; rows of
-other N are kept), the tables of weightings.md (between its two markers; the text around them is kept), and
-weightings_N.png, for the least N weightings.png. A run that fails is a row with its status.
+Then collects all runs of N iterations that are there into docs/comparison: weightings.csv (one row per run, with the
+commit that made it; rows of other runs are kept), the tables of weightings.md (between its two markers; the text around
+them is kept), and weightings_N.png, for the least N weightings.png. A run that fails is a row with its status.
 
 Errors are skewed, so tables give medians over the seeds. Whether weightings differ at all over the problems is asked by
 the test of Friedman, whether one differs from weights=exact by the signed-rank test of Wilcoxon on the logarithms of
@@ -30,7 +32,7 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -145,9 +147,9 @@ def summary_of(run: Run, iterations: int) -> dict[str, Any] | None:
     return summary if summary and summary["status"] not in ("interrupted", "running") else None
 
 
-def train_all(runs: Sequence[Run], iterations: int, jobs: int) -> None:
-    """Carry out the runs that have not ended yet, side by side."""
-    missing = [run for run in runs if summary_of(run, iterations) is None]
+def train_all(runs: Sequence[Run], iterations: int, jobs: int, known: Set[Run]) -> None:
+    """Carry out the runs that have not ended yet and are not ``known``, side by side."""
+    missing = [run for run in runs if run not in known and summary_of(run, iterations) is None]
     print(f"{len(runs)} runs, {len(runs) - len(missing)} of them there already", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a worker imports torch
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), start_worker)
@@ -184,13 +186,27 @@ def collect(iterations: int) -> pd.DataFrame:
             "seconds_training": seconds.get("training"),
             "seconds_weight_updates": seconds.get("weight_updates"),
             "status": summary["status"] + failure,
+            "commit": str(summary.get("git_commit") or "")[:9],
         })  # fmt: skip
-    if not rows:
-        raise SystemExit(f"no runs of {iterations} iterations in {RUNS}")
-    table = pd.DataFrame(rows).astype({"steps": "Int64"})
+    return pd.DataFrame(rows)
+
+
+def recorded(table: pd.DataFrame, iterations: int) -> set[Run]:
+    """The runs of a length that a table has."""
+    if table.empty:
+        return set()
+    own = table[table["iterations"] == iterations]
+    return set(zip(own["problem"], own["weights"], own["seed"].astype(int), strict=True))
+
+
+def merged(older: pd.DataFrame, newer: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, the newer one of two, in the order of the page."""
+    table = pd.concat([part for part in (older, newer) if len(part)])
+    table = table.drop_duplicates(["iterations", "problem", "weights", "seed"], keep="last").astype({"steps": "Int64"})
     order = {"problem": PROBLEMS, "weights": WEIGHTS}
     return table.sort_values(
-        ["problem", "weights", "seed"], key=lambda c: c.map(order[str(c.name)].index) if c.name in order else c
+        ["iterations", "problem", "weights", "seed"],
+        key=lambda c: c.map(order[str(c.name)].index) if c.name in order else c,
     )
 
 
@@ -397,6 +413,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS)
+    parser.add_argument("--again", action="store_true", help="make runs anew that are there")
     parser.add_argument("--collect", action="store_true", help="train nothing; tables and figures from what is there")
     parser.add_argument("--tables-only", action="store_true", help="tables and figures from weightings.csv alone")
     parser.add_argument("--out", type=Path, default=OUT, help="where tables and figures go (docs/comparison)")
@@ -406,14 +423,17 @@ def main() -> None:
     path = out / "weightings.csv"
     if not arguments.tables_only:
         for iterations in sorted(arguments.iterations):
+            table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+            grid = itertools.product(arguments.seeds, arguments.problems, arguments.weights)
+            runs = [(problem, weights, seed) for seed, problem, weights in grid]
             if not arguments.collect:
-                grid = itertools.product(arguments.seeds, arguments.problems, arguments.weights)
-                runs = [(problem, weights, seed) for seed, problem, weights in grid]
-                train_all(runs, iterations, arguments.jobs)
-            table = collect(iterations)
-            if path.exists():
-                older = pd.read_csv(path)
-                table = pd.concat([older[older["iterations"] != iterations], table])
+                for run in runs if arguments.again else ():
+                    shutil.rmtree(directory_of(run, iterations), ignore_errors=True)
+                train_all(runs, iterations, arguments.jobs, set() if arguments.again else recorded(table, iterations))
+            newer = collect(iterations)
+            if table.empty and newer.empty:
+                raise SystemExit(f"no runs of {iterations} iterations in {RUNS}")
+            table = merged(table, newer)
             table.to_csv(path, index=False, float_format="%.6g")
     table = pd.read_csv(path)
     write_markdown(out / "weightings.md", markdown(table))
