@@ -17,10 +17,11 @@ commit that made it; rows of other runs are kept), the tables of weightings.md (
 them is kept), and weightings_N.png, for the least N weightings.png. A run that fails is a row with its status.
 
 Errors are skewed, so tables give medians over the seeds. Whether weightings differ at all over the problems is asked by
-the test of Friedman, whether one differs from weights=exact by the signed-rank test of Wilcoxon on the logarithms of
-the medians, problem by problem, with the correction of Holm; on a single problem, by the rank-sum test of Mann and
-Whitney between the seeds of two weightings, which can reject at 5 % from four seeds on. A run that did not complete
-counts as worse than all that did.
+the test of Friedman. Whether one differs from weights=exact is asked by the signed-rank test of Wilcoxon on logarithms
+of ratios of errors, twice: of the medians of all problems, as a sample of problems, and of all pairs of runs of one
+problem and seed, which speaks of these problems alone and can reject with few of them; the latter with the correction
+of Holm. On a single problem, by the rank-sum test of Mann and Whitney between the seeds of two weightings, which can
+reject at 5 % from four seeds on. A run that did not complete counts as worse than all that did.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import sys
 from collections.abc import Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -65,6 +66,7 @@ COLOURS = {  # of Okabe and Ito, told apart by the colour-blind
     "none": "#000000",
     "exact": "#D55E00",
     "every_step": "#56B4E9",
+    "every_100": "#999999",
     "sketched": "#E69F00",
     "fixed": "#0072B2",
     "gradient_norm": "#009E73",
@@ -74,6 +76,8 @@ WEIGHTS = tuple(COLOURS)
 FIXED = 100  # of every term but the residual, under "fixed"
 ERROR = "final_rel_l2"
 LEVEL = 0.05  # of the tests
+LEAST = 6  # pairs, with which a two-sided signed-rank test can reject at that level
+WORST = 1e9  # stands for the error of a run that did not complete
 
 Run = tuple[str, str, int]
 
@@ -94,7 +98,8 @@ def overrides_of(run: Run, iterations: int) -> list[str]:
         f"iterations={iterations}",
         f"log_every={max(1, iterations // 10)}",
     ]
-    common += ["weights=exact", "weights.update_every=1"] if weights == "every_step" else [f"weights={weights}"]
+    every = {"every_step": 1, "every_100": 100}.get(weights)
+    common += [f"weights={weights}"] if every is None else ["weights=exact", f"weights.update_every={every}"]
     common += ["device=cpu", "progress=false", "plots=false", "keep_best=false"]
     points = compose("config", overrides=common[:1]).pde.points
     terms = [term for term in points if points[term] != "all"]  # no measured data
@@ -265,41 +270,86 @@ def differ_by_chance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def rank_table(table: pd.DataFrame) -> list[str]:
-    """The tests over all problems that every weighting was run on and that have more than one term."""
-    medians = {key: middle(values)[0] for key, values in errors_of(table).items()}
-    columns = [w for w in WEIGHTS if w in set(table["weights"])]
-    problems = [p for p in PROBLEMS if p != "regression" and all((p, w) in medians for w in columns)]
-    if len(columns) < 3 or len(problems) < 3:
-        return ["Too few weightings or problems for tests of ranks."]
-    values = np.array([[medians[p, w] for w in columns] for p in problems])
-    ranks = stats.rankdata(values, axis=1)
-    chance = float(stats.friedmanchisquare(*values.T).pvalue)
-    against = [w for w in columns if w != "exact"] if "exact" in columns else []
-    logs = np.log(np.minimum(values, 1e9))
-    exact = logs[:, columns.index("exact")] if against else None
-    found = {w: float(stats.wilcoxon(logs[:, columns.index(w)], exact).pvalue) for w in against}
-    corrected, largest = {}, 0.0
-    for k, w in enumerate(sorted(found, key=lambda w: found[w])):
-        largest = max(largest, min(1.0, (len(found) - k) * found[w]))
-        corrected[w] = largest
-    verdict = "they differ" if chance < LEVEL else "no difference is shown"
-    lines = [
-        f"Ranks of the medians over {len(problems)} problems (1 is the least error; `regression` has one term only).",
-        f"Test of Friedman: p = {chance:.2g}, {verdict} at {100 * LEVEL:.0f} %. Ratios are medians over the problems.",
+    """The tests over all problems and over all runs, where there is more than one term."""
+    own = table[table["problem"] != "regression"]
+    completed = own["status"] == "completed"
+    own = own.assign(**{ERROR: np.log(own[ERROR].where(completed, np.inf).clip(upper=WORST))})
+    runs = own.pivot(index=["problem", "seed"], columns="weights", values=ERROR)
+    columns = [w for w in WEIGHTS if w in runs]
+    whole = own.groupby(["problem", "weights"])[ERROR].median().unstack()[columns].dropna()
+    lines = []
+    if len(columns) > 2 and len(whole) > 2:
+        ranks = whole.rank(axis=1).mean()
+        chance = float(stats.friedmanchisquare(*whole.to_numpy().T).pvalue)
+        verdict = "they differ" if chance < LEVEL else "no difference is shown"
+        lines += [
+            f"Medians of all weightings over the {len(whole)} problems that each was run on, test of Friedman: "
+            f"p = {chance:.2g},",
+            f"{verdict} at {100 * LEVEL:.0f} %; mean ranks (1 is the least error): "
+            + ", ".join(f"`{w}` {ranks[w]:.1f}" for w in sorted(columns, key=lambda w: float(ranks[w])))
+            + ".",
+            "",
+        ]
+    if "exact" not in columns:
+        return lines
+    found = [against(runs[["exact", w]].dropna(), w) for w in columns if w != "exact"]
+    found = [row for row in found if row]
+    lines += [
+        "Each against `exact`, on the same problems from the same seeds (without `regression`, which has one term):",
         "",
-        "| weights | mean rank | error / that of `exact` | p (Wilcoxon) | corrected (Holm) | |",
-        "|---|---:|---:|---:|---:|---|",
+        "| weights | problems | runs | error / that of `exact` | p over problems | p over runs | corrected (Holm) | |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for i, w in enumerate(columns):
-        cells = [f"`{w}`", f"{ranks[:, i].mean():.2f}"]
-        if w in found:
-            ratio = float(np.exp(np.median(logs[:, i] - exact)))
-            cells += [f"{ratio:.2f}", f"{found[w]:.2g}", f"{corrected[w]:.2g}"]
-            cells.append("differs from `exact`" if corrected[w] < LEVEL else "")
-        else:
-            cells += ["", "", "", ""]
-        lines.append("| " + " | ".join(cells) + " |")
+    largest = 0.0
+    corrected = {}
+    for k, row in enumerate(sorted(found, key=lambda row: row.chance)):
+        largest = max(largest, min(1.0, (len(found) - k) * row.chance))
+        corrected[row.weights] = largest
+    for row in found:
+        verdict = ("worse" if row.ratio > 1 else "better") if corrected[row.weights] < LEVEL else ""
+        lines.append(
+            f"| `{row.weights}` | {row.problems} | {row.runs} | {row.ratio:.2f} | {row.chance_of_problems:.2g} | "
+            f"{row.chance:.2g} | {corrected[row.weights]:.2g} | {verdict} |"
+        )
     return lines
+
+
+class Comparison(NamedTuple):
+    """One weighting against ``exact``.
+
+    Attributes:
+        weights: its name.
+        problems: on which both were run.
+        runs: pairs of runs of one problem and seed.
+        ratio: of the errors; the median over problems of the medians over seeds.
+        chance_of_problems: p of the signed-rank test on these medians, two-sided; nan for fewer than six problems, with
+            which it cannot reject at 5 %.
+        chance: p of the signed-rank test on all pairs.
+    """
+
+    weights: str
+    problems: int
+    runs: int
+    ratio: float
+    chance_of_problems: float
+    chance: float
+
+
+def against(pairs: pd.DataFrame, weights: str) -> Comparison | None:
+    """The comparison on pairs of logarithms of errors, with the columns ``exact`` and that of ``weights``."""
+    logs = pairs[weights] - pairs["exact"]
+    if not len(logs):
+        return None
+    medians = logs.groupby("problem").median()
+    chance = [float(stats.wilcoxon(each).pvalue) if each.any() else 1.0 for each in (medians, logs)]
+    return Comparison(
+        weights,
+        len(medians),
+        len(logs),
+        float(np.exp(medians.median())),
+        chance[0] if len(medians) >= LEAST else np.nan,
+        chance[1],
+    )
 
 
 def cost_table(table: pd.DataFrame) -> list[str]:
