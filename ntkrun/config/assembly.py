@@ -23,7 +23,14 @@ from ntkrun.config.schema import Settings
 from ntkrun.diagnostics import NoDiagnostics
 from ntkrun.geometry import Box, mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
-from ntkrun.network import constrained, convert, with_coefficients
+from ntkrun.network import (
+    constrained,
+    convert,
+    feature_count,
+    featured_domain,
+    with_coefficients,
+    with_features,
+)
 from ntkrun.network.coupling import remembering, shapeless
 from ntkrun.network.separate import Part, side_by_side
 from ntkrun.objective import Objective, RouteError
@@ -217,7 +224,8 @@ def _of_any_precision(own: Mapping[str, Any], saved: Mapping[str, Any]) -> Any:
 def _network(description: Component[nn.Module], settings: Settings, pde: PDE) -> nn.Module:
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(mix_seed(settings.seed, 0))
-    runtime = {"domain": pde.domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
+    domain = featured_domain(pde.domain, count) if (count := feature_count(pde)) else pde.domain
+    runtime = {"domain": domain, "outputs": len(pde.fields), "periods": pde.periods, "generator": generator}
     if is_own(description.cls.__module__):  # such can be built without memory, to see how large they are
         with torch.device("meta"), _Undrawn():
             shapes = description.build(**{**runtime, "generator": None})
@@ -250,21 +258,25 @@ def _network(description: Component[nn.Module], settings: Settings, pde: PDE) ->
 
 
 def _of_all_fields(description: Component[nn.Module], pde: PDE, runtime: Mapping[str, Any]) -> nn.Module:
-    """A network of all fields, those that depend on some of the coordinates alone each by one of its own."""
-    if not pde.depends:
-        return description.build(**runtime)
+    """A network of all fields, those that depend on some of the coordinates alone each by one of its own.
+
+    The problem's features are read by the network of those that depend on all of them.
+    """
     shared = tuple(field for field in pde.fields if field not in pde.depends)
-    kinds = [(pde.coordinates, shared)] if shared else []
-    for field, letters in pde.depends.items():
-        kinds.append((tuple(c for c in pde.coordinates if c in letters), (field,)))
     parts = []
-    for coordinates, fields in kinds:
+    if shared:
+        network = description.build(**{**runtime, "outputs": len(shared)})
+        network = with_features(network, pde) if feature_count(pde) else network
+        if not pde.depends:
+            return network
+        every = tuple(range(len(pde.coordinates)))
+        parts.append(Part(network, every, tuple(map(pde.fields.index, shared))))
+    for field, letters in pde.depends.items():
+        coordinates = tuple(c for c in pde.coordinates if c in letters)
         domain = Box({c: pde.domain.low[c] for c in coordinates}, {c: pde.domain.high[c] for c in coordinates})
         periods = {c: period for c, period in pde.periods.items() if c in coordinates}
-        network = description.build(**{**runtime, "domain": domain, "outputs": len(fields), "periods": periods})
-        parts.append(
-            Part(network, tuple(map(pde.coordinates.index, coordinates)), tuple(map(pde.fields.index, fields)))
-        )
+        network = description.build(**{**runtime, "domain": domain, "outputs": 1, "periods": periods})
+        parts.append(Part(network, tuple(map(pde.coordinates.index, coordinates)), (pde.fields.index(field),)))
     return side_by_side(parts)
 
 

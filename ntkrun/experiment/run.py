@@ -29,6 +29,7 @@ from ntkrun.experiment.results import (
     write_summary,
 )
 from ntkrun.geometry import TIME
+from ntkrun.network import feature_count
 from ntkrun.network.coupling import suspects
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
@@ -407,6 +408,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("%s: batches of %d of %d points, each once per epoch", name, count, total)
     if objective.built_in:
         log.info("hard constraints: %s", ", ".join(objective.built_in))
+    if count := feature_count(parts.pde):
+        log.info("the network reads %d features beside the coordinates", count)
     if parts.pde.constrains and not parts.pde.built_in:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
     for field, table in parts.pde.measurements.items():

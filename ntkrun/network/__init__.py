@@ -5,6 +5,7 @@ from ntkrun.network.coefficients import coefficient_values, with_coefficients
 from ntkrun.network.constrained import constrained
 from ntkrun.network.cpikan import ChebyshevKAN
 from ntkrun.network.ecrn import ECRN
+from ntkrun.network.features import feature_count, featured_domain, with_features
 from ntkrun.network.fourier import FourierNetwork
 from ntkrun.network.inputs import InputNetwork
 from ntkrun.network.mlp import MLP
@@ -23,6 +24,9 @@ __all__ = [
     "coefficient_values",
     "constrained",
     "convert",
+    "feature_count",
+    "featured_domain",
     "output_streams",
     "with_coefficients",
+    "with_features",
 ]

@@ -201,6 +201,20 @@ class PDE(ABC):
         """
         raise NotImplementedError
 
+    def features(self, x: Columns) -> tuple[Any, ...]:
+        """Functions of the coordinates that the network reads beside these, none by default: a feature transform.
+
+        What the solution is a smooth function of, such as the distance to a source, is easier to learn than its
+        dependence on the coordinates alone. They should be of order 1.
+
+        Args:
+            x: coordinates by letter, columns or jets; see ``constrain`` for what these can do.
+
+        Returns:
+            One value per feature.
+        """
+        return ()
+
     def exact(self, x: Columns) -> Tensor | None:
         """The solution at the points ``x``, ``[N]`` or ``[N, fields]``; ``None`` when none is known."""
         return None

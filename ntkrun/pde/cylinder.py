@@ -34,11 +34,14 @@ class Cylinder(PDE):
     Args:
         hard_boundary: let the network be a part of u = u_in(y) s (1 + u'), v = u_in(y) s v', with s rising from 0 at
             the cylinder to 1 and primes vanishing at the inlet: velocities there are right, at the inlet to 1e-7.
+        inversion: let the network also read 1.5 R (x - m) / |x - m|^2, the inversion of the plane in the cylinder: what
+            is small in the channel fills a disc there.
     """
 
     fields: ClassVar[tuple[str, ...]] = ("u", "v", "p")
 
-    def __init__(self, hard_boundary: bool = False) -> None:
+    def __init__(self, hard_boundary: bool = False, inversion: bool = False) -> None:
+        self.inversion = inversion
         self.built_in = frozenset({"inlet", "walls", "cylinder"} if hard_boundary else ())
         self.domain = rectangle(x=(0.0, LENGTH), y=(0.0, HEIGHT)) - disc(MIDDLE, RADIUS, "cylinder")
 
@@ -62,6 +65,13 @@ class Cylinder(PDE):
         speed = inflow(x.y) * (1 - ((square - RADIUS**2) * (-1 / RISE**2)).exp())
         away = (x.x * (1 / MIDDLE[0])).tanh()
         return speed * (1 + away * u.u), speed * away * u.v, u.p * MEAN**2
+
+    def features(self, x: Columns) -> tuple[Any, ...]:
+        if not self.inversion:
+            return ()
+        along, across = x.x - MIDDLE[0], x.y - MIDDLE[1]
+        factor = (along**2 + across**2).reciprocal() * (1.5 * RADIUS)
+        return along * factor, across * factor
 
     @staticmethod
     def _residual(x: Columns, d: Columns) -> Tensor:

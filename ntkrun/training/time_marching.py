@@ -60,6 +60,9 @@ class TimeWindow(PDE):
     def constrain(self, x: Columns, u: Columns) -> tuple[Any, ...]:
         return self.whole.constrain(x, u)
 
+    def features(self, x: Columns) -> tuple[Any, ...]:
+        return self.whole.features(x)
+
     def exact(self, x: Columns) -> Tensor | None:
         return self.whole.exact(x)
 

@@ -171,6 +171,16 @@ def test_velocities_past_the_cylinder_are_right_on_its_boundary() -> None:
     assert ((wrapped(far) - other(far)).abs() > 1e-3).all()
 
 
+def test_the_inversion_in_the_cylinder() -> None:
+    """As complex numbers, 1.5 R / conj(z) for z from its middle; none unless it is asked for."""
+    pde = Cylinder(inversion=True)
+    x = Sampler((pde.domain,), 50, "sobol", 1).draw()
+    along, across = pde.features(pde.columns(x))
+    z = torch.complex(x[:, 0] - 0.2, x[:, 1] - 0.2)
+    assert (torch.complex(along, across) - 0.075 / z.conj()).abs().max() < 1e-15
+    assert Cylinder().features(pde.columns(x)) == ()
+
+
 @pytest.mark.parametrize("name", HARD)
 def test_a_hard_boundary_leaves_the_interior_free(name: str) -> None:
     """Away from the boundary, the constrained value moves with the network's."""
