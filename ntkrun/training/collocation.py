@@ -274,7 +274,7 @@ def check_all_have_points(term: Term, count: int, resample_every: Every) -> None
     now = "null" if resample_every is None else resample_every
     raise ValueError(
         f"{term.name}: {count} points for {what}, of which some would never have any; give at least {least}, or set "
-        f"resample_every, which is {now} here, to a number of steps on the command line, and they take turns"
+        f"resample_every, which is {now} here, to a number of steps, and they take turns"
     )
 
 

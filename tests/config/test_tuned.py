@@ -43,6 +43,7 @@ def test_files_name_choices_that_exist(place: str) -> None:
     kind, *names = place.removesuffix(".yaml").split("/")
     groups = {
         "optimizer": ("optimizer",),
+        "menu": ("optimizer",),
         "weights": ("optimizer", "weights"),
         "network": ("optimizer", "network"),
         "problem": ("optimizer", "network", "pde"),
@@ -120,6 +121,70 @@ def test_experiments_win() -> None:
 def test_every_weighting_composes(weights: str) -> None:
     extra = ["++weights.values={boundary: 10}"] if weights == "fixed" else []
     assert values(f"weights={weights}", *extra)["dtype"] == "float64"
+
+
+def own(folder: Path, text: str, *overrides: str) -> dict[str, Any]:
+    """What a run of the problem ``mine`` uses, whose file says ``text``."""
+    (folder / "pde").mkdir(exist_ok=True)
+    (folder / "pde" / "mine.yaml").write_text(text)
+    with initialize_config_module("ntkrun.conf", version_base="1.3"):
+        return own_values(compose("config", overrides=[f"hydra.searchpath=[file://{folder}]", "pde=mine", *overrides]))
+
+
+WAVE = "_target_: ntkrun.pde.Wave\npoints: {residual: 30, boundary: 10, displacement: 10, velocity: 10}\ngrid: 9\n"
+OPTIMIZERS = ["gauss_newton", "adam_gauss_newton", "adam", "lbfgs"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("every", [1, 7, None, "auto"])
+def test_a_file_of_ones_own_wins_over_tuned_settings(optimizer: str, every: int | str | None, tmp_path: Path) -> None:
+    text = WAVE + f"sampling: sobol\nresample_every: {'null' if every is None else every}\n"
+    chosen = f"optimizer={optimizer}"
+    assert own(tmp_path, text, chosen)["pde"]["resample_every"] == every
+    assert own(tmp_path, text, chosen, "pde.resample_every=3")["pde"]["resample_every"] == 3
+    assert own(tmp_path, WAVE + "sampling: sobol\n", chosen)["pde"]["resample_every"] == "auto"
+
+
+def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value by its key with dots."""
+    found = {}
+    for key, value in node.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def test_whatever_is_tuned_a_file_of_ones_own_wins(tmp_path: Path) -> None:
+    """Every key that a file tuned to an optimiser, a weighting or a network sets, set by the problem's file instead."""
+    folders = ("optimizer", "weights", "network")
+    for place, path in PLACES.items():
+        if place.split("/")[0] not in folders:
+            continue
+        kind, *names = place.removesuffix(".yaml").split("/")
+        text = path.read_text()
+        keys = leaves(yaml.safe_load(text))
+        if "@package weights" in text:
+            keys = {f"weights.{key}": value for key, value in keys.items()}
+        mine = {key: "float32" if value == "float64" else value + 1 for key, value in keys.items()}
+        node: dict[str, Any] = {"pde": {**yaml.safe_load(WAVE), "sampling": "sobol"}}
+        for key, value in mine.items():
+            *parents, last = key.split(".")
+            inner = node
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[last] = value
+        choices_made = [f"optimizer={names[0]}"] + ([f"{kind}={names[1]}"] if kind != "optimizer" else [])
+        composed = leaves(own(tmp_path, "# @package _global_\n" + yaml.safe_dump(node), *choices_made))
+        assert {key: composed[key] for key in mine} == mine, place
+        given = [f"{key}={value}" for key, value in keys.items()]
+        composed = leaves(own(tmp_path, "# @package _global_\n" + yaml.safe_dump(node), *choices_made, *given))
+        assert {key: composed[key] for key in keys} == keys, place
+
+
+def test_a_name_of_the_menu_is_the_menus(tmp_path: Path) -> None:
+    (tmp_path / "pde").mkdir()
+    (tmp_path / "pde" / "poisson.yaml").write_text("resample_every: 3\n")
+    composed = values(f"hydra.searchpath=[file://{tmp_path}]", "pde=poisson")
+    assert composed["pde"]["resample_every"] == "auto"
 
 
 def test_a_problem_of_ones_own_gets_the_settings_of_optimizer_and_network(tmp_path: Path) -> None:
