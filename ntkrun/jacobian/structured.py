@@ -257,7 +257,7 @@ def _squared_sums(gradients: Tensor) -> Tensor:
 def _weighted_sum(weights: Tensor, gradients: Tensor) -> Tensor:
     """sum_n weights[n] gradients[n], of ``[n, *shape]``."""
     if _is_tall(gradients):
-        return _weighted_sum(weights, gradients.mT).mT
+        return _weighted_sum(weights, gradients.mT).mT.contiguous()  # fused optimisers take no notice of strides
     if not tracing():
         return (weights @ gradients.flatten(1)).view(gradients.shape[1:])
     return (gradients * weights.view(-1, *(1,) * (gradients.ndim - 1))).sum(0)

@@ -155,6 +155,7 @@ def test_fused_pass(case: Case) -> None:
     assert relative(evaluation.losses, torch.stack([r.square().mean() for r in residuals])) < 1e-12
     assert isinstance(gradient, torch.Tensor)
     assert relative(case.objective.layout.flatten(evaluation.gradient), gradient) < 1e-12
+    assert all(part.is_contiguous() for part in evaluation.gradient.values())  # fused optimisers ignore strides
 
 
 def test_gradient(case: Case) -> None:
