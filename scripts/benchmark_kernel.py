@@ -321,11 +321,11 @@ def in_pass(name: str, case: Case, budget: float) -> None:
             if not size:
                 return objective.fused(batch, lambda t: t.sum() / t).weigh_seconds or 0.0
             start = time.process_time()
-            chosen = member.choose(orders, generator)
+            chosen = member.choose(orders, generator, in_pass=True)
             choosing = time.process_time() - start
 
             def weigh(samples: torch.Tensor) -> torch.Tensor:
-                t = member.from_diagonals(counts, samples.split([len(k) for k in chosen])).traces
+                t = member.from_samples(counts, samples).traces
                 return t.sum() / t
 
             return choosing + (objective.fused(batch, weigh, chosen).weigh_seconds or 0.0)

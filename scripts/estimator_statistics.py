@@ -1,6 +1,6 @@
 """Statistics of the estimators of tr(K): measured against predicted variances, the difference step, more from a sample.
 
-Usage: python scripts/estimator_statistics.py [--repetitions R] [--tables NAME ...]
+Usage: python scripts/estimator_statistics.py [--repetitions R] [--tables NAME ...] [--problems NAME ...] [--layers D]
 
 Prints four Markdown tables. The first compares the variance of estimates of the residual term's trace on
 Poisson (tanh network 1-32-32-1, 60 points, float64, 8 probes) with the laws that docs/method.md states; the
@@ -14,10 +14,12 @@ the exact diagonals of all points some steps before (not available where points 
 chooses points with nine tenths of the probability in proportion to a proxy: the diagonal of the output layer alone, the
 squared residual, or the exact diagonals 25 steps before.
 
-The fourth asks what a regression on a part of the diagonal that is known at all points gains, on five problems in
-float32 at steps 100, 300 and 1,000: errors with 16 and with 64 points over 200 draws, and the bias with one proxy.
-Slopes come from the chosen points. Proxies are the shares of the last, or of the first and last, layer in diag K; the
-second proxy is the sum over hidden maps and streams of |g|^2 |a|^2, which leaves out products of different streams.
+The fourth asks what a part of the diagonal gains that is known at all points, on seven problems in float32 at steps
+100, 300 and 1,000: errors with 16 and with 64 points over 200 draws. The first proxy is the share of the first and last
+layer in diag K, the second one adds the sum over hidden maps and streams of |g|^2 |a|^2, which leaves out products of
+different streams; both serve a regression with slopes from the chosen points. The program's own estimate is the ratio
+to the share of the first, last and middle layer, and the table has its bias too. --problems and --layers are options of
+this table.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from ntkrun.ntk.sketch import Sketch
 from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
-from ntkrun.pde import PDE, Burgers, Helmholtz, KleinGordon, Poisson, Wave
+from ntkrun.pde import PDE, AllenCahn, Burgers, Cavity, Helmholtz, KleinGordon, Poisson, Wave
 
 SIZE = 8
 TABLES = ("variances", "steps", "more", "regression")
@@ -48,12 +50,15 @@ PROBLEMS: dict[str, tuple[PDE, tuple[int, ...], Method]] = {
     "helmholtz": (Helmholtz(), (1000, 400), "sobol"),
     "burgers": (Burgers(), (1000, 100, 100), "sobol"),
 }
-REGRESSED = PROBLEMS | {"klein_gordon": (KleinGordon(), (500, 200, 100, 100), "sobol")}
+REGRESSED: dict[str, tuple[PDE, tuple[int, ...], Method]] = PROBLEMS | {
+    "klein_gordon": (KleinGordon(), (500, 200, 100, 100), "sobol"),
+    "allen_cahn": (AllenCahn(), (1000, 200, 200), "sobol"),
+    "cavity": (Cavity(), (1000, 100, 300, 1), "sobol"),
+}
 PROXIES: dict[str, tuple[str, ...]] = {
     "systematic": (),
-    "last layer": ("last",),
-    "first and last": ("thin",),
-    "and norms of streams": ("thin", "norms"),
+    "slope, first and last layer": ("thin",),
+    "slopes, and norms of streams": ("thin", "norms"),
 }
 REGRESSED_STATES, REGRESSED_DRAWS = (100, 300, 1000), 200
 STATES, BEFORE = (100, 300, 500), (25, 100)
@@ -76,7 +81,8 @@ def build(
     pde: PDE, width: int, counts: tuple[int, ...], dtype: torch.dtype, depth: int = 2, method: Method = "uniform"
 ) -> tuple[Objective, Batch]:
     """An objective and its points."""
-    network = MLP(width, depth, domain=pde.domain, generator=torch.Generator().manual_seed(0)).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    network = MLP(width, depth, domain=pde.domain, outputs=len(pde.fields), generator=generator).to(dtype)
     objective = Objective(pde, network)
     points = {
         term.name: Sampler(term.region, n, method, i).draw().to(dtype)
@@ -235,17 +241,15 @@ def more() -> None:
 
 
 def shares(objective: Objective, batch: Batch) -> dict[str, Tensor]:
-    """Of the equation: diag K, the parts of it by PROXIES, and the norms of the streams of hidden maps, ``[N]``."""
+    """Of the equation: diag K, the parts of it by PROXIES and the program, and the norms of hidden streams, ``[N]``."""
     jacobian = objective.jacobians(batch)[0]
     assert isinstance(jacobian, StructuredJacobian)
-    zero = batch[0].x.new_zeros(jacobian.rows)
-    found = {"diagonal": jacobian.diagonal(), "last": zero, "thin": zero, "norms": zero}
+    found = dict.fromkeys(("diagonal", "known", "thin", "norms"), batch[0].x.new_zeros(jacobian.blocks[0].rows))
     for block in jacobian.blocks:
-        for name, gradients in block.plain.items():
-            part = gradients.square().flatten(1).sum(1)
-            found["thin"] = found["thin"] + part
-            if name.startswith("layers.3."):
-                found["last"] = found["last"] + part
+        found["diagonal"] = found["diagonal"] + block.diagonal(batch[0].x)
+        found["known"] = found["known"] + block.parts()[0].diagonal(batch[0].x)
+        for gradients in block.plain.values():
+            found["thin"] = found["thin"] + gradients.square().flatten(1).sum(1)
         for factors in block.outer.values():
             squares = factors.gradients.square().sum(2) * factors.inputs.square().sum(2)
             found["norms"] = found["norms"] + squares.sum(0)
@@ -265,13 +269,13 @@ def regressed(d: Tensor, proxies: Tensor, chosen: Tensor) -> float:
     return float(estimate / d.mean() - 1)
 
 
-def regression(names: Sequence[str] = tuple(REGRESSED)) -> None:
+def regression(names: Sequence[str], depth: int) -> None:
     """Print the fourth table."""
-    print("| problem | step | " + " | ".join(PROXIES) + " | bias, first and last |")
-    print("|---|---:" + "|---:" * (len(PROXIES) + 1) + "|")
+    print("| problem | step | " + " | ".join(PROXIES) + " | ratio, and middle layer | bias of the ratio |")
+    print("|---|---:" + "|---:" * (len(PROXIES) + 2) + "|")
     for name in names:
         pde, counts, method = REGRESSED[name]
-        objective, batch = build(pde, 64, counts, torch.float32, 3, method)
+        objective, batch = build(pde, 64, counts, torch.float32, depth, method)
         order = hilbert_order(objective.points(batch)["residual"][:, : len(pde.coordinates)])
         rows = torch.tensor(objective.row_counts(batch))
         optimizer = torch.optim.Adam(objective.network.parameters(), 1e-3)
@@ -282,8 +286,8 @@ def regression(names: Sequence[str] = tuple(REGRESSED)) -> None:
 
 
 def errors(known: Mapping[str, Tensor]) -> str:
-    """The cells of one row: rms errors at the two sizes by every set of proxies, and the bias with one proxy."""
-    d = known["diagonal"]
+    """The cells of one row: rms errors at the two sizes by every set of proxies and by the ratio, and its bias."""
+    d, part = known["diagonal"], known["known"]
     samples = [
         [systematic_sample(len(d), size, torch.Generator().manual_seed(seed)) for seed in range(REGRESSED_DRAWS)]
         for size in SIZES
@@ -293,9 +297,11 @@ def errors(known: Mapping[str, Tensor]) -> str:
         proxies = torch.stack([known[key] for key in keys], dim=1) if keys else d.new_zeros(len(d), 0)
         found = [torch.tensor([regressed(d, proxies, chosen) for chosen in draws]) for draws in samples]
         cells.append(" / ".join(f"{100 * float(e.square().mean().sqrt()):.2f} %" for e in found))
-        if keys == ("thin",):
-            bias = " / ".join(f"{100 * float(e.mean()):.2f} %" for e in found)
-    return " | ".join([*cells, bias])
+    ratios = [[float(part.mean() * d[k].sum() / part[k].sum() / d.mean() - 1) for k in draws] for draws in samples]
+    found = [torch.tensor(each) for each in ratios]
+    cells.append(" / ".join(f"{100 * float(e.square().mean().sqrt()):.2f} %" for e in found))
+    cells.append(" / ".join(f"{100 * float(e.mean()):.2f} %" for e in found))
+    return " | ".join(cells)
 
 
 def main() -> None:
@@ -303,12 +309,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--problems", nargs="+", choices=list(REGRESSED), default=list(REGRESSED))
+    parser.add_argument("--layers", type=int, default=3, help="hidden ones, of the fourth table")
     arguments = parser.parse_args()
     tables = {
         "variances": lambda: variances(arguments.repetitions),
         "steps": steps,
         "more": more,
-        "regression": regression,
+        "regression": lambda: regression(arguments.problems, arguments.layers),
     }
     for name in arguments.tables:
         tables[name]()

@@ -44,6 +44,10 @@ class OuterRows:
     gradients: Tensor
     bias: str | None = None
 
+    def at(self, rows: Tensor) -> OuterRows:
+        """Those of some rows by their indices."""
+        return OuterRows(self.inputs.index_select(1, rows), self.gradients.index_select(1, rows), self.bias)
+
 
 @dataclass(frozen=True)
 class RowBlock:
@@ -62,10 +66,23 @@ class RowBlock:
 
     def __getitem__(self, rows: slice | Tensor) -> RowBlock:
         """The block of some rows: a slice, or their indices."""
+        if isinstance(rows, Tensor):
+            outer = {name: f.at(rows) for name, f in self.outer.items()}
+            plain = {name: gradients.index_select(0, rows) for name, gradients in self.plain.items()}
+            return RowBlock(len(rows), outer, plain)
         outer = {name: OuterRows(f.inputs[:, rows], f.gradients[:, rows], f.bias) for name, f in self.outer.items()}
         plain = {name: gradients[rows] for name, gradients in self.plain.items()}
-        count = len(rows) if isinstance(rows, Tensor) else len(range(self.rows)[rows])
-        return RowBlock(count, outer, plain)
+        return RowBlock(len(range(self.rows)[rows]), outer, plain)
+
+    def parts(self) -> tuple[RowBlock, RowBlock]:
+        """The same rows with respect to two sets of parameters, whose diagonals add up.
+
+        The first has those whose gradients are formed and the middle one of the factored weights, the second the rest.
+        """
+        middle = [*self.outer][len(self.outer) // 2 :][:1]
+        first = {name: self.outer[name] for name in middle}
+        others = {name: f for name, f in self.outer.items() if name not in first}
+        return RowBlock(self.rows, first, self.plain), RowBlock(self.rows, others, {})
 
     @property
     def nbytes(self) -> int:

@@ -36,6 +36,9 @@ Estimator = Literal["plain", "hutchpp", "xtrace"]
 OF_POINTS: tuple[Distribution, ...] = ("coordinate", "systematic")
 """Distributions that choose points; they exist on the residual side only."""
 
+WHOLE = 4
+"""A term of no more than so many times the points to choose is taken whole in the gradient's pass: it costs no more."""
+
 LEAST_SIZE = {"plain": 1, "hutchpp": 3, "xtrace": 4}
 
 
@@ -144,14 +147,24 @@ class Sketch:
             return tuple(hilbert_order(points[name][:, :d]) for name in objective.names)
         return tuple(torch.arange(n) for n in objective.point_counts(batch))
 
-    def choose(self, orders: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:
+    def choose(self, orders: Sequence[Tensor], generator: torch.Generator, in_pass: bool = False) -> tuple[Tensor, ...]:
         """Indices of points of every term, ``[m_i]`` each, for the distributions that choose points.
 
         Args:
             orders: from ``orders``.
             generator: source of the choice, on the CPU.
+            in_pass: for ``from_samples``, where terms of few points are taken whole.
         """
-        return tuple(order[self._positions(len(order), generator)] for order in orders)
+        return tuple(
+            torch.arange(len(order))
+            if in_pass and self._takes_whole(len(order))
+            else order[self._positions(len(order), generator)]
+            for order in orders
+        )
+
+    def _takes_whole(self, count: int) -> bool:
+        """Whether all points of a term are taken in the gradient's pass."""
+        return count <= (WHOLE if self.distribution == "systematic" else 1) * self.size
 
     def _positions(self, count: int, generator: torch.Generator) -> Tensor:
         if self.distribution == "coordinate" or count <= self.size:
@@ -169,13 +182,38 @@ class Sketch:
             deltas: the difference steps used, if any.
         """
         samples = tuple(n * self._means(diagonal, n) for n, diagonal in zip(counts, diagonals, strict=True))
-        # Sampling without replacement: the finite population factor 1 - m/n of the variance.
-        factors = tuple(math.sqrt(1 - len(d) / n) for n, d in zip(counts, diagonals, strict=True))
-        return TraceEstimate(samples, factors, deltas)
+        return TraceEstimate(samples, self._factors(counts, [len(d) for d in diagonals]), deltas)
+
+    @staticmethod
+    def _factors(counts: Sequence[int], sizes: Sequence[int]) -> tuple[float, ...]:
+        """Sampling without replacement: the finite population factor 1 - m/n of the variance."""
+        return tuple(math.sqrt(1 - m / n) for n, m in zip(counts, sizes, strict=True))
+
+    def from_samples(self, counts: Sequence[int], samples: Tensor) -> TraceEstimate:
+        """Estimates from diag(K_ii) at points that ``choose`` gave, and a part of it that is known at all points.
+
+        With q the known part, d the diagonal and sums over points k chosen, Q sum d_k / sum q_k estimates tr(K_ii), Q
+        the sum of q over all points: a ratio estimate, far better than n / m sum d_k where d is nearly in proportion
+        to q, and of a bias of order 1 / m. Its error is that of the mean of d_k - q_k sum d / sum q. ``coordinate``,
+        which is unbiased, makes no use of q. Source: W. G. Cochran, "Sampling Techniques", chapter 6.
+
+        Args:
+            counts: number of points of every term.
+            samples: of all terms, ``[sum (1 + 2 m_i)]``, as ``ntkrun.objective.objective.samples`` has them.
+        """
+        sizes = [n if self._takes_whole(n) else self.size for n in counts]
+        means = []
+        for n, own in zip(counts, samples.split([1 + 2 * m for m in sizes]), strict=True):
+            total, (known, diagonal) = own[0], own[1:].chunk(2)
+            d, q = self._means(diagonal, n), self._means(known, n)
+            mean, ratio = q.mean(), d.mean() / q.mean()
+            estimates = torch.where(mean > 0, total * (ratio + (d - ratio * q) / mean), n * d)
+            means.append(estimates if self.distribution == "systematic" else n * d)
+        return TraceEstimate(tuple(means), self._factors(counts, sizes))
 
     def _means(self, diagonal: Tensor, count: int) -> Tensor:
         """Independent samples of the mean of diag(K_ii): its values, or the means of systematic replicates."""
-        if self.distribution == "coordinate" or count <= self.size:
+        if self.distribution == "coordinate" or len(diagonal) == count:
             return diagonal
         return torch.stack([part.mean() for part in diagonal.split(replicate_sizes(self.size))])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ from ntkrun.jacobian.chunked import PiecewiseJacobian
 from ntkrun.jets import LinearUse, StreamPlan
 from ntkrun.network import JetNetwork
 from ntkrun.objective.batch import Batch, Group
-from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock, scaled
+from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock, samples, scaled
 from ntkrun.objective.residuals import PROBE_POINTS
 from ntkrun.objective.sharding import ALONE, Sharding
 from ntkrun.pde import PDE
+
+Traced = Literal["no", "known", "whole"]
+"""What of diag(K_ii) is added up beside the gradient: nothing, the part that a sketch takes at all points, or all."""
 
 TermFunction = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -79,9 +83,8 @@ class ChunkedObjective(Objective):
         ranks: the processes.
     """
 
-    samples_in_pass = False  # at a few points of very many, a pass of their own costs next to nothing
     _seconds: float | None = 0.0  # spent on traces in the present pass; None where they are part of a graph
-    _compiled: Callable[[Piece, bool], Tensor | None] | None = None  # gives the sums of a piece, where it can
+    _compiled: Callable[[Piece, Traced], Tensor | None] | None = None  # gives the sums of a piece, where it can
 
     def __init__(
         self,
@@ -97,7 +100,7 @@ class ChunkedObjective(Objective):
         super().__init__(pde, network, route, memory, clock)
         self.ranks = ranks
 
-    def evaluated_by(self, compiled: Callable[[Piece, bool], Tensor | None]) -> ChunkedObjective:
+    def evaluated_by(self, compiled: Callable[[Piece, Traced], Tensor | None]) -> ChunkedObjective:
         """The same objective with the sums of pieces, as ``piece_sums``, from elsewhere where that has them."""
         other = copy.copy(self)
         other._compiled = compiled
@@ -120,42 +123,58 @@ class ChunkedObjective(Objective):
             return Evaluation(losses, weights, self.layout.unflatten(weights @ gradients), None, seconds)
         n = len(self.terms)
         totals = self.like.new_zeros(n + self.layout.size)
-        for piece, sums in self._all_sums(batch, traced=False):
+        for piece, sums in self._all_sums(batch, traced="no"):
             totals[piece.term] += sums[0]
             totals[n:] += weights[piece.term] * sums[2:]
         self.ranks.sum(totals)
         return Evaluation(totals[:n], weights, self.layout.unflatten(totals[n:]))
 
     def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        totals = self._term_sums(batch, traced=False)
+        totals = self._term_sums(batch, traced="no")
         return totals[:, 0], totals[:, 2:]
 
     def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Tensor] = ()) -> Evaluation:
-        """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights."""
+        """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights.
+
+        The chosen points are evaluated once more by themselves.
+        """
         if self.route != "structured":
             return super().fused(batch, weigh)
         self._seconds = 0.0
-        totals = self._term_sums(batch, traced=True)
+        totals = self._term_sums(batch, traced="known" if chosen else "whole")
         start = self.clock()
-        weights = weigh(totals[:, 1])
+        weights = weigh(self._samples_beside(totals[:, 1], batch, chosen) if chosen else totals[:, 1])
         seconds = None if self._seconds is None else self._seconds + self.clock() - start
         gradients = self.layout.unflatten(weights @ totals[:, 2:])
-        return Evaluation(totals[:, 0], weights, gradients, totals[:, 1], seconds)
+        return Evaluation(totals[:, 0], weights, gradients, None if chosen else totals[:, 1], seconds)
 
-    def piece_sums(self, group: Group, traced: bool) -> Tensor:
+    def _samples_beside(self, known: Tensor, batch: Batch, chosen: Sequence[Tensor]) -> Tensor:
+        """``samples`` at the chosen points, for the sums of the known part over all points, ``[n]``."""
+
+        def parts(group: Group) -> Tensor:
+            blocks = [block.parts() for block in self._rows(group)[1]]
+            first, second = (self._diagonal(group, [pair[k] for pair in blocks]) for k in range(2))
+            return torch.stack([first, first + second], dim=1)
+
+        tables = self._gather(self.subset(batch, chosen), parts, (2,) * len(self.terms))
+        columns = [tables[i].unbind(1) for i in range(len(self.terms))]
+        return samples(known[:, None].unbind(), [q for q, _ in columns], [d for _, d in columns])
+
+    def piece_sums(self, group: Group, traced: Traced) -> Tensor:
         """Value of sum r^2, tr K, and gradient of sum r^2, ``[2 + P]``, over the rows of a group of one term.
 
         Args:
             group: the points.
-            traced: with the trace, which is 0 otherwise, by the structured route.
+            traced: what the trace is of, which is 0 for nothing; by the structured route.
         """
-        if not traced:
+        if traced == "no":
             loss = self._rows_of(group).square().sum()
             gradient = self.layout.flatten(self._back_propagate(loss))
             return torch.cat([loss.detach()[None], gradient.new_zeros(1), gradient])
         (rows,), blocks = self._rows(group)
         start = self.clock()
-        trace = self._diagonal(group, blocks).sum()
+        known = [block.parts()[0] for block in blocks] if traced == "known" else blocks
+        trace = self._diagonal(group, known).sum()
         self._seconds = (self._seconds or 0.0) + self.clock() - start
         own = scaled(group, rows)
         parts = {name: own.new_zeros(shape) for name, shape in self.layout.shapes.items()}
@@ -232,14 +251,14 @@ class ChunkedObjective(Objective):
         parts = everything.split([table.numel() for table in tables.values()])
         return {i: part.view_as(tables[i]) for i, part in zip(tables, parts, strict=True)}
 
-    def _term_sums(self, batch: Batch, traced: bool) -> Tensor:
+    def _term_sums(self, batch: Batch, traced: Traced) -> Tensor:
         """Loss, trace and gradient of the loss of every term, ``[n, 2 + P]``, over all processes."""
         totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
         for piece, sums in self._all_sums(batch, traced):
             totals[piece.term] += sums
         return self.ranks.sum(totals)
 
-    def _all_sums(self, batch: Batch, traced: bool) -> Iterator[tuple[Piece, Tensor]]:
+    def _all_sums(self, batch: Batch, traced: Traced) -> Iterator[tuple[Piece, Tensor]]:
         """Every piece with its share of loss, trace and gradient of the loss of its term, ``[2 + P]``."""
         counts = self.row_counts(batch)
         for piece in self._pieces(batch):

@@ -162,9 +162,9 @@ class Objective(Residuals):
 
         Args:
             batch: the points.
-            weigh: makes the weights from the traces tr(K_ii), or from diag(K_ii) at the points chosen.
+            weigh: makes the weights from the traces tr(K_ii), or from samples of diag(K_ii).
             chosen: if any, indices of points of every term, ``[m_i]`` each, where there are ``samples_in_pass``;
-                their diagonals, ``[sum m_i]``, go to ``weigh`` in place of the traces.
+                ``samples`` of these, ``[sum (1 + 2 m_i)]``, go to ``weigh`` in place of the traces.
         """
         if self.route != "structured":
             start = self.clock()
@@ -177,7 +177,7 @@ class Objective(Residuals):
         start = self.clock()
         known = [(group, blocks) for group, _, blocks in passes]
         if chosen:
-            signal = torch.cat(self._block_diagonals([_choose(*each, chosen) for each in known]))
+            signal = self._samples(known, chosen)
         else:
             signal = torch.stack([d.sum() for d in self._block_diagonals(known)])
         weights = weigh(signal)
@@ -332,6 +332,17 @@ class Objective(Residuals):
     def _names(self) -> dict[int, str]:
         return {id(p): name for name, p in self.trainable.items()}
 
+    def _samples(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]], chosen: Sequence[Tensor]) -> Tensor:
+        """As ``samples``, with the part of the diagonal that belongs to formed rows and the middle factored weight.
+
+        The rows of the other weights are looked at in the chosen points alone.
+        """
+        parts = [(group, [block.parts() for block in blocks]) for group, blocks in passes]
+        known = self._block_diagonals([(group, [first for first, _ in blocks]) for group, blocks in parts])
+        rest = self._block_diagonals([_choose(group, [second for _, second in b], chosen) for group, b in parts])
+        at = [part.index_select(0, k) for part, k in zip(known, chosen, strict=True)]
+        return samples(known, at, [own + other for own, other in zip(at, rest, strict=True)])
+
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
         for group, blocks in passes:
@@ -345,6 +356,18 @@ class Objective(Residuals):
             for i, rows, scale in zip(group.members, group.slices, group.scales, strict=True):
                 diagonals[i] = (table[rows, : self.components[i]] * scale.square()).sum(1)
         return tuple(diagonals[i] for i in range(len(self.terms)))
+
+
+def samples(known: Sequence[Tensor], known_at: Sequence[Tensor], diagonals: Sequence[Tensor]) -> Tensor:
+    """What traces are estimated from, one term after the other, ``[sum (1 + 2 m_i)]``.
+
+    Args:
+        known: of every term, a part of diag(K_ii) at all points, ``[N_i]``, of which the sum is taken.
+        known_at: that part at m_i chosen points.
+        diagonals: all of diag(K_ii) there.
+    """
+    each = zip(known, known_at, diagonals, strict=True)
+    return torch.cat([piece for part, *at in each for piece in (part.sum()[None], *at)])
 
 
 def scaled(group: Group, rows: Tensor) -> Tensor:

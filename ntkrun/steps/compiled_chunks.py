@@ -15,7 +15,7 @@ from torch import Tensor
 from ntkrun.geometry import Sampler
 from ntkrun.objective import Evaluation
 from ntkrun.objective.batch import Batch, widened
-from ntkrun.objective.chunked import ChunkedObjective, Piece
+from ntkrun.objective.chunked import ChunkedObjective, Piece, Traced
 from ntkrun.optimizer import Optimizer
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import Stepper
@@ -75,12 +75,12 @@ class CompiledPieces:
         self._parameters = [p.detach() for p in objective.trainable.values()]
         self._buffers = dict(objective.network.named_buffers())
 
-    def __call__(self, piece: Piece, traced: bool) -> Tensor | None:
+    def __call__(self, piece: Piece, traced: Traced) -> Tensor | None:
         """The sums of a piece, ``[2 + P]``; ``None`` where there is no graph for it.
 
         Args:
             piece: some points of one term.
-            traced: with the trace.
+            traced: what the trace is of.
         """
         group = piece.group
         key = (traced, group.plan, piece.term, piece.longest)
@@ -101,7 +101,7 @@ class CompiledPieces:
     def _ones(self, piece: Piece) -> Tensor:
         return piece.group.x.new_ones(len(piece.group.x), self._objective.components[piece.term])
 
-    def _make(self, piece: Piece, traced: bool) -> Graph:
+    def _make(self, piece: Piece, traced: Traced) -> Graph:
         objective, names, buffers = self._objective, self._names, list(self._buffers)
 
         def sums(*inputs: Tensor) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.objective.linearized import LinearizedRows
+from ntkrun.objective.objective import samples
 from ntkrun.optimizer import Optimizer
 from ntkrun.weights import Request
 
@@ -40,8 +41,9 @@ def step_on_rows(objective: Objective, optimizer: Optimizer, request: Request, b
 
 
 def _signal(system: LinearizedRows, request: Request) -> Tensor:
-    """Kernel traces, or the kernel's diagonal at the points chosen, as ``Objective.fused`` gives them to a rule."""
+    """Kernel traces, or samples, as ``Objective.fused`` gives them to a rule; the known part is the whole diagonal."""
     diagonals = system.diagonals()
     if request.signal == "traces":
         return torch.stack([d.sum() for d in diagonals])
-    return torch.cat([d[k] for d, k in zip(diagonals, request.chosen, strict=True)])
+    at = [d[k] for d, k in zip(diagonals, request.chosen, strict=True)]
+    return samples(diagonals, at, at)

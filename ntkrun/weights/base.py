@@ -49,7 +49,7 @@ class Request:
     Attributes:
         weights: of this step, where they are known before the pass.
         signal: what the weights are made from otherwise: the ``losses`` or the kernel ``traces`` of the pass, or
-            ``samples``: diag(K_ii) at the points ``chosen`` of all terms, one after the other.
+            ``samples`` of diag(K_ii) at the points ``chosen`` of all terms (``ntkrun.objective.objective.samples``).
         rule: how. The same function in every step, so that one compiled step serves all.
         state: what the rule reads.
         chosen: indices of points of every term.

@@ -84,6 +84,7 @@ class Sketched(NTKWeighting):
         self.generator = torch.Generator().manual_seed(mix_seed(seed, 1))
         self.previous: dict[str, Tensor] = {}
         self.exact = {"weights": self.weights, "known": self.known}  # as exact traces would have them
+        self._beside: dict[str, Tensor] = {}
         self._ordered: tuple[Batch, tuple[Tensor, ...]] | None = None
         self._parameters = objective.layout.size
 
@@ -102,11 +103,13 @@ class Sketched(NTKWeighting):
             if self._ordered is None or self._ordered[0] is not batch:  # points mostly stay the same for many steps
                 self._ordered = batch, self.sketch.orders(objective, batch)
             chosen = tuple(
-                moved(k, objective.like, torch.int64) for k in self.sketch.choose(self._ordered[1], self.generator)
+                moved(k, objective.like, torch.int64)
+                for k in self.sketch.choose(self._ordered[1], self.generator, in_pass=True)
             )
             state = self.rule_state(self.rows(objective, batch))
             if self.average != "none":
                 state |= self.averages
+            self._beside = self._compared(objective.traces(batch), state) if self.compare_exact else {}
             return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.every)
         points = self.kernel_batch(batch)
         self._restarted: Tensor | None = None
@@ -123,10 +126,7 @@ class Sketched(NTKWeighting):
         if deltas is not None:
             columns["delta"] = deltas
         if self.compare_exact:
-            exact = objective.traces(points) * scale
-            weights, further = self.rule(exact, {**state, **self.exact})
-            self.exact = {"weights": weights, "known": further["known"]}
-            columns |= {"exact_trace": exact, "exact_weight": weights}
+            columns |= self._compared(objective.traces(points) * scale, state)
         return Request(self.weights, update=WeightUpdate(self.weights, seconds, columns, floored, self._restarted))
 
     def take(self, request: Request, evaluation: Evaluation) -> WeightUpdate | None:
@@ -135,12 +135,17 @@ class Sketched(NTKWeighting):
         return super().take(request, evaluation)
 
     def measured(self, evaluation: Evaluation) -> dict[str, Tensor]:
-        return {name: evaluation.state[name] for name in ("trace", "standard_error")}
+        return {name: evaluation.state[name] for name in ("trace", "standard_error")} | self._beside
+
+    def _compared(self, exact: Tensor, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Exact traces and the weights made from them, smoothed like those of ``state``, by column of the log."""
+        weights, further = self.rule(exact, {**state, **self.exact})
+        self.exact = {"weights": weights, "known": further["known"]}
+        return {"exact_trace": exact, "exact_weight": weights}
 
     def rule_of_samples(self, samples: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The weights of an update from diag(K_ii) at the chosen points; a ``Rule`` on ``rule_state``."""
-        diagonals = samples.split([min(self.sketch_size, n) for n in self._counts])
-        estimate = self.sketch.from_diagonals(self._counts, diagonals)
+        """The weights of an update from samples at the chosen points; a ``Rule`` on ``rule_state``."""
+        estimate = self.sketch.from_samples(self._counts, samples)
         traces, errors = estimate.traces, estimate.standard_errors
         used, averages = traces, dict[str, Tensor]()
         if self.average != "none":
@@ -151,7 +156,7 @@ class Sketched(NTKWeighting):
     def _in_pass(self, objective: Objective) -> bool:
         """Whether the gradient's own pass gives what the estimates are made from."""
         plain = self.distribution in OF_POINTS and self.derivative == "autodiff" and self.corrector == "fresh"
-        return plain and self.points == "training" and not self.compare_exact and objective.samples_in_pass
+        return plain and self.points == "training" and objective.samples_in_pass
 
     def _estimate(self, objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Traces, their standard errors and the difference steps, ``[n]`` each."""

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Drawing
 from reproduction import base
 from reproduction.base import Budget, Figure, Job, Verdict, grouped, names_after, style
 
-PROBLEMS = ("poisson", "wave", "helmholtz", "burgers", "allen_cahn", "klein_gordon")
+PROBLEMS = ("poisson", "wave", "helmholtz", "burgers", "allen_cahn", "klein_gordon", "cavity")
 SIZES = (16, 64)
 GOALS = {16: 0.03, 64: 0.01}
 COLOURS = {16: base.ORANGE, 64: base.BLUE}
@@ -61,8 +61,9 @@ def rms(values: pd.Series) -> float:
 def plot(table: pd.DataFrame) -> dict[str, Drawing]:
     """A panel per problem: the error of the weights along training."""
     style()
-    figure, grid = plt.subplots(2, 3, figsize=(12, 6.6), sharey=True, layout="constrained")
-    for axes, (pde, view) in zip(grid.flat, grouped(table, "pde"), strict=True):
+    figure, grid = plt.subplots(2, 4, figsize=(14, 6.6), sharey=True, layout="constrained")
+    grid[-1, -1].set_axis_off()
+    for axes, (pde, view) in zip(grid.flat, grouped(table, "pde"), strict=False):
         for size, own in grouped(view, "size"):
             series = own["error"].pow(2).groupby(own["step"]).mean()
             window = series.groupby(np.arange(len(series)) // WINDOW)

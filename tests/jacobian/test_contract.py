@@ -158,6 +158,40 @@ def test_fused_pass(case: Case) -> None:
     assert all(part.is_contiguous() for part in evaluation.gradient.values())  # fused optimisers ignore strides
 
 
+def test_samples_of_the_fused_pass(case: Case) -> None:
+    """Diagonals at chosen points against the dense Jacobians, and a part of them whose sum over all points is known."""
+    objective = case.objective
+    if not objective.samples_in_pass:
+        pytest.skip("the route takes samples in a pass of its own")
+    counts = objective.point_counts(case.batch)
+    chosen = [torch.arange(n).flip(0)[: n // 2 + 1] for n in counts]
+    signals: list[torch.Tensor] = []
+
+    def weigh(signal: torch.Tensor) -> torch.Tensor:
+        signals.append(signal)
+        return torch.ones(len(counts), dtype=torch.float64)
+
+    evaluation = objective.fused(case.batch, weigh, chosen)
+    everything = objective.fused(case.batch, weigh, [torch.arange(n) for n in counts])
+    flatten = objective.layout.flatten
+    plain = objective.gradient(case.batch, evaluation.weights)
+    assert relative(flatten(evaluation.gradient), flatten(plain.gradient)) < 1e-12
+    assert relative(flatten(everything.gradient), flatten(plain.gradient)) < 1e-12
+    some, whole = (
+        signal.split([1 + 2 * m for m in sizes])
+        for signal, sizes in zip(signals, ([len(k) for k in chosen], counts), strict=True)
+    )
+    for n, k, dense, own, of_all in zip(counts, chosen, case.dense, some, whole, strict=True):
+        diagonal = dense.square().sum(1).view(-1, n).sum(0)
+        known, known_at, found = of_all[0], *of_all[1:].chunk(2)
+        assert relative(found, diagonal) < 1e-10
+        assert relative(known, known_at.sum()) < 1e-12
+        assert (known_at >= 0).all()
+        assert (known_at <= found * (1 + 1e-12)).all()
+        expected = torch.cat([known[None], known_at[k], diagonal[k]])
+        assert relative(own, expected) < 1e-10
+
+
 def test_gradient(case: Case) -> None:
     """The plain gradient equals the fused one under the same weights."""
     fused = case.objective.fused(case.batch, lambda traces: traces.sum() / traces)

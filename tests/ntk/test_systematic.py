@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from ntkrun.geometry import Method, Sampler, mix_seed
+from ntkrun.network import MLP
 from ntkrun.ntk.sketch import Sketch
 from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
 from ntkrun.objective import Objective
+from ntkrun.objective.objective import samples
 from ntkrun.pde import PDE, Burgers, Cavity, Wave
 from tests.problems import mlp
 
@@ -63,10 +65,15 @@ PROBLEMS: dict[str, tuple[PDE, dict[str, int]]] = {
 class Population:
     """A problem, its points and the exact diagonals there."""
 
-    def __init__(self, problem: str, method: Method) -> None:
+    def __init__(self, problem: str, method: Method, depth: int | None = None) -> None:
         pde, counts = PROBLEMS[problem]
         torch.manual_seed(0)
-        self.objective = Objective(pde, mlp(pde.domain, len(pde.fields)).double())
+        network = (
+            mlp(pde.domain, len(pde.fields))
+            if depth is None
+            else MLP(16, depth, domain=pde.domain, outputs=len(pde.fields))
+        )
+        self.objective = Objective(pde, network.double())
         points = {
             term.name: Sampler(term.region, counts[term.name], method, mix_seed(0, i)).draw()
             for i, term in enumerate(self.objective.terms)
@@ -74,6 +81,28 @@ class Population:
         self.batch = self.objective.batch(points)
         self.counts = self.objective.point_counts(self.batch)
         self.diagonals = self.objective.diagonals(self.batch)
+
+    def ratio_estimates(self, sketch: Sketch, repetitions: int) -> tuple[Tensor, Tensor]:
+        """The same from samples of the gradient's pass, with the part known at all points."""
+        generator, orders = torch.Generator().manual_seed(1), sketch.orders(self.objective, self.batch)
+        everywhere = [torch.arange(n) for n in self.counts]
+        found: list[Tensor] = []
+
+        def weigh(samples: Tensor) -> Tensor:
+            found.append(samples)
+            return torch.ones(len(self.counts)).double()
+
+        self.objective.fused(self.batch, weigh, everywhere)
+        known = [own[1:].chunk(2)[0] for own in found[0].split([1 + 2 * n for n in self.counts])]
+        traces, errors = [], []
+        for _ in range(repetitions):
+            chosen = sketch.choose(orders, generator, in_pass=True)
+            at = [part[k] for part, k in zip(known, chosen, strict=True)]
+            diagonals = [diagonal[k] for diagonal, k in zip(self.diagonals, chosen, strict=True)]
+            estimate = sketch.from_samples(self.counts, samples(known, at, diagonals))
+            traces.append(estimate.traces)
+            errors.append(estimate.standard_errors)
+        return torch.stack(traces), torch.stack(errors)
 
     def estimates(self, sketch: Sketch, repetitions: int) -> tuple[Tensor, Tensor]:
         """Traces and their standard errors, ``[repetitions, n]`` each."""
@@ -116,3 +145,43 @@ def test_spread_out_points_err_less_than_random_ones(problem: str) -> None:
         error[distribution] = ((traces - exact) / exact).square().mean(0).sqrt()
     large = torch.tensor([n > 64 for n in population.counts])
     assert (error["systematic"][large] < 0.7 * error["coordinate"][large]).all(), error
+
+
+@pytest.mark.parametrize(("problem", "method"), [("wave", "uniform"), ("burgers", "sobol"), ("cavity", "sobol")])
+@pytest.mark.parametrize("size", [16, 64])
+def test_the_known_part_makes_errors_smaller(problem: str, size: int, method: Method) -> None:
+    """Over 400 choices, of the equation: errors less than half as large, bias less than a quarter of them.
+
+    Logged against true standard errors within 0.8 to 1.25, known to about 4 %.
+    """
+    population, sketch = Population(problem, method, 4), Sketch(size, "residual", "autodiff", "systematic")
+    exact = torch.stack([d.sum() for d in population.diagonals])
+    plain, _ = population.estimates(sketch, 400)
+    traces, errors = population.ratio_estimates(sketch, 400)
+    deviation = (traces - exact).square().mean(0).sqrt()
+    assert deviation[0] < 0.5 * (plain - exact)[:, 0].square().mean().sqrt()
+    assert (traces.mean(0) - exact)[0].abs() < 0.25 * deviation[0]
+    sampled = deviation > 1e-12 * exact
+    ratio = errors.square().mean(0).sqrt()[sampled] / deviation[sampled]
+    assert (ratio > 0.8).all(), ratio
+    assert (ratio < 1.25).all(), ratio
+
+
+def test_all_known_is_exact() -> None:
+    """Of two hidden layers, the one map that is neither the first nor the last is known at all points."""
+    population = Population("wave", "uniform", 2)
+    traces, errors = population.ratio_estimates(Sketch(16, "residual", "autodiff", "systematic"), 5)
+    exact = torch.stack([d.sum() for d in population.diagonals])
+    assert ((traces - exact).abs() <= 1e-12 * exact).all()
+    assert (errors <= 1e-12 * exact).all()
+
+
+def test_nothing_known_is_the_plain_estimate() -> None:
+    sketch, generator = Sketch(16, "residual", "autodiff", "systematic"), torch.Generator().manual_seed(0)
+    diagonal = torch.rand(100, generator=generator).double()
+    chosen = systematic_sample(100, 16, generator)
+    known = torch.zeros(100).double()
+    estimate = sketch.from_samples([100], samples([known], [known[chosen]], [diagonal[chosen]]))
+    expected = sketch.from_diagonals([100], [diagonal[chosen]])
+    assert torch.equal(estimate.traces, expected.traces)
+    assert torch.equal(estimate.standard_errors, expected.standard_errors)

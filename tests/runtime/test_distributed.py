@@ -75,7 +75,7 @@ def test_two_processes_get_what_one_gets() -> None:
 
 SMALL = [
     *("pde=wave", "pde.points.residual=40", "pde.points.boundary=9", "pde.points.initial=1", "pde.grid=10"),
-    *("network.width=8", "network.depth=2", "optimizer=adam", "dtype=float64", "schedule=constant", "plots=false"),
+    *("network.width=8", "network.depth=3", "optimizer=adam", "dtype=float64", "schedule=constant", "plots=false"),
     *("weights=sketched", "weights.sketch_size=4", "weights.update_every=3", "point_weights=causal", "log_every=5"),
 ]
 

@@ -117,30 +117,33 @@ def test_sketched_weights_approach_exact_ones() -> None:
 @pytest.mark.parametrize("size", [5, None], ids=["chunks", "whole"])
 @pytest.mark.parametrize("pde", [Wave(), Cavity()], ids=["wave", "cavity"])
 def test_samples_of_a_sketch_are_rows_of_the_dense_jacobian(pde: PDE, size: int | None, weighted: bool) -> None:
-    """From the gradient's own pass, and from a pass of the chosen points where the others come in chunks."""
-    network = MLP(12, 2, outputs=len(pde.fields), domain=pde.domain).double()
+    """All but the first of the two inner maps is known at all points; terms of no more than 20 are taken whole."""
+    network = MLP(12, 3, outputs=len(pde.fields), domain=pde.domain).double()
     whole = Objective(pde, network)
     objective = whole if size is None else ChunkedObjective(pde, network, "structured", whole.memory, size)
-    points, batch = draw_batch(objective, [9, 12, 4, 7][: len(objective.terms)])
+    points, batch = draw_batch(objective, [29, 12, 4, 7][: len(objective.terms)])
     factors = {name: 0.1 + torch.rand(len(x), 1, dtype=torch.float64) for name, x in points.items()}
     batch = objective.weigh_points(batch, factors) if weighted else batch
     weighting = Sketched(sketch_size=5)
     weighting.start(objective, seed=3)
     evaluation, update = weighting.evaluate(0, objective, batch)
-    chosen = torch.Generator().manual_seed(mix_seed(3, 1))
+    inner = [objective.layout.slices[f"layers.1.{kind}"] for kind in ("weight", "bias")]
+    generator = torch.Generator().manual_seed(mix_seed(3, 1))
     traces, errors = [], []
     for name, dense in zip(objective.names, dense_jacobians(objective, points), strict=True):
         n = len(points[name])
-        diagonal = dense.square().sum(1).view(-1, n).sum(0)
-        diagonal = diagonal * factors[name][:, 0] if weighted else diagonal
-        if n > 5:
-            chosen_points = hilbert_order(points[name])[systematic_sample(n, 5, chosen)]
-            sample = n * torch.stack([diagonal[chosen_points[:2]].mean(), diagonal[chosen_points[2:]].mean()])
-            errors.append(math.sqrt(1 - 5 / n) * sample.std() / math.sqrt(2))
-        else:
-            sample = n * diagonal[torch.randperm(n, generator=chosen)]
+        unknown = torch.cat([dense[:, columns] for columns in inner], dim=1)
+        squares = torch.stack([dense.square().sum(1), unknown.square().sum(1)])
+        diagonal, rest = squares.view(2, -1, n).sum(1) * (factors[name][:, 0] if weighted else 1)
+        if n <= 20:
+            traces.append(diagonal.sum())
             errors.append(torch.zeros((), dtype=torch.float64))
-        traces.append(sample.mean())
+            continue
+        chosen = hilbert_order(points[name])[systematic_sample(n, 5, generator)]
+        d, q = (torch.stack([x[chosen[:2]].mean(), x[chosen[2:]].mean()]) for x in (diagonal, diagonal - rest))
+        known, ratio = (diagonal - rest).sum(), d.mean() / q.mean()
+        traces.append(known * ratio)
+        errors.append(math.sqrt(1 - 5 / n) * known / q.mean() * (d - ratio * q).std() / math.sqrt(2))
     assert update is not None
     assert relative(update.columns["trace"], torch.stack(traces)) < 1e-11
     assert relative(update.columns["standard_error"], torch.stack(errors)) < 1e-9
