@@ -57,6 +57,12 @@ def exp(z: Tensor, order: int) -> list[Tensor]:
     return [torch.exp(z)] * (order + 1)
 
 
+def log(z: Tensor, order: int) -> list[Tensor]:
+    """Natural logarithm."""
+    y = 1 / z
+    return [torch.log(z), *((-1) ** (k - 1) * math.factorial(k - 1) * y**k for k in range(1, order + 1))]
+
+
 def reciprocal(z: Tensor, order: int) -> list[Tensor]:
     """1 / z."""
     y = 1 / z
@@ -78,6 +84,13 @@ def atan(z: Tensor, order: int) -> list[Tensor]:
     q = 1 / (1 + z * z)
     higher = [q, -2 * z * q**2, (6 * z * z - 2) * q**3, 24 * z * (1 - z * z) * q**4]
     return [torch.atan(z), *higher[:order]]
+
+
+def erf(z: Tensor, order: int) -> list[Tensor]:
+    """Error function."""
+    density = 2 / math.sqrt(math.pi) * torch.exp(-z * z)
+    hermite = [density, -2 * z * density, (4 * z * z - 2) * density, (12 - 8 * z * z) * z * density]
+    return [torch.erf(z), *hermite[:order]]
 
 
 def power(exponent: float) -> Activation:

@@ -154,6 +154,10 @@ class Jet:
         """Elementwise exponential function."""
         return self.map(functions.exp)
 
+    def log(self) -> Jet:
+        """Elementwise natural logarithm."""
+        return self.map(functions.log)
+
     def tanh(self) -> Jet:
         """Elementwise hyperbolic tangent."""
         return self.map(functions.tanh)
@@ -169,6 +173,10 @@ class Jet:
     def atan(self) -> Jet:
         """Elementwise inverse tangent."""
         return self.map(functions.atan)
+
+    def erf(self) -> Jet:
+        """Elementwise error function."""
+        return self.map(functions.erf)
 
     def __pow__(self, exponent: float) -> Jet:
         return self.map(functions.power(exponent))

@@ -37,9 +37,11 @@ FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "sin": lambda x, h: h.sin(),
     "cos": lambda x, h: h.cos(),
     "exp": lambda x, h: h.exp(),
+    "log": lambda x, h: (h.exp() + 1).log(),
     "reciprocal": lambda x, h: (h.exp() + 1).reciprocal(),
     "sqrt": lambda x, h: (h.exp() + x**2).sqrt(),
     "atan": lambda x, h: (3 * h).atan(),
+    "erf": lambda x, h: h.erf(),
     "tanh": lambda x, h: h.tanh(),
     "nested": lambda x, h: (1 - x) * (h.exp() * x).sin() - x**3 * h.cos(),
 }
