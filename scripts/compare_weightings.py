@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -244,10 +245,14 @@ def short(number: float) -> str:
 
 
 def error_table(table: pd.DataFrame) -> list[str]:
-    """Problems by weightings. Bold: the least median. Italic: seeds that a test cannot tell from those of the least."""
+    """Problems by weightings. Bold: the least median. Italic: seeds that a test cannot tell from those of the least.
+
+    There are no italics where the seeds are too few for the test to tell any from any.
+    """
     errors = errors_of(table)
     columns = [w for w in WEIGHTS if w in set(table["weights"])]
     lines = ["| problem | " + " | ".join(f"`{w}`" for w in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    seeds = table["seed"].nunique()
     for problem in (p for p in PROBLEMS if p in set(table["problem"])):
         own = {w: errors[problem, w] for w in columns if (problem, w) in errors}
         shown = {w: middle(values) for w, values in own.items()}
@@ -256,10 +261,17 @@ def error_table(table: pd.DataFrame) -> list[str]:
         for w in columns:
             text = shown[w][1] if w in shown else ""
             known = w in own and shown[w][0] < np.inf
-            close = known and differ_by_chance(own[w], own[best]) >= LEVEL
+            close = known and can_reject(own[w], own[best]) and differ_by_chance(own[w], own[best]) >= LEVEL
+            if w in own and len(own[w]) < seeds:
+                text += f", {len(own[w])} seed{'s' * (len(own[w]) > 1)}"
             cells.append(f"**{text}**" if known and w == best else f"*{text}*" if close else text)
         lines.append(f"| `{problem}` | " + " | ".join(cells) + " |")
     return lines
+
+
+def can_reject(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the seeds are so many that a complete separation of them is no chance."""
+    return 2 / math.comb(len(one) + len(other), len(one)) < LEVEL
 
 
 def differ_by_chance(one: np.ndarray, other: np.ndarray) -> float:
@@ -306,9 +318,10 @@ def rank_table(table: pd.DataFrame) -> list[str]:
         largest = max(largest, min(1.0, (len(found) - k) * row.chance))
         corrected[row.weights] = largest
     for row in found:
+        over_problems = "" if np.isnan(row.chance_of_problems) else f"{row.chance_of_problems:.2g}"
         verdict = ("worse" if row.ratio > 1 else "better") if corrected[row.weights] < LEVEL else ""
         lines.append(
-            f"| `{row.weights}` | {row.problems} | {row.runs} | {row.ratio:.2f} | {row.chance_of_problems:.2g} | "
+            f"| `{row.weights}` | {row.problems} | {row.runs} | {row.ratio:.2f} | {over_problems} | "
             f"{row.chance:.2g} | {corrected[row.weights]:.2g} | {verdict} |"
         )
     return lines
@@ -367,17 +380,16 @@ def markdown(table: pd.DataFrame) -> str:
     """All tables for people."""
     lines: list[str] = []
     for iterations, own in table.groupby("iterations"):
-        counts = own.groupby(["problem", "weights"]).size()
-        seeds = " to ".join(map(str, sorted({counts.min(), counts.max()})))
+        seeds = own["seed"].nunique()
         lines += [
             f"### {iterations:,} steps",
             "",
-            f"Final relative L2 error, median (least to largest) over {seeds} seeds:",
+            f"Final relative L2 error, median (least to largest) over {seeds} seeds where no fewer are named:",
             "",
             *error_table(own),
             "",
             "Bold: the least median of the problem. Italic: seeds that a rank-sum test (Mann, Whitney, two-sided, 5 %)",
-            "cannot tell from those of the one in bold.",
+            "cannot tell from those of the one in bold; none where they are too few for it to tell. Empty: not run.",
             "",
             *rank_table(own),
             "",

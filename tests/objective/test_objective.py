@@ -57,6 +57,17 @@ def test_gradient_leaves_no_grad_behind() -> None:
     assert all(p.grad is None for p in objective.network.parameters())
 
 
+def test_fused_gradients_lie_in_memory_as_their_parameters_do() -> None:
+    """Torch's fused Adam reads both in the order of memory, whatever the strides."""
+    objective = Objective(Wave(), mlp(Wave().domain).double())
+    _, batch = draw_batch(objective, [9, 4, 3, 2])
+    weights = objective.like.new_tensor([1.0, 2.0, 3.0, 4.0])
+    expected = objective.gradient(batch, weights).gradient
+    for name, gradient in objective.fused(batch, lambda _: weights).gradient.items():
+        assert relative(gradient, expected[name]) < 1e-12
+        assert gradient.is_contiguous()
+
+
 def test_weights_scale_the_gradient_of_their_term() -> None:
     pde = Poisson()
     objective = Objective(pde, mlp(pde.domain).double())
