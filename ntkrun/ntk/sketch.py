@@ -205,6 +205,9 @@ class Sketch:
         means = []
         for n, own in zip(counts, samples.split([1 + 2 * m for m in sizes]), strict=True):
             total, (known, diagonal) = own[0], own[1:].chunk(2)
+            if len(diagonal) == n:
+                means.append(diagonal.sum()[None])
+                continue
             d, q = self._means(diagonal, n), self._means(known, n)
             mean, ratio = q.mean(), d.mean() / q.mean()
             estimates = torch.where(mean > 0, total * (ratio + (d - ratio * q) / mean), n * d)

@@ -335,27 +335,44 @@ class Objective(Residuals):
     def _samples(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]], chosen: Sequence[Tensor]) -> Tensor:
         """As ``samples``, with the part of the diagonal that belongs to formed rows and the middle factored weight.
 
-        The rows of the other weights are looked at in the chosen points alone.
+        The rows of the other weights are looked at in the chosen points alone. Where these are all points of a group,
+        everything is known.
         """
-        parts = [(group, [block.parts() for block in blocks]) for group, blocks in passes]
-        known = self._block_diagonals([(group, [first for first, _ in blocks]) for group, blocks in parts])
-        rest = self._block_diagonals([_choose(group, [second for _, second in b], chosen) for group, b in parts])
-        at = [part.index_select(0, k) for part, k in zip(known, chosen, strict=True)]
-        return samples(known, at, [own + other for own, other in zip(at, rest, strict=True)])
+        known: dict[int, Tensor] = {}
+        rest: dict[int, Tensor] = {}
+        for group, blocks in passes:
+            sizes = [
+                (len(chosen[i]), rows.stop - rows.start) for i, rows in zip(group.members, group.slices, strict=True)
+            ]
+            if all(few == n for few, n in sizes):
+                known |= _group_diagonals(group, blocks, self.components)
+                continue
+            parts = [block.parts() for block in blocks]
+            known |= _group_diagonals(group, [first for first, _ in parts], self.components)
+            rest |= _group_diagonals(*_choose(group, [second for _, second in parts], chosen), self.components)
+        at = [known[i].index_select(0, k) for i, k in enumerate(chosen)]
+        return samples(
+            [known[i] for i in range(len(at))], at, [q + rest[i] if i in rest else q for i, q in enumerate(at)]
+        )
 
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
         for group, blocks in passes:
-            components = [block.diagonal(group.x) for block in blocks]
-            if group.scales is None:
-                diagonal = sum(components[1:], start=components[0])
-                for i, rows in zip(group.members, group.slices, strict=True):
-                    diagonals[i] = diagonal[rows]
-                continue
-            table = torch.stack(components, dim=1)
-            for i, rows, scale in zip(group.members, group.slices, group.scales, strict=True):
-                diagonals[i] = (table[rows, : self.components[i]] * scale.square()).sum(1)
+            diagonals |= _group_diagonals(group, blocks, self.components)
         return tuple(diagonals[i] for i in range(len(self.terms)))
+
+
+def _group_diagonals(group: Group, blocks: Sequence[RowBlock], components: Sequence[int]) -> dict[int, Tensor]:
+    """diag(K_ii) of every member of a group by its index, one number per point."""
+    each = [block.diagonal(group.x) for block in blocks]
+    if group.scales is None:
+        diagonal = sum(each[1:], start=each[0])
+        return {i: diagonal[rows] for i, rows in zip(group.members, group.slices, strict=True)}
+    table = torch.stack(each, dim=1)
+    return {
+        i: (table[rows, : components[i]] * scale.square()).sum(1)
+        for i, rows, scale in zip(group.members, group.slices, group.scales, strict=True)
+    }
 
 
 def samples(known: Sequence[Tensor], known_at: Sequence[Tensor], diagonals: Sequence[Tensor]) -> Tensor:
