@@ -85,15 +85,16 @@ class Population:
     def ratio_estimates(self, sketch: Sketch, repetitions: int) -> tuple[Tensor, Tensor]:
         """The same from samples of the gradient's pass, with the part known at all points."""
         generator, orders = torch.Generator().manual_seed(1), sketch.orders(self.objective, self.batch)
-        everywhere = [torch.arange(n) for n in self.counts]
-        found: list[Tensor] = []
+        halves = [torch.arange(n).tensor_split(2) for n in self.counts]
+        found: list[tuple[Tensor, ...]] = []
 
-        def weigh(samples: Tensor) -> Tensor:
-            found.append(samples)
+        def weigh(signal: Tensor) -> Tensor:
+            found.append(signal.split([1 + 2 * len(k) for k in chosen]))
             return torch.ones(len(self.counts)).double()
 
-        self.objective.fused(self.batch, weigh, everywhere)
-        known = [own[1:].chunk(2)[0] for own in found[0].split([1 + 2 * n for n in self.counts])]
+        for chosen in zip(*halves, strict=True):  # where all points of a group are chosen, more is known
+            self.objective.fused(self.batch, weigh, chosen)
+        known = [torch.cat([own[1 : 1 + len(own) // 2] for own in pair]) for pair in zip(*found, strict=True)]
         traces, errors = [], []
         for _ in range(repetitions):
             chosen = sketch.choose(orders, generator, in_pass=True)
