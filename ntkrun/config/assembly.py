@@ -21,7 +21,7 @@ from ntkrun.config.configuration import Configuration
 from ntkrun.config.measured_data import point_counts, read_measurements
 from ntkrun.config.schema import Settings
 from ntkrun.diagnostics import NoDiagnostics
-from ntkrun.geometry import Box, mix_seed
+from ntkrun.geometry import Box, Region, mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import (
     constrained,
@@ -37,6 +37,7 @@ from ntkrun.objective import Objective, RouteError
 from ntkrun.objective.chunked import MEMORY, ChunkedObjective, points_at_a_time
 from ntkrun.optimizer import Optimizer
 from ntkrun.pde import PDE, ProblemError
+from ntkrun.pde.measured import data_terms, held_apart
 from ntkrun.runtime.distributed import present
 from ntkrun.runtime.memory import check_fits, for_points, limit_memory, shortage
 from ntkrun.storage.checkpoint import CheckpointError, load_network
@@ -59,11 +60,13 @@ class Parts(TrainingParts):
         settings: the top-level values of the configuration.
         grid: points per coordinate of an equispaced grid for the error.
         logger: where the numbers go besides the run's own tables.
+        held_rows: measured values that are not trained on.
     """
 
     settings: Settings
     grid: int
     logger: Logger
+    held_rows: int = 0
 
 
 def assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
@@ -90,6 +93,9 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
     whole = configuration.pde.build()
     if configuration.data:
         whole.measurements = read_measurements(configuration.data, whole)
+    apart: dict[str, tuple[Region, ...]] = {}
+    if setup.hold_out:
+        apart = _hold_out(whole, setup.hold_out, settings)
     weighting, point_weights = configuration.weights.build(), configuration.point_weights.build()
     optimizer, schedule = configuration.optimizer.build(), configuration.schedule.build()
     diagnostics, logger = configuration.diagnostics.build(), build_logger(configuration.logger)
@@ -139,9 +145,21 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
         evaluator=evaluator,
         diagnostics=diagnostics,
         logger=Guarded(logger),
-        held_out=None if evaluator.knows else HeldOut(objective, points.counts, settings.seed),
+        held_out=None if evaluator.knows else HeldOut(objective, points.counts, settings.seed, apart),
         earlier=networks,
+        held_rows=sum(part.least for region in apart.values() for part in region),
     )
+
+
+def _hold_out(pde: PDE, share: float, settings: Settings) -> dict[str, tuple[Region, ...]]:
+    """Take a share of its measured values from a problem; returns them as regions of the loss terms."""
+    if settings.time_windows > 1:
+        raise ConfigError(f"pde.hold_out={share:g}: with time_windows no network is the best; leave it out")
+    try:
+        pde.measurements, held = held_apart(pde.measurements, share, settings.seed)
+    except ProblemError as error:
+        raise ConfigError(f"pde.hold_out={share:g}: {error}") from None
+    return {term.name: term.region for term in data_terms(held)}
 
 
 def build_logger(loggers: Sequence[Component[Logger]]) -> Logger:

@@ -93,6 +93,7 @@ class Setup(BaseModel):
     sampling: Sampling
     resample_every: Positive[int] | Literal["auto"] | None
     batch: Positive[int] | None = None
+    hold_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     grid: Annotated[int, Field(ge=2)]
 
 

@@ -31,11 +31,13 @@ def identity(values: Mapping[str, Any]) -> str:
 
 
 def _drop_absent(pde: Any) -> None:
-    """Leave out that there are no measured data or batches, of which version 0.1.0 does not know."""
+    """Leave out that there are no measured data, none held out or batches, of which version 0.1.0 does not know."""
     if not isinstance(pde, dict):
         return
     if pde.get("batch") is None:
         pde.pop("batch", None)
+    if not pde.get("hold_out"):
+        pde.pop("hold_out", None)
     if pde.get("data") is not None:
         return
     pde.pop("data", None)

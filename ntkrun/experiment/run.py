@@ -414,6 +414,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
     for field, table in parts.pde.measurements.items():
         log.info("%d measured values of %s", len(table.rows), field)
+    if parts.held_rows:
+        log.info("%d more measured values are held out", parts.held_rows)
     if parts.evaluator.about:
         log.info("%s", parts.evaluator.about)
     if trainer.progress.total_steps:

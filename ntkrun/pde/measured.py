@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ntkrun.geometry import Sampler, Table, mix_seed
-from ntkrun.pde.base import PDE, Columns, Residual, Term
+from ntkrun.pde.base import PDE, Columns, ProblemError, Residual, Term
 
 DATA = "data"
 SEED = 7  # of values made up for problems of the menu, the same in every run
@@ -34,6 +35,34 @@ def data_terms(tables: Mapping[str, Table]) -> tuple[Term, ...]:
         Term(DATA if len(tables) == 1 else f"{DATA}_{field}", (table,), (field,), _misfit(field, table))
         for field, table in tables.items()
     )
+
+
+def held_apart(tables: Mapping[str, Table], share: float, seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
+    """Measured values to train on, and others to tell by how well the network does.
+
+    Args:
+        tables: by field.
+        share: of the rows of every table that are held out; rounded, at least one and not all of them.
+        seed: of the choice, which is random.
+
+    Returns:
+        The tables of both.
+
+    Raises:
+        ProblemError: there is no table, or one of a single row.
+    """
+    if not tables:
+        raise ProblemError("there are no measured values to hold out")
+    trained, held = {}, {}
+    for i, (field, table) in enumerate(tables.items()):
+        rows = len(table.rows)
+        if rows == 1:
+            raise ProblemError(f"there is one measured value of {field}, which cannot be held out and trained on")
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(mix_seed(seed, 6, i)))
+        count = min(max(1, round(share * rows)), rows - 1)
+        held[field] = replace(table, rows=table.rows[order[:count].sort().values])
+        trained[field] = replace(table, rows=table.rows[order[count:].sort().values])
+    return trained, held
 
 
 def measured_at_random(pde: PDE, fields: Sequence[str], number: int, noise: float) -> dict[str, Table]:

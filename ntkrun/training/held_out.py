@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
-from ntkrun.geometry import Sampler, mix_seed
+from ntkrun.geometry import Region, Sampler, mix_seed
 from ntkrun.objective import Objective
 
 MOST = 10_000  # points of a term
@@ -17,14 +18,24 @@ class HeldOut:
         objective: names the terms and their regions.
         counts: number of points by term.
         seed: of the run.
+        apart: what the points of some terms are drawn from in place of their regions: measured values that are not
+            trained on, as many as there are.
     """
 
-    def __init__(self, objective: Objective, counts: Mapping[str, int], seed: int) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        counts: Mapping[str, int],
+        seed: int,
+        apart: Mapping[str, tuple[Region, ...]] = MappingProxyType({}),
+    ) -> None:
         self._objective = objective
         points = {}
         for i, term in enumerate(objective.terms):
-            count = max(len(term.region), min(MOST, counts[term.name]))  # no box without a point
-            sampler = Sampler(term.region, count, "sobol", mix_seed(seed, 5, i), term.shares)
+            region = apart.get(term.name, term.region)
+            wanted = sum(part.least for part in region) if term.name in apart else counts[term.name]
+            count = max(len(region), min(MOST, wanted))  # no box without a point
+            sampler = Sampler(region, count, "sobol", mix_seed(seed, 5, i), term.shares)
             points[term.name] = sampler.draw().to(objective.like)
         self._batch = objective.batch(points)
 
