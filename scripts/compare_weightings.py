@@ -8,8 +8,8 @@ Usage: python scripts/compare_weightings.py [--jobs J] [--iterations N ...] [--s
 
 Trains every problem under every weighting from every seed, for 1,500 and for 15,000 steps: Adam with its default
 network and schedule, and the configuration's defaults in all else. Each run has a directory
-outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs that have ended there, or have a row in weightings.csv already, are
-skipped, so an interrupted comparison goes on where it was, on any machine (--again makes them anew). Runs are spread
+outputs/comparison/N/PROBLEM/WEIGHTS/SEED; runs that have ended there, or have completed by weightings.csv, are
+left out, so an interrupted comparison goes on where it was, on any machine (--again makes them anew). Runs are spread
 over --jobs processes of one thread each, seed by seed.
 
 Then collects all runs of N iterations that are there into docs/comparison: weightings.csv (one row per run, with the
@@ -53,6 +53,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy import stats
 
 import ntkrun
+import ntkrun.config  # registers what composing the menu needs
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "outputs" / "comparison"
@@ -198,10 +199,10 @@ def collect(iterations: int) -> pd.DataFrame:
 
 
 def recorded(table: pd.DataFrame, iterations: int) -> set[Run]:
-    """The runs of a length that a table has."""
+    """The runs of a length that a table has, and that completed."""
     if table.empty:
         return set()
-    own = table[table["iterations"] == iterations]
+    own = table[(table["iterations"] == iterations) & (table["status"] == "completed")]
     return set(zip(own["problem"], own["weights"], own["seed"].astype(int), strict=True))
 
 
