@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class PointWeights(ABC):
         varying: whether the weights change from step to step.
     """
 
-    varying: ClassVar[bool] = True
+    varying = True
 
     def start(self, objective: Objective, fixed_points: bool) -> None:  # noqa: B027, most need no preparation
         """Prepare for a run.
@@ -43,6 +43,13 @@ class PointWeights(ABC):
     @abstractmethod
     def apply(self, objective: Objective, batch: Batch) -> Batch:
         """The batch with its point weights, by ``Objective.weigh_points``."""
+
+    def elsewhere(self, objective: Objective, batch: Batch) -> Batch:
+        """Points that are compared with those trained on, with the weights that they would have there.
+
+        As they are, where weights follow from the course of a run and not from where a point lies.
+        """
+        return batch
 
     def least(self) -> dict[str, float]:
         """The smallest weight in use of every term that has point weights, by term."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -24,10 +24,18 @@ COINCIDING = 0.01  # share of them that rounding may bring together without a wo
 Sampling = Method | Literal["adaptive", "r3"]
 Every = int | Literal["auto"] | None
 
+Weigh = Callable[[Batch], Batch]
+"""Gives the points of a batch their weights."""
+
 CANDIDATES = 8  # per point of a term that is adapted to its residuals
 CHECK_EVERY = 5  # steps between looks at the loss at independent points
 LEFT_BEHIND = 2.0  # times the loss at the points, beyond which these are drawn anew
 IN_A_ROW = 10  # looks that all find points left behind, after which draws are said to be of no help
+
+
+def unweighed(batch: Batch) -> Batch:
+    """The batch as it is."""
+    return batch
 
 
 class PointSource:
@@ -109,25 +117,26 @@ class PointSource:
         self._batches: list[Batch] = []
         self._position = 0  # of the draw in use among these
 
-    def at(self, step: int, weights: Tensor | None = None) -> Batch:
+    def at(self, step: int, weights: Tensor | None = None, weigh: Weigh = unweighed) -> Batch:
         """The batch for this step; must be asked in the order of the steps.
 
         Args:
             step: optimiser steps done.
             weights: of the terms, ``[n]``, which ``auto`` weighs their losses with; all 1 without.
+            weigh: gives points the weights with which their losses are compared.
         """
-        if not self._batches or (step != self.drawn_at and self._due(step, weights)):
+        if not self._batches or (step != self.drawn_at and self._due(step, weights, weigh)):
             self.drawn_at = step
             self._draw()
         return self._batches[self._position]
 
-    def _due(self, step: int, weights: Tensor | None) -> bool:
+    def _due(self, step: int, weights: Tensor | None, weigh: Weigh) -> bool:
         """Whether to draw anew at a step."""
         if self._every != "auto":
             return self._every is not None and step % self._every == 0
         if step % CHECK_EVERY:
             return False
-        ratio = self._ratio(weights)
+        ratio = self._ratio(weights, weigh)
         if ratio <= LEFT_BEHIND:
             self._left_behind = 0
             return False
@@ -141,7 +150,7 @@ class PointSource:
             )
         return True
 
-    def _ratio(self, weights: Tensor | None) -> float:
+    def _ratio(self, weights: Tensor | None, weigh: Weigh) -> float:
         """The weighted loss at independent points over that at the points in use."""
         objective = self._objective
         if not self._independent:
@@ -154,7 +163,7 @@ class PointSource:
                 for i, term in enumerate(objective.terms)
             }
             self._independent = objective.batch(points)
-        losses = [objective.losses(batch).double() for batch in (self._independent, self.batch)]
+        losses = [objective.losses(weigh(batch)).double() for batch in (self._independent, self.batch)]
         there, here = [float(loss.sum() if weights is None else weights.double() @ loss) for loss in losses]
         return there / here if here > 0 else float(there > 0)
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde.check import place
 
-log = logging.getLogger(__name__)
-
 LOOKED_AT = 1000  # the most points of a term
 FEWEST = 50  # of fewer, a few are no small part
 FEW = 50  # one point in so many
 
 
-def report_few(objective: Objective, batch: Batch) -> None:
-    """Say in the log of which terms a few points hold most of the trace, for weights are then theirs.
+COUNT_LESS = (
+    "; such points count less, by the median of |dr_k / dtheta|^2 over their own "
+    "(point_weights=none leaves them as they are)"
+)
+FOLLOWS = (
+    ", and its weight follows; multiply its residual by what is small there (for 2/r, by r), or try "
+    "point_weights=capped or weights=none"
+)
+
+
+def held_by_few(objective: Objective, batch: Batch) -> dict[str, str]:
+    """The terms most of whose trace a few points hold, each with a line that says how many and where.
 
     A coefficient without bounds, such as 2/r, does so: the mean of its square is infinite, and that over points is made
     by those nearest to r = 0. A term is named if one point in 50 holds more than half of its trace.
@@ -30,6 +36,7 @@ def report_few(objective: Objective, batch: Batch) -> None:
     counts = [min(n, LOOKED_AT) for n in objective.point_counts(batch)]
     batch = objective.subset(batch, [torch.arange(n) for n in counts])
     points = objective.points(batch)
+    found = {}
     for name, n, diagonal in zip(objective.names, counts, objective.diagonals(batch), strict=True):
         most = diagonal.detach().sort(descending=True)
         shares = most.values.cumsum(0) / most.values.sum()
@@ -39,7 +46,5 @@ def report_few(objective: Objective, batch: Batch) -> None:
         holds = f"1 of {n} points holds" if few == 1 else f"{few} of {n} points hold"
         where = place(objective.pde, points[name][most.indices[0]])
         percent = 100 * float(shares[few - 1])
-        log.warning(
-            f"loss term {name}: {holds} {percent:.0f} % of its kernel's trace, most at {where}, and "
-            "its weight follows; multiply its residual by what is small there (for 2/r, by r), or try weights=none"
-        )
+        found[name] = f"loss term {name}: {holds} {percent:.0f} % of its kernel's trace, most at {where}"
+    return found

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tqdm import tqdm
 
 from ntkrun.common.state_schema import Generator, read_state, schema_of
 from ntkrun.network import JetNetwork, coefficient_values
+from ntkrun.objective.batch import Batch
+from ntkrun.point_weights import Capped
 from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import StepError, Stepper
@@ -28,7 +31,7 @@ from ntkrun.training.parts import LoopSettings, TrainingParts
 from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Metrics, Records
-from ntkrun.training.trace_shares import report_few
+from ntkrun.training.trace_shares import COUNT_LESS, FOLLOWS, held_by_few
 from ntkrun.training.weight_log import WeightLog
 from ntkrun.weights import NTKWeighting
 
@@ -127,7 +130,8 @@ class Trainer:
         progress, step = self.progress, self.progress.step
         with progress.phase("training"):
             self._start_step()
-            plain = self.points.at(step, self.weighting.weights)
+            weigh = partial(self.point_weights.elsewhere, self.objective)
+            plain = self.points.at(step, self.weighting.weights, weigh)
         logged = step % self.loop.log_every == 0 and (step or not progress.window)  # the last window's end has its row
         row = self._start_row() if logged else None
         with progress.phase("diagnostics"):
@@ -135,8 +139,8 @@ class Trainer:
         start, elsewhere = time.perf_counter(), progress.elapsed
         self.point_weights.update(self.objective, plain)
         batch = self.point_weights.apply(self.objective, plain)
-        if progress.total_steps == 0 and isinstance(self.weighting, NTKWeighting):
-            report_few(self.objective, batch)
+        if step == 0 and isinstance(self.weighting, NTKWeighting):
+            batch = self._cap_traces(self.weighting, plain, batch)
         self.weighting.rows_at_hand = self.optimizer.wants_rows
         request = self.weighting.request(step, self.objective, batch)
         # What a weighting may do before the pass belongs to an update, and so does a rule that makes one in the pass.
@@ -176,6 +180,19 @@ class Trainer:
         if progress.step % self.loop.checkpoint_every == 0 and progress.step < self.loop.iterations:
             self.save()
         return None
+
+    def _cap_traces(self, weighting: NTKWeighting, plain: Batch, batch: Batch) -> Batch:
+        """The batch of the first step; points that hold most of a trace count less where point weights do that."""
+        few = held_by_few(self.objective, batch)
+        caps = isinstance(self.point_weights, Capped) and weighting.points == "training"
+        if self.progress.total_steps == 0:
+            for text in few.values():
+                log.warning("%s", text + (COUNT_LESS if caps else FOLLOWS))
+        if not (few and isinstance(self.point_weights, Capped) and caps):
+            return batch
+        self.point_weights.cap(few)
+        self.point_weights.update(self.objective, plain)
+        return self.point_weights.apply(self.objective, plain)
 
     def _close(self, bar: tqdm[Any]) -> str:
         """The row of the last step."""

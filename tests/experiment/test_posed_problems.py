@@ -117,6 +117,7 @@ def test_a_coefficient_without_bounds_is_solved_and_named(folder: Path) -> None:
     assert named is not None
     assert int(named[1]) > 50
     assert float(named[2]) < 1 / 300
+    assert "such points count less" in line
 
 
 def test_an_output_transform_without_hard_constraints(folder: Path) -> None:

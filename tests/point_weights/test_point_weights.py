@@ -13,12 +13,14 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ntkrun.cli.help import choices
+from ntkrun.common.state_schema import read_state
 from ntkrun.config.component import read_component
 from ntkrun.geometry import Box
 from ntkrun.objective import Objective, Route
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Poisson, Term, Wave
-from ntkrun.point_weights import Causal, PointWeights, ResidualAttention, Uniform
+from ntkrun.point_weights import Capped, Causal, PointWeights, ResidualAttention, Uniform
+from ntkrun.point_weights.capped import capped_at_median
 from ntkrun.weights import Exact, Sketched
 from tests.oracle import dense_jacobians, draw_batch, relative, residual_rows
 from tests.problems import Gain, Plain, System, mlp
@@ -401,3 +403,78 @@ def test_defaults_of_the_menu_are_those_of_the_class(name: str) -> None:
     assert vars(built) == vars(type(built)())
     assert set(node) - {"_target_"} == set(vars(built))
     assert name in choices("point_weights")
+
+
+class Pole(PDE):
+    """u_rr + (2/r) u_r = 0 in a ball, two residuals per point if asked, u = 1 at its surface."""
+
+    domain = Box.of(r=(0.0, 1.0))
+
+    def __init__(self, twice: bool = False) -> None:
+        self.factors = [1.0, 3.0] if twice else [1.0]
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term(
+                "residual",
+                (self.domain,),
+                ("u_r", "u_rr"),
+                lambda x, d: torch.stack([f * (d.u_rr + 2 / x.r * d.u_r) for f in self.factors], dim=1),
+            ),
+            Term("surface", (self.domain.face("r", "high"),), ("u",), lambda x, d: d.u - 1),
+        )
+
+
+@pytest.mark.parametrize("route", ["structured", "per_point", "dense"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_capped_weights_are_those_of_the_dense_jacobian(route: Route, twice: bool) -> None:
+    torch.manual_seed(0)
+    pde = Pole(twice)
+    objective = Objective(pde, mlp(pde.domain).double(), route)
+    points, batch = draw_batch(objective, [120, 1])
+    sizes = dense_jacobians(objective, points)[0].square().sum(1).view(-1, 120).sum(0)
+    expected = (sizes.sort().values[59] / sizes).clamp(max=1)
+    capped = Capped()
+    capped.start(objective, True)
+    capped.update(objective, batch)
+    assert capped.apply(objective, batch) is batch
+    assert capped.elsewhere(objective, batch) is batch
+    assert not capped.varying
+    capped.cap(["residual"])
+    assert capped.varying
+    capped.update(objective, batch)
+    own = capped.apply(objective, batch)
+    for weighed in (own, capped.elsewhere(objective, batch)):
+        assert (
+            relative(torch.tensor(flat(row_weights(objective, weighed, "residual")), dtype=torch.float64), expected)
+            < 1e-12
+        )
+        assert flat(row_weights(objective, weighed, "surface")) == [1.0]
+    assert relative(objective.traces(own)[0], (expected * sizes).sum()) < 1e-12
+    assert objective.traces(own)[0] <= 120 * sizes.sort().values[59]
+
+
+def test_capped_weights_follow_the_parameters_and_their_state() -> None:
+    torch.manual_seed(0)
+    pde = Pole()
+    objective = Objective(pde, mlp(pde.domain).double())
+    _, batch = draw_batch(objective, [120, 1])
+    capped, resumed = Capped(), Capped()
+    for each in (capped, resumed):
+        each.start(objective, True)
+    capped.cap(["residual"])
+    capped.update(objective, batch)
+    before = capped.weights["residual"].clone()
+    with torch.no_grad():
+        for p in objective.network.parameters():
+            p.mul_(1.5)
+    resumed.load_state_dict(read_state(resumed.state_schema({}), capped.state_dict(), "point_weights"))
+    capped.update(objective, batch)
+    resumed.update(objective, batch)
+    assert relative(capped.weights["residual"], before) > 1e-3
+    assert torch.equal(resumed.weights["residual"], capped.weights["residual"])
+
+
+def test_rows_without_a_size_are_not_capped() -> None:
+    assert capped_at_median(torch.tensor([0.0, 0.0, 0.0, 5.0])).tolist() == [1, 1, 1, 1]
+    assert capped_at_median(torch.tensor([4.0, 1.0, 2.0, 8.0, 1.0])).tolist() == [0.5, 1, 1, 0.25, 1]
