@@ -451,7 +451,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     figure.suptitle(f"Final error after {iterations:,} steps by weighting of the loss terms")
     figure.supxlabel(
         f"relative L2 error (no unit, log scale; ranges differ between panels)\n"
-        f"dots: {seeds} seeds; bars: their median; dotted line: error 1, that of the zero function",
+        f"dots: up to {seeds} seeds; bars: their median; dotted line: error 1, that of the zero function",
         fontsize=10,
     )
     figure.savefig(path, dpi=110)
