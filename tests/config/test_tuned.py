@@ -164,7 +164,8 @@ def test_whatever_is_tuned_a_file_of_ones_own_wins(tmp_path: Path) -> None:
         keys = leaves(yaml.safe_load(text))
         if "@package weights" in text:
             keys = {f"weights.{key}": value for key, value in keys.items()}
-        mine = {key: "float32" if value == "float64" else value + 1 for key, value in keys.items()}
+        other = {"float64": "float32", "sin": "tanh", "ntk": "glorot_uniform"}
+        mine = {key: other[value] if isinstance(value, str) else value + 1 for key, value in keys.items()}
         node: dict[str, Any] = {"pde": {**yaml.safe_load(WAVE), "sampling": "sobol"}}
         for key, value in mine.items():
             *parents, last = key.split(".")
