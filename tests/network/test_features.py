@@ -141,6 +141,7 @@ def test_a_run_with_features(name: str, tmp_path: Path) -> None:
         "points: {residual: 30, initial: 10}\nsampling: sobol\nresample_every: null\ngrid: 5\n"
     )
     options = ["pde=own", "iterations=2", "network.width=5", "network.depth=1", "plots=false"]
+    options += ["network.activation=tanh", "network.initialization=glorot_normal"]
     result = ntkrun("--config-dir", "conf", *options, "hydra.run.dir=run", cwd=tmp_path)
     assert result.status == 0, result.stderr
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["network"]
