@@ -28,6 +28,17 @@ def values(network: nn.Module, x: Tensor) -> Tensor:
     return result
 
 
+class AsTensors(nn.Module):
+    """The values of a network on jets as those of a plain module with the same parameters."""
+
+    def __init__(self, network: JetNetwork) -> None:
+        super().__init__()
+        self.inner = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return values(self.inner, x)
+
+
 def derivative(function: Callable[[Tensor], Tensor], x: Tensor, axes: list[int]) -> Tensor:
     """A partial derivative of a scalar function at every row of ``x`` by nested reverse mode, ``[N]``."""
     x = x.detach().requires_grad_()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
 from ntkrun.network.constrained import Constrained, ConstrainedJets
+from ntkrun.network.wrapped import Wrapped, WrappedJets
 
 if TYPE_CHECKING:
     from ntkrun.pde import Coefficient
@@ -55,21 +56,13 @@ def coefficient_slopes(network: nn.Module) -> dict[str, float]:
     return {c.name: float(slope) for c, slope in zip(network.coefficients, slopes[0], strict=True)}
 
 
-class CoefficientJets(JetNetwork):
+class CoefficientJets(WrappedJets):
     """A network on jets with coefficients as further outputs; see ``with_coefficients``."""
 
     def __init__(self, network: JetNetwork, coefficients: Sequence[Coefficient]) -> None:
-        super().__init__()
-        self.network = network
-        self.periodic = network.periodic
+        super().__init__(network)
         self.coefficients = tuple(coefficients)
         self.coefficient = nn.Parameter(torch.zeros(len(coefficients)))
-
-    def start_step(self, step: int) -> None:
-        self.network.start_step(step)
-
-    def traceable(self) -> bool:
-        return self.network.traceable()
 
     def forward(self, jet: Jet) -> Jet:
         values = self._values(jet)
@@ -92,21 +85,13 @@ class CoefficientJets(JetNetwork):
         return [_value(c, raw.column(i), Jet.exp, Jet.tanh) for i, c in enumerate(self.coefficients)]
 
 
-class CoefficientModule(nn.Module):
+class CoefficientModule(Wrapped):
     """Any other module with coefficients as further outputs; see ``with_coefficients``."""
 
     def __init__(self, network: nn.Module, coefficients: Sequence[Coefficient]) -> None:
-        super().__init__()
-        self.network = network
-        self.periodic: bool = getattr(network, "periodic", False)
+        super().__init__(network)
         self.coefficients = tuple(coefficients)
         self.coefficient = nn.Parameter(torch.zeros(len(coefficients)))
-
-    def start_step(self, step: int) -> None:
-        """Pass the step on to a network that asks for it."""
-        start_step = getattr(self.network, "start_step", None)
-        if start_step is not None:
-            start_step(step)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, d]`` to ``[N, fields + coefficients]``."""

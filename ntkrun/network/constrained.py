@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
+from ntkrun.network.wrapped import Wrapped, WrappedJets
 
 if TYPE_CHECKING:
     from ntkrun.pde import PDE
@@ -31,20 +32,12 @@ def constrained(network: nn.Module, pde: PDE) -> nn.Module:
     return ConstrainedJets(network, pde) if isinstance(network, JetNetwork) else Constrained(network, pde)
 
 
-class ConstrainedJets(JetNetwork):
+class ConstrainedJets(WrappedJets):
     """A network on jets with its outputs constrained; see ``constrained``."""
 
     def __init__(self, network: JetNetwork, pde: PDE) -> None:
-        super().__init__()
-        self.network = network
-        self.periodic = network.periodic
+        super().__init__(network)
         self._pde = pde
-
-    def start_step(self, step: int) -> None:
-        self.network.start_step(step)
-
-    def traceable(self) -> bool:
-        return self.network.traceable()
 
     def forward(self, jet: Jet, coefficients: Mapping[str, Jet] = MappingProxyType({})) -> Jet:
         """Map the coordinates to the fields; the transform may read unknown ``coefficients`` of the problem by name."""
@@ -53,20 +46,12 @@ class ConstrainedJets(JetNetwork):
         return Jet.cat(_fields(self._pde, jet, outputs, width, lambda jet, i: jet.column(i), coefficients))
 
 
-class Constrained(nn.Module):
+class Constrained(Wrapped):
     """Any other module with its outputs constrained; see ``constrained``."""
 
     def __init__(self, network: nn.Module, pde: PDE) -> None:
-        super().__init__()
-        self.network = network
-        self.periodic: bool = getattr(network, "periodic", False)
+        super().__init__(network)
         self._pde = pde
-
-    def start_step(self, step: int) -> None:
-        """Pass the step on to a network that asks for it."""
-        start_step = getattr(self.network, "start_step", None)
-        if start_step is not None:
-            start_step(step)
 
     def forward(self, x: Tensor, coefficients: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
         """Map ``[N, d]`` to ``[N, fields]``; the transform may read unknown ``coefficients`` of the problem by name."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ntkrun.geometry import Box, Domain
 from ntkrun.jets import Jet
 from ntkrun.network.base import JetNetwork
+from ntkrun.network.wrapped import Wrapped, WrappedJets
 
 if TYPE_CHECKING:
     from ntkrun.pde import PDE
@@ -62,40 +63,24 @@ def with_features(network: nn.Module, pde: PDE) -> nn.Module:
     return FeaturedJets(network, pde) if isinstance(network, JetNetwork) else Featured(network, pde)
 
 
-class FeaturedJets(JetNetwork):
+class FeaturedJets(WrappedJets):
     """A network on jets that reads features; see ``with_features``."""
 
     def __init__(self, network: JetNetwork, pde: PDE) -> None:
-        super().__init__()
-        self.network = network
-        self.periodic = network.periodic
+        super().__init__(network)
         self._pde = pde
-
-    def start_step(self, step: int) -> None:
-        self.network.start_step(step)
-
-    def traceable(self) -> bool:
-        return self.network.traceable()
 
     def forward(self, jet: Jet) -> Jet:
         result: Jet = self.network(Jet.cat([jet, *_features(self._pde, jet)]))
         return result
 
 
-class Featured(nn.Module):
+class Featured(Wrapped):
     """Any other module that reads features; see ``with_features``."""
 
     def __init__(self, network: nn.Module, pde: PDE) -> None:
-        super().__init__()
-        self.network = network
-        self.periodic: bool = getattr(network, "periodic", False)
+        super().__init__(network)
         self._pde = pde
-
-    def start_step(self, step: int) -> None:
-        """Pass the step on to a network that asks for it."""
-        start_step = getattr(self.network, "start_step", None)
-        if start_step is not None:
-            start_step(step)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, d]`` to ``[N, fields]``."""

@@ -16,19 +16,8 @@ from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Cavity, Columns, ProblemError, Term, Wave
 from ntkrun.training.time_marching import TimeWindow
 from tests.driver import ntkrun
-from tests.oracle import draw_batch, relative, values
+from tests.oracle import AsTensors, draw_batch, relative, values
 from tests.problems import TWO, Anchored
-
-
-class AsTensors(nn.Module):
-    """The values of a network on jets as those of a plain module with the same parameters."""
-
-    def __init__(self, network: JetNetwork) -> None:
-        super().__init__()
-        self.inner = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return values(self.inner, x)
 
 
 def test_jets_and_plain_modules_agree() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntkrun.geometry import Box
 from ntkrun.jets import nested_streams, plan_streams
@@ -26,7 +26,7 @@ from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Columns, ProblemError, Term, Wave
 from ntkrun.training.time_marching import TimeWindow
 from tests.driver import ntkrun
-from tests.oracle import dense_jacobians, draw_batch, relative, values
+from tests.oracle import AsTensors, dense_jacobians, draw_batch, relative
 from tests.problems import TWO
 
 DOMAIN = Box.of(x=(0.0, 1.0), t=(0.0, 2.0))
@@ -60,17 +60,6 @@ def by_hand(x: Tensor) -> Tensor:
     deviation = torch.tensor([1.0, 2.0], dtype=x.dtype) / 12**0.5
     scaled = (x - torch.tensor([0.5, 1.0], dtype=x.dtype)) / deviation
     return torch.cat([scaled, 1 / (x[:, :1] + 0.5), torch.sin(3 * x[:, :1] * x[:, 1:])], dim=1)
-
-
-class AsTensors(nn.Module):
-    """The values of a network on jets as those of a plain module with the same parameters."""
-
-    def __init__(self, network: JetNetwork) -> None:
-        super().__init__()
-        self.inner = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return values(self.inner, x)
 
 
 def network(outputs: int = 2) -> MLP:
