@@ -75,7 +75,7 @@ def plot(table: pd.DataFrame) -> dict[str, Drawing]:
         row[0].set_ylabel("rms error of the weights, %")
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, title="dotted: the goal for each")
-    figure.suptitle("Sixteen points per term give weights to three per cent, sixty-four to one")
+    figure.suptitle("Over a run, sixteen points per term give weights to three per cent, sixty-four to one")
     return {"deviations.png": figure}
 
 
