@@ -17,6 +17,8 @@ NICE = 1000  # the largest denominator that is taken for meant
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "exp", "log", "sinh", "cosh", "tanh", "sqrt")},
     "atan": sympy.atan,
+    "atan2": sympy.atan2,
+    "arctan2": sympy.atan2,
     "arctan": sympy.atan,
     "abs": sympy.Abs,
     "sign": sympy.sign,
@@ -109,6 +111,16 @@ class Stacked:
 
     def __init__(self, parts: Iterable[Symbolic]) -> None:
         self.parts = tuple(parts)
+
+    def unbind(self, dim: int = 1) -> tuple[Symbolic, ...]:
+        """The expressions, as columns of a matrix are taken apart."""
+        return self.parts
+
+    def __getitem__(self, key: Any) -> Any:
+        if not (isinstance(key, tuple) and len(key) == 2 and key[0] in (slice(None), Ellipsis)):
+            raise NotationError(f"[{key}] is not about columns")
+        chosen = self.parts[key[1]]
+        return chosen if isinstance(chosen, Symbolic) else Stacked(chosen)
 
     def sum(self, *dimensions: int, **keywords: int) -> Symbolic:
         """Their sum."""

@@ -30,7 +30,7 @@ Weigh = Callable[[Batch], Batch]
 CANDIDATES = 8  # per point of a term that is adapted to its residuals
 CHECK_EVERY = 5  # steps between looks at the loss at independent points
 LEFT_BEHIND = 2.0  # times the loss at the points, beyond which these are drawn anew
-IN_A_ROW = 10  # looks that all find points left behind, after which draws are said to be of no help
+IN_A_ROW = 10  # looks that all find points left behind, within which the loss there must have fallen
 
 
 def unweighed(batch: Batch) -> Batch:
@@ -110,7 +110,8 @@ class PointSource:
         self._draws_at_a_time = CANDIDATES if self._adapted and method == "adaptive" else 1
         self._seed = mix_seed(seed, 4)
         self._independent: Batch = ()
-        self._left_behind = 0  # looks in a row that found the independent points left behind
+        self._elsewhere: list[Tensor] = []  # losses there, at looks in a row that found these points left behind
+        self._said = False  # that drawing anew is of no help, in this row
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
         self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d + k_i], and their batches
@@ -136,22 +137,39 @@ class PointSource:
             return self._every is not None and step % self._every == 0
         if step % CHECK_EVERY:
             return False
-        ratio = self._ratio(weights, weigh)
+        elsewhere = self._losses(self._independent_batch(), weigh)
+        here, there = self._weighted(self._losses(self.batch, weigh), weights), self._weighted(elsewhere, weights)
+        ratio = there / here if here > 0 else float(there > 0)
         if ratio <= LEFT_BEHIND:
-            self._left_behind = 0
+            self._elsewhere, self._said = [], False
             return False
-        self._left_behind += 1
         log.info("step %d: the loss at independent points is %.3g times as large; points are drawn anew", step, ratio)
-        if self._left_behind == IN_A_ROW:
+        self._elsewhere = [*self._elsewhere, elsewhere][-IN_A_ROW:]
+        if not self._said and self._of_no_help(weights):
+            self._said = True
             log.warning(
-                "step %d: %d draws in a row did not help: the network fits points, or errors of measured values, "
-                "alone; take a smaller network, more points or fewer steps",
+                "step %d: %d draws in a row have not lowered the loss at independent points: the network fits points, "
+                "or errors of measured values, alone; take a smaller network, more points or fewer steps",
                 *(step, IN_A_ROW),
             )
         return True
 
-    def _ratio(self, weights: Tensor | None, weigh: Weigh) -> float:
-        """The weighted loss at independent points over that at the points in use."""
+    def _of_no_help(self, weights: Tensor | None) -> bool:
+        """Whether the loss at independent points, by the weights of today, was lowest in the first half of the row."""
+        if len(self._elsewhere) < IN_A_ROW:
+            return False
+        losses = [self._weighted(each, weights) for each in self._elsewhere]
+        return min(losses[: IN_A_ROW // 2]) <= min(losses[IN_A_ROW // 2 :])
+
+    def _losses(self, batch: Batch, weigh: Weigh) -> Tensor:
+        return self._objective.losses(weigh(batch)).double()
+
+    @staticmethod
+    def _weighted(losses: Tensor, weights: Tensor | None) -> float:
+        return float(losses.sum() if weights is None else weights.double() @ losses)
+
+    def _independent_batch(self) -> Batch:
+        """As many points of every term as are trained on, drawn once and independently of these."""
         objective = self._objective
         if not self._independent:
             points = {
@@ -163,9 +181,7 @@ class PointSource:
                 for i, term in enumerate(objective.terms)
             }
             self._independent = objective.batch(points)
-        losses = [objective.losses(weigh(batch)).double() for batch in (self._independent, self.batch)]
-        there, here = [float(loss.sum() if weights is None else weights.double() @ loss) for loss in losses]
-        return there / here if here > 0 else float(there > 0)
+        return self._independent
 
     def epochs(self, step: int) -> dict[str, float]:
         """How often all points of a term were trained on before a step, of the terms that give batches of them."""

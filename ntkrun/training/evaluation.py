@@ -212,13 +212,17 @@ def _known(reference: Reference, nodes: Nodes) -> Tensor:
 
 
 def _gaps(pde: PDE, nodes: Nodes, exact: Tensor) -> str:
-    """Where a closed form has no value, which is left out of errors."""
-    missing = exact.isnan().any(1)
-    first = int(missing.nonzero()[0])
-    return (
-        f"exact() is no number at {int(missing.sum())} of {len(nodes)} nodes, first at "
-        f"{place(pde, nodes.points(first, first + 1)[0])}; errors leave them out"
+    """Where a closed form has no value, which is left out of errors; by field where fields differ."""
+    missing = exact.isnan()
+    counts = missing.sum(0).tolist()
+    alike = bool((missing == missing[:, :1]).all())
+    which = {"": counts[0]} if alike else dict(zip(pde.fields, counts, strict=True))
+    parts = ", ".join(
+        f"{count} of {len(nodes)} nodes{' for ' * bool(name) + name}" for name, count in which.items() if count
     )
+    first = int(missing.any(1).nonzero()[0])
+    at = place(pde, nodes.points(first, first + 1)[0])
+    return f"exact() is no number at {parts}, first at {at}; errors leave them out"
 
 
 def _about(nodes: Nodes, grid: int, reference: bool, size: Tensor | None) -> str:

@@ -47,8 +47,24 @@ class Stacks(PDE):
         return 2 - (-own + 3 * other * own - 1) / 4
 
 
+class TakesApart(PDE):
+    """Reads single columns of a solution of three fields."""
+
+    domain = Box.of(x=(0.5, 1.0), y=(0.5, 2.0))
+    fields = ("u", "v", "w")
+
+    def terms(self) -> tuple[Term, ...]:
+        return (
+            Term("some", (self.domain,), ("u", "v"), lambda x, d: torch.stack([d.u, d.v], 1) - self.exact(x)[:, 1:]),
+            Term("one", (self.domain,), ("w",), lambda x, d: d.w - self.exact(x)[..., -1] * self.exact(x).unbind(1)[0]),
+        )
+
+    def exact(self, x: Columns) -> torch.Tensor:
+        return torch.stack([x.x, torch.atan2(x.y, -x.x), x.x * x.y], dim=1)
+
+
 PROBLEMS = [
-    *(Stacks(), Cylinder()),
+    *(Stacks(), TakesApart(), Cylinder()),
     *(Kovasznay(), TaylorGreen(), Schroedinger(), Lorenz(), LotkaVolterra(), VanDerPol(), KortewegDeVries()),
     *(Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()),
 ]
@@ -106,6 +122,19 @@ class Branching(PDE):
 
     def terms(self) -> tuple[Term, ...]:
         return (Term("residual", (self.domain,), ("u",), lambda x, d: torch.where(x.x > 0.5, d.u, 0.0)),)
+
+
+class Rows(PDE):
+    domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u",), lambda x, d: torch.stack([d.u, d.u], dim=1)[0]),)
+
+
+def test_rows_have_no_notation() -> None:
+    pde = Rows()
+    with pytest.raises(NotationError, match=r"\[0\] is not about columns"):
+        term_expressions(pde, pde.terms()[0])
 
 
 def test_code_without_notation_is_named() -> None:

@@ -83,27 +83,41 @@ def test_drawn_anew_where_the_loss_elsewhere_is_left_behind(
         assert not torch.equal(independent[term.name], own[term.name])
 
 
-@pytest.mark.parametrize("helped_at", [None, 30])
+@pytest.mark.parametrize(("fall", "caught_up_at", "first"), [(1.0, None, 50), (1.0, 30, 80), (0.9, None, None)])
 def test_draws_that_do_not_help_are_said_to_once(
-    helped_at: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fall: float, caught_up_at: int | None, first: int | None, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """Ten looks in a row, 5 steps apart, that all find more than twice the loss; one that does not starts anew."""
+    """Ten looks in a row, 5 steps apart, that all find three times the loss, which has not fallen meanwhile."""
     objective, step = wave(), 0
     source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
     source.at(0)
 
     def losses(batch: Any) -> torch.Tensor:
-        elsewhere = batch is not source.batch and step != helped_at
-        return torch.full((4,), 3.0 if elsewhere else 1.0)
+        elsewhere = batch is not source.batch and step != caught_up_at
+        return torch.full((4,), fall**step * (3.0 if elsewhere else 1.0))
 
     monkeypatch.setattr(objective, "losses", losses)
     said = {}
     for step in range(1, 96):
         source.at(step)
-        if "did not help" in caplog.text:
-            said[step] = caplog.text.count("did not help")
-    first = 50 if helped_at is None else 80
-    assert said == dict.fromkeys(range(first, 96), 1)
+        if "have not lowered" in caplog.text:
+            said[step] = caplog.text.count("have not lowered")
+    assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
+
+
+def test_a_fall_is_told_by_the_weights_of_today(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Weights that grow tenfold between looks raise the weighted loss, though every loss falls."""
+    objective, step = wave(), 0
+    source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
+    source.at(0)
+    monkeypatch.setattr(
+        objective, "losses", lambda batch: torch.full((4,), 0.9**step * (1.0 if batch is source.batch else 3.0))
+    )
+    for step in range(1, 96):
+        source.at(step, torch.full((4,), 10.0**step, dtype=torch.float64))
+    assert "drawn anew" not in caplog.text  # an information, below the level that is caught
+    assert source.drawn_at == 95
+    assert "have not lowered" not in caplog.text
 
 
 def test_a_loss_of_zero_everywhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

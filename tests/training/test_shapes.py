@@ -131,6 +131,25 @@ def test_a_closed_form_may_leave_out_what_is_not_known() -> None:
     assert errors.total == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(solution.exact[known]), rel=1e-12)
 
 
+class Inclusion(Gaps):
+    """Two fields, one on each side of a circle."""
+
+    fields = ("u", "v")
+
+    def exact(self, x: Columns) -> Tensor:
+        inside = x.x**2 + x.y**2 < 0.26  # no node lies on the circle
+        return torch.stack([torch.where(side, self.value(x), torch.nan) for side in (inside, ~inside)], dim=1)
+
+
+def test_what_is_not_known_is_said_by_field() -> None:
+    found, _ = evaluator(Inclusion(), 21)
+    inside = int((np.hypot(*np.meshgrid(*2 * [np.linspace(-1, 1, 21)])) ** 2 < 0.26).sum())
+    assert (
+        f"exact() is no number at {441 - inside} of 441 nodes for u, {inside} of 441 nodes for v, first at x=-1, y=-1; "
+        in found.about
+    )
+
+
 class Nowhere(Gaps):
     def exact(self, x: Columns) -> Tensor:
         return torch.full_like(x.x, torch.nan)
