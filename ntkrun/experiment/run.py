@@ -31,6 +31,7 @@ from ntkrun.experiment.results import (
 from ntkrun.geometry import TIME
 from ntkrun.network import feature_count
 from ntkrun.network.coupling import suspects
+from ntkrun.pde.check import floating_fields
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
 from ntkrun.runtime.memory import shortage
@@ -412,6 +413,12 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("the network reads %d features beside the coordinates", count)
     if parts.pde.constrains and not parts.pde.built_in:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
+    for field in floating_fields(parts.pde):
+        log.warning(
+            "no term reads %s itself, only derivatives: it is found up to a constant, which errors and the choice of "
+            "best.pt count; a term with its value at one point would fix it",
+            field,
+        )
     for field, table in parts.pde.measurements.items():
         log.info("%d measured values of %s", len(table.rows), field)
     if parts.held_rows:

@@ -51,6 +51,19 @@ def check_problem(pde: PDE) -> None:
         raise ProblemError(f"periods={dict(pde.periods)}: the coordinates are {', '.join(pde.coordinates)}")
 
 
+def floating_fields(pde: PDE) -> tuple[str, ...]:
+    """The fields of which all terms read derivatives alone, as of a pressure: a constant may be added to each.
+
+    Where ``constrain`` makes the fields from what the network gives, it may fix them, and none is named.
+    """
+    if pde.constrains:
+        return ()
+    read = {*pde.measurements}
+    for term in pde.terms():
+        read |= {*term.derivatives, *(name for each in term.integrals.values() for name in each.derivatives)}
+    return tuple(field for field in pde.fields if field not in read)
+
+
 def _check_dependence(pde: PDE) -> None:
     given: object = pde.depends
     known = isinstance(given, Mapping) and all(

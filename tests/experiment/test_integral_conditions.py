@@ -16,7 +16,7 @@ import torch
 
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term, integral
-from ntkrun.pde.conditions import conserved, dirichlet
+from ntkrun.pde.conditions import conserved, dirichlet, neumann
 
 H = math.pi / 2
 
@@ -56,6 +56,16 @@ class Stationary(PDE):
 
     def exact(self, x):
         return torch.exp(-(x.x**2) / 2) / math.sqrt(2 * math.pi)
+
+
+class Insulated(PDE):
+    domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self):
+        return (
+            Term("residual", (self.domain,), ("u_xx",), lambda x, d: d.u_xx - torch.cos(math.pi * x.x)),
+            neumann("ends", self.domain.faces("x")),
+        )
 """
 MEMORY = "_target_: served.Memory\nmean: false\npoints: {residual: 200, ends: 40, initial: 40}\n"
 STATIONARY = "_target_: served.Stationary\npoints: {residual: 60, ends: 2, mass: 1}\n"
@@ -91,3 +101,12 @@ def test_a_mean_over_the_batch_is_told_from_an_integral(folder: Path) -> None:
     assert "integrals={'mass': integral('u', x=(0.0, 1.0))}" in log
     assert "outputs at one point depend" not in log  # it is the residual that mixes, not the network
     assert "kernel route: dense" in log
+
+
+def test_a_solution_known_up_to_a_constant_is_called_so(folder: Path) -> None:
+    (folder / "conf" / "pde" / "insulated.yaml").write_text(
+        "_target_: served.Insulated\npoints: {residual: 10, ends: 2}\n" + COMMON
+    )
+    result = ntkrun("--config-dir", "./conf", "pde=insulated", "iterations=1", *SMALL, "optimizer=adam", cwd=folder)
+    assert result.status == 0, result.stderr
+    assert "no term reads u itself, only derivatives" in (result.directory / "ntkrun.log").read_text()

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntkrun.geometry import Box, Region
+from ntkrun.geometry import Box, Region, Table
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, ProblemError, Term, integral
+from ntkrun.pde import PDE, Columns, ProblemError, Term, integral
+from ntkrun.pde.check import floating_fields
 from ntkrun.pde.conditions import conserved, dirichlet, interface, neumann, periodic, robin
 from ntkrun.training.time_marching import TimeWindow
 from tests.oracle import derivative, draw_batch, relative, values
@@ -155,3 +156,31 @@ def test_windows_of_time_refuse_normals_at_the_initial_time() -> None:
     pde = Single(at_start, domain=SQUARE)
     with pytest.raises(ProblemError, match="the initial condition 'start' reads u_n"):
         TimeWindow(pde, 1, 2, MLP(4, 1, domain=pde.domain)).terms()
+
+
+class Held(Single):
+    """A hard constraint, which fixes what its terms leave open."""
+
+    def constrain(self, x: Columns, u: Columns) -> tuple[Tensor, ...]:
+        return (x.x * u.u, x.x * u.p)
+
+
+def test_fields_of_which_derivatives_alone_are_read() -> None:
+    """A pressure is known up to a constant unless a condition, a mean or a measurement reads it."""
+    flow = Term("flow", (SQUARE,), ("u", "u_x", "p_x"), lambda x, d: d.u * d.u_x + d.p_x)
+    whole = Term("whole", (SQUARE,), (), lambda x, d: d.lap, operators={"lap": {"u_xx": 1.0, "u_yy": 1.0}})
+    corner = Box.of(x=(0, 0), y=(0, 0), t=(0, 1))
+    mean = conserved("mean", SQUARE.face("x", "low"), integral("p", x=(0.0, 1.0)), 0.0)
+
+    def floating(*terms: Term, kind: type[Single] = Single) -> tuple[str, ...]:
+        return floating_fields(kind(*terms, fields=("u", "p")))
+
+    assert floating(flow) == ("p",)
+    assert floating(whole, neumann("sides", SQUARE.faces("x"), field="p")) == ("u", "p")
+    assert floating(flow, robin("sides", SQUARE.faces("x"), field="p")) == ()
+    assert floating(flow, dirichlet("corner", corner, 0.0, "p")) == ()
+    assert floating(flow, mean) == ()
+    assert floating(flow, kind=Held) == ()
+    measured = Single(flow, fields=("u", "p"))
+    measured.measurements = {"p": Table(("x", "y", "t"), ("p",), torch.zeros(1, 4, dtype=torch.float64))}
+    assert floating_fields(measured) == ()
