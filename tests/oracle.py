@@ -16,6 +16,7 @@ from ntkrun.network import JetNetwork
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Columns, Integral
+from ntkrun.pde.integral import End
 
 
 def values(network: nn.Module, x: Tensor) -> Tensor:
@@ -73,8 +74,11 @@ def term_columns(function: Callable[[Tensor], Tensor], x: Tensor, objective: Obj
 
     partner = None
     if term.partner is not None:
-        shift = torch.tensor([term.partner.get(c, 0.0) for c in pde.coordinates], dtype=x.dtype)
-        partner = Columns(columns(x[:, :d] + shift), "oracle")
+        places = []
+        for c, own in zip(pde.coordinates, x.unbind(1), strict=False):
+            at = term.partner.get(c, 0.0)
+            places.append(at(pde.columns(x[:, :d])) if callable(at) else own + at)
+        partner = Columns(columns(torch.stack(places, dim=1)), "oracle")
     return Columns(columns(x), "oracle", partner)
 
 
@@ -82,10 +86,11 @@ def _integral(function: Callable[[Tensor], Tensor], x: Tensor, pde: PDE, integra
     """An integral by one evaluation of all points per node of Gauss's rule, ``[N]``."""
     z, w = np.polynomial.legendre.leggauss(integral.nodes)
     at, total, size = pde.columns(x), torch.zeros(len(x), dtype=x.dtype), torch.ones(len(x), dtype=x.dtype)
-    ends = {
-        c: [getattr(at, end) if isinstance(end, str) else torch.full_like(x[:, 0], end) for end in pair]
-        for c, pair in integral.over.items()
-    }
+
+    def place(end: End) -> Tensor:
+        return getattr(at, end) if isinstance(end, str) else end(at) if callable(end) else torch.full_like(x[:, 0], end)
+
+    ends = {c: [place(end) for end in pair] for c, pair in integral.over.items()}
     for low, high in ends.values():
         size = size * (high - low)
     for node in itertools.product(range(integral.nodes), repeat=len(ends)):

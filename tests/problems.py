@@ -97,14 +97,14 @@ class Carried(PDE):
 
 
 class Integrated(PDE):
-    """Integrals of all kinds: with a moving end, a kernel and a derivative; at partner points; in two dimensions."""
+    """Integrals of all kinds: with moving ends, a kernel and a derivative; at partner points; in two dimensions."""
 
     domain = TWO
 
     def terms(self) -> tuple[Term, ...]:
         left, start = self.domain.face("x", "low"), self.domain.face("t", "low")
         memory = integral(lambda x, d: torch.exp(x.t - x.row.t) * d.u_x**2, "u_x", t=(0.0, "t"), nodes=3)
-        moment = integral(lambda x, d: x.x * d.u, "u", x=(0.0, 1.0), t=("t", 1.5), nodes=2)
+        moment = integral(lambda x, d: x.x * d.u, "u", x=(0.0, 1.0), t=(lambda x: x.t / 2, 1.5), nodes=2)
         return (
             Term(
                 "residual",
@@ -125,7 +125,7 @@ class Integrated(PDE):
                 (left,),
                 ("u",),
                 lambda x, d: d.u * d.mass - d.partner.mass,
-                {"t": 0.1},
+                {"t": 0.1, "x": lambda x: 0.3 + x.t / 2},
                 integrals={"mass": integral("u", x=(-1.0, 1.0), nodes=3)},
             ),
             Term("initial", (start,), ("u",), lambda x, d: d.u - x.x),

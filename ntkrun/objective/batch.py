@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ class Group:
         members: indices of the terms.
         slices: the rows of ``x`` that belong to each member.
         x: the points of all members, ``[N, d + k]``: coordinates, and what points of any member carry beyond them.
-        shift: translation to the partner points of its terms, ``[d + k]``, or ``None``.
+        shift: translation to the partner points of its terms, ``[d + k]``, 0 where a function says where they are, or
+            ``None``.
         scales: factors of every member's rows, ``[N_i, 1]`` or ``[N_i, m_i]``, or ``None``: square roots of
             its point weights.
     """
@@ -64,7 +66,7 @@ def plan_groups(terms: Sequence[Term], indices: Sequence[frozenset[Index]], coor
         indices: the derivatives that each of them reads.
         coordinates: coordinate letters.
     """
-    groups: dict[tuple[frozenset[Index], frozenset[tuple[str, float]], int | None], list[int]] = {}
+    groups: dict[tuple[frozenset[Index], frozenset[tuple[str, Any]], int | None], list[int]] = {}
     for i, (term, needs) in enumerate(zip(terms, indices, strict=True)):
         alone = i if term.integrals else None  # each has nodes of its own
         groups.setdefault((needs, frozenset((term.partner or {}).items()), alone), []).append(i)

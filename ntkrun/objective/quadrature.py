@@ -59,10 +59,13 @@ class Quadrature:
             uses: receives the network's linear maps and gains, each with its number of nodes per point.
 
         Raises:
-            ProblemError: the integrand gives no column.
+            ProblemError: the integrand, or one of its ends, gives no column.
         """
         count = self.integral.count
-        nodes, weights = self.integral.nodes_at(x, pde.coordinates)
+        try:
+            nodes, weights = self.integral.nodes_at(x, pde.coordinates)
+        except ProblemError as error:
+            raise ProblemError(f"{self.what}: {error}") from error
         own: list[LinearUse] | None = None if uses is None else []
         known = self.plan.read(output_streams(network, nodes, self.plan, parameters, own))
         if uses is not None and own is not None:

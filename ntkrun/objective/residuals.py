@@ -23,6 +23,7 @@ from ntkrun.objective.quadrature import quadratures
 from ntkrun.objective.validation import probe, values
 from ntkrun.pde import PDE, Columns, ProblemError, Term
 from ntkrun.pde.check import place
+from ntkrun.pde.integral import place_of
 from ntkrun.pde.measured import loss_terms
 from ntkrun.pde.normal import NormalDerivative, normal_derivatives, oriented
 
@@ -115,7 +116,8 @@ class Residuals:
             slices = tuple(slice(end - part.shape[1], end) for end, part in zip(ends, parts, strict=True))
             shift = None
             if partner is not None:
-                shift = widened(constant([partner.get(c, 0.0) for c in self.pde.coordinates], self.like), width)
+                distances = [0.0 if callable(at := partner.get(c, 0.0)) else at for c in self.pde.coordinates]
+                shift = widened(constant(distances, self.like), width)
             # Products may round otherwise where a matrix lies elsewhere in a cache line, and resumed runs start there.
             draws, gap = len(parts[0]), -ends[-1] % ALIGNED_ROWS
             if draws > 1 and gap:
@@ -237,11 +239,28 @@ class Residuals:
         derivatives = self.derivatives(group, group.x, parameters, uses)
         partners = None
         if group.shift is not None:
-            partners = self.derivatives(group, group.x + group.shift, parameters, uses)
+            partners = self.derivatives(group, self.partners(group, group.x), parameters, uses)
         return [
             self.residual(i, group.x[rows], rows_of(derivatives, rows), partners and rows_of(partners, rows))
             for i, rows in zip(group.members, group.slices, strict=True)
         ]
+
+    def partners(self, group: Group, x: Tensor) -> Tensor:
+        """The partner points of a group that has them, ``[N, d + k]``, for its points ``x`` or some of them.
+
+        Raises:
+            ProblemError: a function that says where they are gives no column.
+        """
+        moved_by = x if group.shift is None else x + group.shift
+        term = self.terms[group.members[0]]
+        places = {c: at for c, at in (term.partner or {}).items() if callable(at)}
+        if not places:
+            return moved_by
+        columns, own = list(moved_by.unbind(1)), self.pde.columns(x[:, : len(self.pde.coordinates)])
+        for c, at in places.items():
+            what = f"loss term {term.name!r}: {c} of the partner"
+            columns[self.pde.coordinates.index(c)] = place_of(at, own, x[:, 0], what)
+        return torch.stack(columns, dim=1)
 
     def derivatives(
         self,
@@ -314,7 +333,7 @@ class Residuals:
         (group,) = (group for group in batch if i in group.members)
         for x in group.x[group.slices[group.members.index(i)]].split(AT_A_TIME):
             with torch.no_grad():
-                at = [x] if group.shift is None else [x, x + group.shift]
+                at = [x] if group.shift is None else [x, self.partners(group, x)]
                 known = [self.derivatives(group, each) for each in at]
                 bad = ~torch.isfinite(self.residual(i, x, *known)).all(1)
             if bad.any():
@@ -405,6 +424,6 @@ class Residuals:
             derivatives = self.derivatives(group, x, parameters)
             if group.shift is None:
                 return self.residual(i, x, derivatives)
-            return self.residual(i, x, derivatives, self.derivatives(group, x + group.shift, parameters))
+            return self.residual(i, x, derivatives, self.derivatives(group, self.partners(group, x), parameters))
 
         return function

@@ -48,6 +48,10 @@ class Residuals(Protocol):
         """What the group's plan reads, at ``x``."""
         ...
 
+    def partners(self, group: Group, x: Tensor) -> Tensor:
+        """The partner points of a group that has them."""
+        ...
+
     def residual(self, i: int, x: Tensor, derivatives: Derivatives, partners: Derivatives | None = None) -> Tensor:
         """The residual of term i at points ``[N, d + k]``, ``[N, m]``."""
         ...
@@ -84,7 +88,7 @@ def probe(residuals: Residuals, batch: Batch) -> tuple[tuple[int, ...], dict[str
             _probe_network(network, fields, group, pde, "constrain()")
         else:
             _probe_network(network, fields, group, pde, "the network")
-        at = [group.x] if group.shift is None else [group.x, group.x + group.shift]
+        at = [group.x] if group.shift is None else [group.x, residuals.partners(group, group.x)]
         try:
             derivatives = [residuals.derivatives(group, x) for x in at]
         except ProblemError:

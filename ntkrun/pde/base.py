@@ -14,52 +14,9 @@ from torch import Tensor
 
 from ntkrun.geometry import Domain, Region, Table
 from ntkrun.jets import Index, parse_derivative, parse_operator
-from ntkrun.pde.integral import Integral
-
-
-class ProblemError(ValueError):
-    """A problem's definition does not fit itself: a wrong shape, an undeclared derivative, a missing target."""
-
-
-class Columns:
-    """Named columns of length N: the coordinates of points (``x.t``) or derivatives at them (``d.u_xx``).
-
-    Points of some regions carry further columns, such as measured values, under the names that the region gives them.
-
-    ``d.partner`` holds the derivatives at the partner points of a term that has them, and ``x.row`` at the nodes of an
-    integral the coordinates of the points that the nodes belong to.
-    """
-
-    def __init__(
-        self, columns: Mapping[str, Any], what: str, partner: Columns | None = None, row: Columns | None = None
-    ) -> None:
-        self._columns = columns
-        self._what = what
-        self._partner = partner
-        self._row = row
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        try:
-            return self._columns[name]
-        except KeyError:
-            raise ProblemError(f"{self._what} has no {name!r}, only {', '.join(self._columns)}") from None
-
-    @property
-    def partner(self) -> Columns:
-        """The same derivatives at the partner points."""
-        if self._partner is None:
-            raise ProblemError(f"{self._what} has no partner points")
-        return self._partner
-
-    @property
-    def row(self) -> Columns:
-        """The points that the nodes of an integral belong to."""
-        if self._row is None:
-            raise ProblemError(f"{self._what} has no nodes of an integral")
-        return self._row
-
+from ntkrun.pde.columns import Columns as Columns
+from ntkrun.pde.columns import ProblemError as ProblemError
+from ntkrun.pde.integral import Integral, Place
 
 Residual = Callable[[Columns, Columns], Tensor]
 """``residual(x, d)``: coordinates and declared derivatives, columns of length N; returns ``[N]`` or ``[N, m]``.
@@ -81,8 +38,9 @@ class Term:
         operators: linear operators with constant coefficients that it reads too, by a name of their own, such as
             ``{"wave": {"u_tt": 1.0, "u_xx": -4.0}}`` for ``d.wave``. Each is carried through the network as a whole,
             which costs less than its derivatives one by one.
-        partner: a translation, such as ``{"x": 2.0}``. The residual then also reads the derivatives at the
-            translated points, as ``d.partner.u``; with these, periodic conditions are written.
+        partner: other points at which the residual reads the derivatives too, as ``d.partner.u``: by coordinate a
+            distance, such as ``{"x": 2.0}`` for periodic conditions and ``{"t": -1.0}`` for a delay, or a function of
+            the point's coordinates that gives the partner's own, such as ``{"t": lambda x: x.t / 2}``.
         shares: of the boxes in the term's points, in any unit; without, by measure (length, area, volume), or equal
             where the boxes differ in their dimensions.
         integrals: integrals through each point that it reads too, by a name of their own, such as
@@ -93,7 +51,7 @@ class Term:
     region: tuple[Region, ...]
     derivatives: tuple[str, ...]
     residual: Residual
-    partner: Mapping[str, float] | None = None
+    partner: Mapping[str, float | Place] | None = None
     operators: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     shares: Sequence[float] | None = None
     integrals: Mapping[str, Integral] = field(default_factory=dict)

@@ -158,9 +158,13 @@ def _check_term(term: Term, pde: PDE) -> None:
     if not callable(term.residual):
         raise ProblemError(f"{what}: the residual is of type {type(term.residual).__name__}, expected a function")
     if term.partner is not None and not (
-        isinstance(term.partner, Mapping) and set(term.partner) <= set(pde.coordinates)
+        isinstance(term.partner, Mapping)
+        and set(term.partner) <= set(pde.coordinates)
+        and all(map(_is_place, term.partner.values()))
     ):
-        raise ProblemError(f"{what}: the partner is {term.partner!r}, expected distances by coordinate")
+        raise ProblemError(
+            f"{what}: the partner is {term.partner!r}, expected distances, or functions of the point, by coordinate"
+        )
     if term.shares is not None and not (
         isinstance(term.shares, tuple | list)
         and len(term.shares) == len(term.region)
@@ -225,12 +229,17 @@ def _check_integrated(regions: Sequence[object], what: str) -> None:
 
 def _check_ends(ends: object, what: str, coordinate: str, pde: PDE) -> None:
     def is_end(end: object) -> bool:
-        return end in pde.coordinates if isinstance(end, str) else isinstance(end, Real) and math.isfinite(end)
+        return end in pde.coordinates if isinstance(end, str) else _is_place(end)
 
     if not isinstance(ends, tuple | list) or len(ends) != 2 or not all(map(is_end, ends)):
         raise ProblemError(
-            f"{what} runs over {coordinate}={ends!r}, expected two ends: finite numbers or coordinates, as (0.0, 't')"
+            f"{what} runs over {coordinate}={ends!r}, expected two ends: finite numbers, coordinates, as (0.0, 't'), "
+            "or functions of the point"
         )
+
+
+def _is_place(given: object) -> bool:
+    return callable(given) or (isinstance(given, Real) and math.isfinite(given))
 
 
 def _is_operator(named: tuple[object, object]) -> bool:

@@ -5,22 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ntkrun.backend.transfer import constant
+from ntkrun.common.user_frames import cause, written
 from ntkrun.geometry import Measured, Rule
 from ntkrun.geometry.rule import gauss_cube, rule_over
+from ntkrun.pde.columns import Columns, ProblemError
 
-if TYPE_CHECKING:
-    from ntkrun.pde.base import Columns
+Place = Callable[[Columns], Tensor]
+"""A coordinate of another point as a function of a point's coordinates, columns of length N."""
 
-End = float | str
-"""A number, or the letter of a coordinate: that of the point itself."""
+End = float | str | Place
+"""A number, the letter of a coordinate for that of the point itself, or a function of its coordinates."""
 
-Integrand = Callable[["Columns", "Columns"], Tensor]
+Integrand = Callable[[Columns, Columns], Tensor]
+
+
+def place_of(function: Place, at: Columns, like: Tensor, what: str) -> Tensor:
+    """What a function of points' coordinates gives, ``[N]``.
+
+    Args:
+        function: of the coordinates.
+        at: the coordinates.
+        like: a column of length N.
+        what: it is for, in messages.
+
+    Raises:
+        ProblemError: it gives no such column.
+    """
+    try:
+        place: object = function(at)
+    except ProblemError:
+        raise
+    except Exception as error:
+        raise ProblemError(f"{what} fails with {cause(error)}") from error
+    if not isinstance(place, Tensor) or place.shape != like.shape:
+        kind = f"shape {list(place.shape)}" if isinstance(place, Tensor) else f"type {type(place).__name__}"
+        raise ProblemError(f"{what} is of {kind}, expected a tensor of shape {list(like.shape)}{written(function)}")
+    return place
 
 
 @dataclass(frozen=True)
@@ -105,11 +130,20 @@ class Integral:
         places, parts = (constant(each, x) for each in _product_rule(self.nodes, len(self.over)))
         weights = parts.expand(len(x), -1)
         for (c, ends), place in zip(self.over.items(), places, strict=True):
-            low, high = (known[end] if isinstance(end, str) else x.new_full((len(x),), end) for end in ends)
+            low, high = (self._end(end, c, known, x) for end in ends)
             length = (high - low)[:, None]
             columns[c] = low[:, None] + length * place
             weights = weights if self.mean else weights * length
         return torch.stack(list(columns.values()), dim=-1).flatten(0, 1), weights
+
+    @staticmethod
+    def _end(end: End, coordinate: str, known: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """An end at every point, ``[N]``."""
+        if isinstance(end, str):
+            return known[end]
+        if callable(end):
+            return place_of(end, Columns(known, "the point"), x[:, 0], f"the end of the integral over {coordinate}")
+        return x.new_full((len(x),), end)
 
 
 def integral(
@@ -142,7 +176,8 @@ def integral(
               another, up to a relative error of some 1e-4.
         mean: divide by the measure.
         shape: integrate over a box, a shape, or parts of their boundary, ``[...]`` of several one after the other.
-        over: both ends by coordinate: numbers, or the letter of a coordinate for that of the point itself.
+        over: both ends by coordinate: numbers, the letter of a coordinate for that of the point itself, or functions of
+            the point's coordinates, as in ``integral("u", t=(lambda x: x.t - 1, "t"))``.
 
     Raises:
         ValueError: both a shape and ends are given.

@@ -200,10 +200,17 @@ def term_expressions(pde: PDE, term: Term) -> list[Any]:
     names |= {name: Symbolic(sympy.Symbol(name)) for name in term.integrals}
     partner = None
     if term.partner is not None:
-        moved = {c: f"{c}{distance:+g}" for c, distance in term.partner.items()}
+        moved = {c: _moved(pde, c, at) for c, at in term.partner.items()}
         place = ", ".join(moved.get(c, c) for c in pde.coordinates)
         partner = Columns({name: Symbolic(sympy.Symbol(f"{name}({place})")) for name in names}, "the term")
     return _evaluated(lambda: term.residual(_coordinates(pde, "progress"), Columns(names, "the term", partner)))
+
+
+def _moved(pde: PDE, coordinate: str, at: Any) -> str:
+    if not callable(at):
+        return f"{coordinate}{at:+g}"
+    (place,) = _evaluated(lambda: at(_coordinates(pde)))
+    return str(place)
 
 
 def solution_expressions(pde: PDE) -> list[Any]:

@@ -94,6 +94,8 @@ class TimeWindow(PDE):
             raise ProblemError(f"time_windows: loss term {term.name!r} does not live on boxes or products with time")
         if any(TIME in each.coordinates for each in term.integrals.values()):
             raise ProblemError(f"time_windows: an integral of loss term {term.name!r} reaches beyond a window")
+        if TIME in (term.partner or ()):
+            raise ProblemError(f"time_windows: loss term {term.name!r} reads the solution at other times")
         times = {(box.low[TIME], box.high[TIME]) for box in boxes}
         if times == {(start, end)}:
             region = tuple(_part_with_time(box, self._start, self._end) for box in boxes)

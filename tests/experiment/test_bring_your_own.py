@@ -351,6 +351,14 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         *(PROBLEM, "self.equation)", 'self.equation, {"z": 1.0})'),
         (RESIDUAL, "the partner is {'z': 1.0}"),
     ),
+    "partner nowhere": (
+        *(PROBLEM, "self.equation)", 'self.equation, {"x": float("inf")})'),
+        (RESIDUAL, "the partner is {'x': inf}, expected distances, or functions of the point"),
+    ),
+    "partner of no column": (
+        *(PROBLEM, "self.equation)", 'self.equation, {"x": lambda x: x.x[:1]})'),
+        (RESIDUAL, "x of the partner is of shape [1], expected a tensor of shape [3]"),
+    ),
     "two terms of one name": (PROBLEM, '"initial"', '"boundary"', ("two loss terms share a name", "boundary")),
     "a term without a name": (PROBLEM, '"initial"', "7", ("loss term 7: expected a name",)),
     "no terms": (PROBLEM, TERMS, "        return ()\n" + TERMS, ("there are no loss terms",)),

@@ -31,6 +31,10 @@ X, T = POINTS.unbind(1)
 FORMS = {
     "along x": (integral("u", x=(0.0, 2.0)), 2 + 2 * T**2),
     "up to the point": (integral("u", x=(0.0, "x"), nodes=2), X**2 / 2 + X * T**2),
+    "a moving window": (
+        integral("u", t=(lambda x: x.t - x.x / 2, "t"), nodes=2),
+        X**2 / 2 + (T**3 - (T - X / 2) ** 3) / 3,
+    ),
     "mean": (integral("u", x=(0.0, 2.0), mean=True, nodes=1), 1 + T**2),
     "mean over nothing": (integral("u", t=(0.0, "t"), mean=True), X + T**2 / 3),
     "an area": (integral("u", x=(0.0, 2.0), t=(0.0, 1.0), nodes=3), torch.full_like(T, 2 + 2 / 3)),
@@ -243,6 +247,14 @@ WRONG = {
     "over nothing": (integral("u"), "integral 'mass' runs over [], expected coordinates"),
     "one end": (integral("u", x=(0.0,)), "integral 'mass' runs over x=(0.0,), expected two ends"),  # type: ignore[arg-type]
     "no end": (integral("u", x=(0.0, "y")), "integral 'mass' runs over x=(0.0, 'y'), expected two ends"),
+    "end of no column": (
+        integral("u", t=(lambda x: 0.5, "t")),  # type: ignore[arg-type,return-value]
+        "integral 'mass': the end of the integral over t is of type float, expected a tensor of shape [3] (tests/pde/",
+    ),
+    "end that fails": (
+        integral("u", t=(lambda x: x.y, "t")),
+        "integral 'mass': the point has no 'y', only x, t",
+    ),
     "infinite": (integral("u", x=(0.0, math.inf)), "integral 'mass' runs over x=(0.0, inf), expected two ends"),
     "no nodes": (integral("u", x=(0.0, 1.0), nodes=0), "integral 'mass' has nodes=0"),
     "no shape": (integral("u", shape=7), "integral 'mass' has shape=7, expected a box"),  # type: ignore[arg-type]

@@ -102,6 +102,8 @@ def test_solutions_say_what_is_computed(pde: PDE) -> None:
 def test_partners_are_places() -> None:
     (periodic,) = (term for term in AllenCahn().terms() if term.partner)
     assert "u(x+2, t)" in str(term_expressions(AllenCahn(), periodic))
+    halfway = Term("a", (), ("u",), lambda x, d: d.u - d.partner.u, partner={"x": lambda x: x.x / 2 + x.t})
+    assert "u(t + x/2, t)" in str(term_expressions(AllenCahn(), halfway))
 
 
 @pytest.mark.parametrize(

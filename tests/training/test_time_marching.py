@@ -102,6 +102,15 @@ class Final(PDE):
         return (Term("final", (self.domain.face("t", "high"),), ("u",), lambda x, d: d.u),)
 
 
+class Delayed(PDE):
+    """A window does not know what was before it."""
+
+    domain = Box.of(t=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("delay", (self.domain,), ("u", "u_t"), lambda x, d: d.u_t + d.partner.u, {"t": -1.0}),)
+
+
 class Hard(Wave):
     """As if the initial state were built in."""
 
@@ -115,6 +124,7 @@ class Hard(Wave):
     [
         (Poisson(), "no coordinate t"),
         (Final(), "loss term 'final' lives neither on all of time nor at the initial time"),
+        (Delayed(), "loss term 'delay' reads the solution at other times"),
         (Hard(), "the condition 'initial' is built in for the initial time only"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PDE) else "",
