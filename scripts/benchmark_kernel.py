@@ -208,10 +208,10 @@ def measure(name: str, case: Case, budget: float, max_cost: float) -> pd.DataFra
     optimizer.start(objective.network)
 
     def step() -> None:
-        optimizer.step(objective.gradient(batch, ones).gradient, 1.0)
+        optimizer.step(objective.gradient(batch, ones), 1.0, lambda: None, False)
 
     def fused() -> None:
-        optimizer.step(objective.fused(batch, lambda t: t.sum() / t).gradient, 1.0)
+        optimizer.step(objective.fused(batch, lambda t: t.sum() / t), 1.0, lambda: None, False)
 
     def row(method: str, size: int, rounds: list[tuple[float, float]], scale: float = 1.0, excess: float = 0.0) -> dict:
         ratios = sorted(scale * a / b - excess for a, b in rounds)

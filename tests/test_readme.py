@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ntkrun.pde import Poisson
 from tests.driver import ntkrun
 from tests.experiment.test_bring_your_own import readme_files, write
 
@@ -71,6 +72,19 @@ def test_scripts_answer(script: str) -> None:
     done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ")
+
+
+def test_the_benchmark_of_kernels_measures_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small case, every method once: one residual row per point makes sketches of all points exact."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import benchmark_kernel
+
+    case = benchmark_kernel.Case(Poisson(), 8, 1, (4, 4))
+    table = benchmark_kernel.measure("small", case, budget=0.0, max_cost=0.0).set_index(["method", "size"])
+    assert set(benchmark_kernel.SIZES) < set(table.index.get_level_values("method"))
+    assert (table["rounds"] >= 3).all()
+    assert (table.drop("fused exact, excess", level="method")["ratio"] > 0).all()
+    assert table.loc[("coordinate", 4), "error_t"] < 1e-6
 
 
 def test_the_python_versions_are_those_of_the_package() -> None:
