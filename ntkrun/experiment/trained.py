@@ -91,7 +91,8 @@ class TrainedRun:
 
         Returns:
             ``[N, k]``, one column per field or derivative asked for, of the kind of ``points``: an array; a tensor on
-            the device of the run, without a graph; or a table with these names and the index of ``points``.
+            the device of the run, without a graph; or a table with these names and the index of ``points``. Outside
+            of what a field lives on (``supports``) it is NaN.
 
         Raises:
             ValueError: a point lies outside of the domain, or beyond the time windows that are trained; the points
@@ -104,6 +105,10 @@ class TrainedRun:
         x = self._checked(points)
         plan = plan_streams(dict.fromkeys(index for _, index in wanted), coordinates)
         values = self._evaluate(x, plan, wanted)
+        if self.pde.supports:
+            outside = self.pde.beyond_supports(x.double(), self._slack(x))
+            columns = [fields.index(field) for field, _ in wanted]
+            values.masked_fill_(outside[:, columns].to(values.device), torch.nan)
         if isinstance(points, pd.DataFrame):
             return pd.DataFrame(values.numpy(force=True), columns=list(names), index=points.index)
         return values if isinstance(points, Tensor) else values.numpy(force=True)
@@ -163,6 +168,11 @@ class TrainedRun:
         inner = torch.tensor(self._edges[1:-1], dtype=time.dtype)
         return torch.bucketize(time, inner)
 
+    def _slack(self, x: Tensor) -> float:
+        """How far points may lie outside of a shape, as their precision has it."""
+        size = max(map(abs, (*self.pde.domain.low.values(), *self.pde.domain.high.values())))
+        return 2 * torch.finfo(x.dtype).eps * size
+
     def _checked(self, points: pd.DataFrame | Tensor | ArrayLike) -> Tensor:
         """The points on the CPU in their own precision, ``[N, d]``, all of them in the domain."""
         coordinates = self.pde.coordinates
@@ -189,8 +199,7 @@ class TrainedRun:
             if outside.any():
                 k = int(outside.nonzero()[0])
                 raise ValueError(f"point {k} has {c}={column[k]:g}, outside of {what}: {c} from {low:g} to {high:g}")
-        size = max(map(abs, (*self.pde.domain.low.values(), *self.pde.domain.high.values())))
-        inside = self.pde.domain.contains(x.double(), 2 * torch.finfo(x.dtype).eps * size)
+        inside = self.pde.domain.contains(x.double(), self._slack(x))
         if not inside.all():
             k = int((~inside).nonzero()[0])
             raise ValueError(f"point {k}, {place(self.pde, x[k])}, lies outside of the domain")

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -126,6 +127,8 @@ class PDE(ABC):
         coefficients: unknown numbers that are trained with the network.
         depends: the coordinates of fields that depend on some of them alone, such as ``{"k": ("x",)}``; each has a
             network of its own, of the kind of the others.
+        supports: the parts of the domain on which fields live that do not live on all of it, such as ``{"u": disc}``;
+            elsewhere predictions and errors have no value.
         measurements: tables of measured values by field; each makes a loss term, see ``ntkrun.pde.measured``.
         built_in: names of the terms that ``constrain`` satisfies exactly; they are not trained. Empty, ``constrain`` is
             not used; ``None``, it is an output transform where it is defined, and all terms are trained.
@@ -136,6 +139,7 @@ class PDE(ABC):
     periods: Mapping[str, float] = MappingProxyType({})
     coefficients: tuple[Coefficient, ...] = ()
     depends: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    supports: Mapping[str, Domain] = MappingProxyType({})
     measurements: Mapping[str, Table] = MappingProxyType({})
     built_in: frozenset[str] | None = None
 
@@ -195,6 +199,18 @@ class PDE(ABC):
     def coordinates(self) -> tuple[str, ...]:
         """Coordinate letters, in the order of the network's inputs."""
         return self.domain.coordinates
+
+    def beyond_supports(self, points: Tensor, slack: float = 0.0) -> Tensor:
+        """Which of the points, ``[N, d]``, lie outside of what the fields live on, ``[N, fields]``.
+
+        Args:
+            points: of the domain, in float64.
+            slack: the distance that points may lie outside.
+        """
+        outside = torch.zeros(len(points), len(self.fields), dtype=torch.bool)
+        for name, part in self.supports.items():
+            outside[:, self.fields.index(name)] = ~part.contains(points, slack)
+        return outside
 
     def columns(self, points: Tensor, progress: Tensor | None = None, further: Sequence[str] = ()) -> Columns:
         """Name the columns of ``points``, ``[N, d + k]``.

@@ -9,7 +9,7 @@ from numbers import Real
 from torch import Tensor
 
 from ntkrun.common.user_frames import cause, written
-from ntkrun.geometry import Box, Measured, Region, Shape, Table
+from ntkrun.geometry import Box, Domain, Measured, Region, Shape, Table
 from ntkrun.pde.base import PDE, Coefficient, ProblemError, Term
 from ntkrun.pde.integral import Integral
 
@@ -27,6 +27,7 @@ def check_problem(pde: PDE) -> None:
         raise ProblemError(f"fields={pde.fields!r}: expected different names without underscores")
     _check_coefficients(pde)
     _check_dependence(pde)
+    _check_supports(pde)
     try:
         terms: object = pde.terms()
     except Exception as error:
@@ -74,6 +75,18 @@ def _check_dependence(pde: PDE) -> None:
         raise ProblemError(
             f"depends={given!r}: expected some of the coordinates {', '.join(pde.coordinates)} by field, as "
             f"{{{pde.fields[-1]!r}: ({pde.coordinates[0]!r},)}}; the fields are {', '.join(pde.fields)}"
+        )
+
+
+def _check_supports(pde: PDE) -> None:
+    given: object = pde.supports
+    if not isinstance(given, Mapping) or not all(
+        field in pde.fields and isinstance(part, Domain) and part.coordinates == pde.coordinates
+        for field, part in given.items()
+    ):
+        raise ProblemError(
+            f"supports={given!r}: expected a box or shape of {', '.join(pde.coordinates)} by field, as "
+            f"{{{pde.fields[0]!r}: disc(...)}}; the fields are {', '.join(pde.fields)}"
         )
 
 

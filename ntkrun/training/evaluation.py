@@ -22,6 +22,7 @@ from ntkrun.runtime.memory import check_fits
 from ntkrun.training.nodes import Grid, Nodes, Scattered, choose_nodes, node_count
 
 CHUNK = 2**12  # points at a time: their activations stay in the cache
+SLACK = 1e-12  # of the domain's size, that nodes may lie outside of what a field lives on
 EXACT_CHUNK = 2**16  # of a closed form, which may have more to do before it starts
 # Of values at all nodes, there are three arrays on saving, solution, prediction and difference, and the file, which is
 # made in memory, of the same size where nothing can be compressed, and twice while it grows. Measured: 6.1 to 7.7.
@@ -65,7 +66,7 @@ class Solution:
 
     Attributes:
         nodes: where; on a grid, values have one dimension per axis.
-        prediction: ``[*nodes.shape, fields]``; NaN outside of the domain.
+        prediction: ``[*nodes.shape, fields]``; NaN outside of the domain, and of what a field lives on.
         exact: the same shape, or ``None`` when no solution is known.
     """
 
@@ -122,12 +123,18 @@ class Evaluator:
         self.nodes = choose_nodes(pde.domain, grid) if reference is None else _grid(reference, pde)
         exact = _exact(pde, self.nodes) if reference is None else _known(reference, self.nodes)
         self._exact = None if exact is None else exact.reshape(len(self.nodes), -1).to(like.device, torch.float64)
+        self._outside = _beyond_supports(pde, self.nodes)
+        gaps = ""
+        if self._exact is not None:
+            if reference is None:
+                gaps = _gaps(pde, self.nodes, self._exact, self._outside)
+            if self._outside is not None:
+                self._exact = self._exact.masked_fill(self._outside.to(like.device), math.nan)
         self._partly = self._exact is not None and bool(self._exact.isnan().any())
         self._size = None if self._exact is None else self._exact.square().nansum(0)
         self.knows = self._size is not None and bool(self._size.any())
         self.about = _about(self.nodes, grid, reference is not None, self._size)
-        if reference is None and self._exact is not None and self._partly:
-            self.about = "; ".join(filter(None, (self.about, _gaps(pde, self.nodes, self._exact))))
+        self.about = "; ".join(filter(None, (self.about, gaps)))
 
     def error(self, interrupted: Interrupted = lambda: None) -> Errors | None:
         """Relative L2 errors, in float64; ``None`` without a solution, or with one that is zero.
@@ -162,6 +169,8 @@ class Evaluator:
         prediction = np.empty((len(self.nodes), len(self._fields)))
         values = torch.from_numpy(prediction)
         self._evaluate(lambda rows, part: values[rows].copy_(part), interrupted)
+        if self._outside is not None:
+            values.masked_fill_(self._outside, math.nan)
         exact = None if self._exact is None else self.nodes.spread(self._exact.cpu().numpy())
         return Solution(self.nodes, self.nodes.spread(prediction), exact)
 
@@ -211,9 +220,23 @@ def _known(reference: Reference, nodes: Nodes) -> Tensor:
     return torch.from_numpy(values if inside is None else values[inside])
 
 
-def _gaps(pde: PDE, nodes: Nodes, exact: Tensor) -> str:
-    """Where a closed form has no value, which is left out of errors; by field where fields differ."""
-    missing = exact.isnan()
+def _beyond_supports(pde: PDE, nodes: Nodes) -> Tensor | None:
+    """Which nodes lie outside of what every field lives on, ``[N, fields]``; ``None`` where all live everywhere."""
+    if not pde.supports:
+        return None
+    slack = SLACK * max(map(abs, (*pde.domain.low.values(), *pde.domain.high.values())))
+    starts = range(0, len(nodes), EXACT_CHUNK)
+    return torch.cat([pde.beyond_supports(nodes.points(start, start + EXACT_CHUNK), slack) for start in starts])
+
+
+def _gaps(pde: PDE, nodes: Nodes, exact: Tensor, outside: Tensor | None) -> str:
+    """Where a closed form has no value, which is left out of errors; by field where fields differ.
+
+    Outside of what a field lives on it need have none.
+    """
+    missing = exact.isnan() if outside is None else exact.isnan() & ~outside.to(exact.device)
+    if not missing.any():
+        return ""
     counts = missing.sum(0).tolist()
     alike = bool((missing == missing[:, :1]).all())
     which = {"": counts[0]} if alike else dict(zip(pde.fields, counts, strict=True))

@@ -42,6 +42,7 @@ class TimeWindow(PDE):
             raise ProblemError(f"time_windows={count}: the field {forever[0]} belongs to all of time")
         self.whole = whole
         self.depends = whole.depends
+        self.supports = whole.supports
         self._before = before
         self._start, self._end = time_edges(whole.domain, count)[index : index + 2]
         self.domain = _with_time(whole.domain, self._start, self._end)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import QuadMesh
-from torch import Tensor
+from torch import Tensor, nn
 
 import ntkrun
 from ntkrun.commands.predict import main as predict
 from ntkrun.config.component import read_component
+from ntkrun.experiment.trained import TrainedRun
 from ntkrun.geometry import Box, Face, disc, rectangle
 from ntkrun.geometry.planar import Planar
 from ntkrun.network import MLP
@@ -137,17 +139,75 @@ class Inclusion(Gaps):
     fields = ("u", "v")
 
     def exact(self, x: Columns) -> Tensor:
-        inside = x.x**2 + x.y**2 < 0.26  # no node lies on the circle
+        inside = x.x**2 + x.y**2 < 0.27  # no node lies on the circle
         return torch.stack([torch.where(side, self.value(x), torch.nan) for side in (inside, ~inside)], dim=1)
 
 
 def test_what_is_not_known_is_said_by_field() -> None:
     found, _ = evaluator(Inclusion(), 21)
-    inside = int((np.hypot(*np.meshgrid(*2 * [np.linspace(-1, 1, 21)])) ** 2 < 0.26).sum())
+    inside = int((np.hypot(*np.meshgrid(*2 * [np.linspace(-1, 1, 21)])) ** 2 < 0.27).sum())
     assert (
         f"exact() is no number at {441 - inside} of 441 nodes for u, {inside} of 441 nodes for v, first at x=-1, y=-1; "
         in found.about
     )
+
+
+class TwoSides(Gaps):
+    """The same as Inclusion, with closed forms that hold everywhere and fields that do not live everywhere."""
+
+    fields = ("u", "v")
+    supports: ClassVar[Any] = {"u": disc((0, 0), 0.52), "v": rectangle(x=(-1, 1), y=(-1, 1)) - disc((0, 0), 0.52)}
+
+    def exact(self, x: Columns) -> Tensor:
+        return torch.stack([self.value(x), 2 + self.value(x)], dim=1)
+
+
+def test_fields_have_values_where_they_live_alone(tmp_path: Path) -> None:
+    pde = TwoSides()
+    check_problem(pde)
+    net = MLP(6, 2, domain=pde.domain, outputs=2).double()
+    found = Evaluator(pde, net, next(net.parameters()), 21)
+    assert found.about == ""
+    solution, errors = found.solution(), found.error()
+    X, Y = np.meshgrid(*2 * [np.linspace(-1, 1, 21)], indexing="ij")
+    inside = X**2 + Y**2 < 0.27  # no node lies on the circle
+    lives = np.stack([inside, ~inside], axis=-1)
+    points = np.stack([X.ravel(), Y.ravel()], axis=1)
+    given = values(net, torch.from_numpy(points)).detach().numpy().reshape(21, 21, 2)
+    exact = np.stack([X**2 + Y**2, 2 + X**2 + Y**2], axis=-1)
+    assert solution.exact is not None
+    assert np.allclose(solution.prediction, np.where(lives, given, np.nan), rtol=1e-14, equal_nan=True)
+    assert np.allclose(solution.exact, np.where(lives, exact, np.nan), rtol=1e-14, equal_nan=True)
+    assert errors is not None
+    for k, field in enumerate("uv"):
+        own = lives[..., k]
+        expected = np.linalg.norm((given - exact)[own, k]) / np.linalg.norm(exact[own, k])
+        assert errors.fields[field] == pytest.approx(expected, rel=1e-12)
+    run = TrainedRun(tmp_path, {"time_windows": 1}, pde, [net])
+    predicted = run.predict(points, ["v_x", "u", "v"]).reshape(21, 21, 3)
+    assert np.array_equal(np.isfinite(predicted), np.stack([~inside, inside, ~inside], axis=-1))
+    assert np.allclose(predicted[..., 1:], solution.prediction, rtol=1e-14, equal_nan=True)
+
+
+def test_a_reference_stays_as_it_was_given() -> None:
+    axes, given = {c: np.linspace(-1, 1, 5) for c in "xy"}, np.ones((5, 5, 2))
+
+    class Referenced(TwoSides):
+        def reference(self) -> Reference:
+            return Reference(axes, given)
+
+    pde = Referenced()
+    found = Evaluator(pde, nn.Linear(2, 2).double(), torch.zeros((), dtype=torch.float64), 3)
+    assert np.isfinite(given).all()
+    assert found.solution().exact[2, 2].tolist() == pytest.approx([1, np.nan], nan_ok=True)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("supports", [{"w": Box.of(x=(0, 1), y=(0, 1))}, {"u": Box.of(x=(0, 1))}, {"u": 1}, "u"])
+def test_supports_that_are_none_are_refused(supports: Any) -> None:
+    pde = TwoSides()
+    pde.supports = supports
+    with pytest.raises(ProblemError, match=r"supports=.*expected a box or shape of x, y by field"):
+        check_problem(pde)
 
 
 class Nowhere(Gaps):
