@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ntkrun.plots.labels import logarithmic, words
+from ntkrun.plots.labels import Powers, logarithmic, words
 
 TERMS = 9  # the most that are drawn
 POINTS = 20_000  # of a term; more could not be told apart
@@ -45,7 +45,7 @@ def plot_residuals(
             image = axes.scatter(
                 x[:, right], x[:, up], c=sizes, norm=_norm(sizes), s=_area(len(x)), cmap="viridis", rasterized=True
             )
-            figure.colorbar(image, ax=axes)
+            figure.colorbar(image, ax=axes, format=Powers() if isinstance(image.norm, LogNorm) else None)
             axes.set(ylabel=f"${coordinates[up]}$")
         axes.tick_params(labelbottom=True)
         axes.set(title=f"$|r|$ of {words(name)}", xlabel=f"${coordinates[right]}$")

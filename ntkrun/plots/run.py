@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -313,14 +313,10 @@ def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
     """Write a figure as PNG and PDF; it is laid out once, where ``Figure.savefig`` would do so for every file."""
     with writing(directory):
         directory.mkdir(exist_ok=True)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    paths = [directory / f"{name}.png", directory / f"{name}.pdf"]
     png: Any = FigureCanvasAgg(figure)
+    write_atomically(paths[0], png.print_png)
+    figure.set_layout_engine("none")
     pdf: Any = FigureCanvasPdf(figure)
-    writers: dict[Path, Callable[[IO[bytes]], object]] = {
-        directory / f"{name}.png": lambda file: png.print_png(file),
-        directory / f"{name}.pdf": lambda file: pdf.print_pdf(file),
-    }
-    for path, write in writers.items():
-        write_atomically(path, write)
-    return list(writers)
+    write_atomically(paths[1], pdf.print_pdf)
+    return paths
