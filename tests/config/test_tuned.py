@@ -47,7 +47,7 @@ def test_files_name_choices_that_exist(place: str) -> None:
         "weights": ("optimizer", "weights"),
         "network": ("optimizer", "network"),
         "problem": ("optimizer", "network", "pde"),
-        "experiment": ("experiment", "pde"),
+        "experiment": ("optimizer", "experiment", "pde"),
     }[kind]
     assert len(names) == len(groups)
     for group, name in zip(groups, names, strict=True):
@@ -211,3 +211,9 @@ def test_precise_runs_have_more_of_everything(problem: str) -> None:
         > usual["network"]["width"] * usual["network"]["depth"]
     )
     assert sum(drawn(precise).values()) > sum(drawn(usual).values())
+
+
+def test_precise_runs_of_other_optimizers_keep_their_own_settings() -> None:
+    """What was measured under one optimizer may name keys that another one lacks."""
+    composed = values("experiment=precise", "pde=regression", "optimizer=adam")
+    assert (composed["iterations"], composed["network"]["width"]) == (GENERAL["iterations"], 64)
