@@ -19,7 +19,7 @@ from ntkrun.config.configuration import Configuration, read_configuration
 from ntkrun.config.schema import Setup
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term
-from ntkrun.pde.notation import NotationError, solution_expressions, term_expressions
+from ntkrun.pde.notation import NotationError, integral_words, solution_expressions, term_expressions
 
 WIDTH = 100
 
@@ -84,6 +84,11 @@ def _term(pde: PDE, term: Term, setup: Setup) -> Iterator[str]:
             yield textwrap.indent(_pretty(sympy.Eq(expression, 0, evaluate=False)), "        ")
     except NotationError as error:
         yield f"        a residual of {', '.join([*term.derivatives, *term.operators])} (not shown: {error})"
+    for name, each in term.integrals.items():
+        try:
+            yield f"        where {name} is the {integral_words(pde, each)}"
+        except NotationError as error:
+            yield f"        where {name} is an integral (not shown: {error})"
 
 
 def _solution(pde: PDE) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from ntkrun.network.coefficients import coefficient_slopes
 from ntkrun.objective.batch import Batch
 from ntkrun.objective.objective import Objective
+
+log = logging.getLogger(__name__)
 
 LARGEST = 2**26  # numbers of the Jacobian: half a GiB in float64
 NAME = "coefficient"  # of the parameter that the coefficients share
@@ -34,7 +37,11 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     slopes = coefficient_slopes(objective.network)
     rows, parameters = sum(objective.row_counts(batch)), objective.layout.size
     unknown: dict[str, float | None] = dict.fromkeys(slopes)
-    if not slopes or rows <= parameters or rows * parameters > LARGEST:
+    if not slopes or rows * parameters > LARGEST:
+        return unknown
+    if rows <= parameters:
+        few = f"{rows} residuals do not determine {parameters} parameters"
+        log.info("no standard errors of %s: %s; take more points or a smaller network", ", ".join(slopes), few)
         return unknown
     with torch.no_grad():
         residuals = [r.double() for r in objective.residuals(batch)]

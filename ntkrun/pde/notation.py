@@ -12,6 +12,7 @@ import sympy
 from torch import Tensor
 
 from ntkrun.pde.base import PDE, Columns, Term
+from ntkrun.pde.integral import End, Integral
 
 NICE = 1000  # the largest denominator that is taken for meant
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -204,6 +205,32 @@ def term_expressions(pde: PDE, term: Term) -> list[Any]:
         place = ", ".join(moved.get(c, c) for c in pde.coordinates)
         partner = Columns({name: Symbolic(sympy.Symbol(f"{name}({place})")) for name in names}, "the term")
     return _evaluated(lambda: term.residual(_coordinates(pde, "progress"), Columns(names, "the term", partner)))
+
+
+def integral_words(pde: PDE, integral: Integral) -> str:
+    """What an integral is over, and of what; ``row.t`` in its integrand is the t of the point that it is taken for.
+
+    Raises:
+        NotationError: its code does more than to compute with columns.
+    """
+    names = {name: Symbolic(sympy.Symbol(name)) for name in integral.derivatives}
+    row = Columns({c: Symbolic(sympy.Symbol(f"row.{c}")) for c in pde.coordinates}, "the point")
+    known = {c: Symbolic(sympy.Symbol(c)) for c in (*pde.coordinates, "progress", *integral.columns)}
+    nodes = Columns(known, "the nodes", row=row)
+    (integrand,) = _evaluated(lambda: integral.integrand(nodes, Columns(names, "the integrand")))
+    kind = "mean" if integral.mean else "integral"
+    if integral.shape is not None:
+        shapes = ", ".join(dict.fromkeys(type(each).__name__.lower() for each in integral.shape))
+        return f"{kind} of {integrand} over {', '.join(integral.coordinates)} in {shapes}"
+    ends = [f"{c} from {_end(pde, low)} to {_end(pde, high)}" for c, (low, high) in integral.over.items()]
+    return f"{kind} of {integrand} over {' and '.join(ends)}"
+
+
+def _end(pde: PDE, end: End) -> str:
+    if not callable(end):
+        return end if isinstance(end, str) else str(number(end))
+    (place,) = _evaluated(lambda: end(_coordinates(pde)))
+    return str(place)
 
 
 def _moved(pde: PDE, coordinate: str, at: Any) -> str:

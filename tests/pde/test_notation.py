@@ -29,8 +29,9 @@ from ntkrun.pde import (
     Term,
     VanDerPol,
     Wave,
+    integral,
 )
-from ntkrun.pde.notation import NotationError, number, solution_expressions, term_expressions
+from ntkrun.pde.notation import NotationError, integral_words, number, solution_expressions, term_expressions
 
 
 class Stacks(PDE):
@@ -104,6 +105,25 @@ def test_partners_are_places() -> None:
     assert "u(x+2, t)" in str(term_expressions(AllenCahn(), periodic))
     halfway = Term("a", (), ("u",), lambda x, d: d.u - d.partner.u, partner={"x": lambda x: x.x / 2 + x.t})
     assert "u(t + x/2, t)" in str(term_expressions(AllenCahn(), halfway))
+
+
+INTEGRALS = {
+    "integral of u over x from 0 to 1/2": integral("u", x=(0.0, 0.5)),
+    "mean of u**2*x over x from 0 to t and t from t - 1 to t": integral(
+        lambda x, d: x.x * d.u**2, "u", x=(0, "t"), t=(lambda x: x.t - 1, "t"), mean=True
+    ),
+    "integral of u*sin(row.t - t) over t from 0 to t": integral(
+        lambda x, d: torch.sin(x.row.t - x.t) * d.u, "u", t=(0.0, "t")
+    ),
+    "integral of nx*u_x over x, t in face": integral(
+        lambda x, d: x.nx * d.u_x, "u_x", shape=Box.of(x=(0.0, 1.0), t=(0.0, 1.0)).boundary("x_low")
+    ),
+}
+
+
+@pytest.mark.parametrize("words", INTEGRALS)
+def test_integrals_in_words(words: str) -> None:
+    assert integral_words(AllenCahn(), INTEGRALS[words]) == words
 
 
 @pytest.mark.parametrize(
