@@ -39,8 +39,21 @@ class Form(ABC):
 
     @property
     @abstractmethod
-    def patches(self) -> tuple[Patch, ...]:
+    def patches(self) -> tuple[Owned, ...]:
         """The surfaces that its own is made of."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A patch, and the combinations within a form that it belongs to.
+
+    Attributes:
+        patch: the patch.
+        forms: these, the form itself not among them.
+    """
+
+    patch: Patch
+    forms: tuple[Form, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,19 @@ class Patch(ABC):
     @abstractmethod
     def quadrature(self, nodes: int) -> Rule:
         """A rule for integrals over the whole surface, whose points carry normals, exact up to degree 2 nodes - 1."""
+
+    @abstractmethod
+    def nearest(self, points: Tensor) -> Tensor:
+        """Its points nearest to others, ``[..., 3]``, and its normals there, ``[..., 6]``."""
+
+    def near(self, points: Tensor, slack: float) -> Tensor:
+        """Which of the points ``[..., 3]`` lie within ``slack`` of it, ``[...]``."""
+        distance: Tensor = (points - self.nearest(points)[..., :3]).norm(dim=-1)
+        return distance <= slack
+
+    @abstractmethod
+    def coincides(self, other: Patch, slack: float) -> bool:
+        """Whether a part of both with an area is the same, but for ``slack``."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,16 @@ class Sphere(Patch):
         """Gauss-Legendre heights and equispaced angles."""
         rays, weights = _rays(nodes)
         return Rule(np.concatenate([self.centre + self.radius * rays, rays], axis=1), weights * self.area)
+
+    def nearest(self, points: Tensor) -> Tensor:
+        centre = points.new_tensor(self.centre)
+        normal = torch.nn.functional.normalize(points - centre, dim=-1)
+        return torch.cat([centre + self.radius * normal, normal], dim=-1)
+
+    def coincides(self, other: Patch, slack: float) -> bool:
+        if not isinstance(other, Sphere):
+            return False
+        return math.dist(self.centre, other.centre) + abs(self.radius - other.radius) <= slack
 
 
 @dataclass(frozen=True)
@@ -113,6 +149,26 @@ class Plate(Patch):
         """The product of Gauss-Legendre rules."""
         return cube_rule(self.scale, 2, self.area, nodes)
 
+    @property
+    def height(self) -> float:
+        """Its coordinate along the axis."""
+        return self.high[self.axis] if self.sign > 0 else self.low[self.axis]
+
+    def nearest(self, points: Tensor) -> Tensor:
+        nearest = points.clamp(points.new_tensor(self.low), points.new_tensor(self.high))
+        nearest[..., self.axis] = self.height
+        normal = torch.zeros_like(points)
+        normal[..., self.axis] = self.sign
+        return torch.cat([nearest, normal], dim=-1)
+
+    def coincides(self, other: Patch, slack: float) -> bool:
+        if not isinstance(other, Plate) or self.axis != other.axis or abs(self.height - other.height) > slack:
+            return False
+        return all(
+            min(self.high[i], other.high[i]) - max(self.low[i], other.low[i]) > slack or i == self.axis
+            for i in range(3)
+        )
+
 
 @dataclass(frozen=True)
 class Ball(Form):
@@ -133,8 +189,8 @@ class Ball(Form):
         return (x - r, y - r, z - r), (x + r, y + r, z + r)
 
     @property
-    def patches(self) -> tuple[Patch, ...]:
-        return (Sphere(self.name, self.centre, self.radius),)
+    def patches(self) -> tuple[Owned, ...]:
+        return (Owned(Sphere(self.name, self.centre, self.radius)),)
 
 
 @dataclass(frozen=True)
@@ -156,10 +212,11 @@ class Block(Form):
         return self.low, self.high
 
     @property
-    def patches(self) -> tuple[Patch, ...]:
+    def patches(self) -> tuple[Owned, ...]:
         ends = itertools.product(range(3), (-1, 1))
         return tuple(
-            Plate(name, self.low, self.high, axis, sign) for name, (axis, sign) in zip(self.names, ends, strict=True)
+            Owned(Plate(name, self.low, self.high, axis, sign))
+            for name, (axis, sign) in zip(self.names, ends, strict=True)
         )
 
 
@@ -186,8 +243,8 @@ class Combination(Form):
         return tuple(map(outer, a, c)), tuple(map(inner, b, d))  # type: ignore[return-value]
 
     @property
-    def patches(self) -> tuple[Patch, ...]:
-        return self.first.patches + self.second.patches
+    def patches(self) -> tuple[Owned, ...]:
+        return tuple(Owned(own.patch, (form, *own.forms)) for form in (self.first, self.second) for own in form.patches)
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,7 +252,8 @@ class Solid(Shape):
     """A solid; made by ``ball`` and ``block``, and by ``|``, ``-`` and ``&``.
 
     Its volume and the areas of its surfaces, which share points out, are measured by Sobol points, to some 1e-4; points
-    are exactly uniform.
+    are exactly uniform. Where surfaces that it is made of coincide, the boundary is that of the first that is one in
+    every step of the making; what has the solid on both sides, or on none, is no boundary.
 
     Attributes:
         letters: of the coordinates.
@@ -237,7 +295,16 @@ class Solid(Shape):
         return _solid_rule(self, nodes)
 
     def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
-        return self.form(points.double()) <= slack + TOUCH * self.size
+        points, slack = points.double(), slack + TOUCH * self.size
+        found = self.form(points) <= slack
+        if not self._coinciding:
+            return found
+        # Where surfaces coincide, the function vanishes on sheets, too, that nothing of the solid is left beside.
+        edge = (found & (self.form(points) >= -slack)).nonzero()[:, 0]
+        around = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * 3)
+        beside = (points[edge, None] + 3 * slack * around).reshape(-1, 3)
+        found[edge] = (self.form(beside) < -slack / 2).view(len(edge), len(around)).any(1)
+        return found
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -321,9 +388,28 @@ class Solid(Shape):
         return low, high, self.form(middles).view(CELLS, CELLS, CELLS), float(width.norm() / 2)
 
     @cached_property
+    def _coinciding(self) -> dict[int, tuple[Owned, ...]]:
+        """By the place of a patch of the form, those that coincide with it in part and come before it.
+
+        Empty where all come after it.
+        """
+        patches, slack = self.form.patches, TOUCH * self.size
+        pairs = [
+            (i, j)
+            for (i, one), (j, other) in itertools.combinations(enumerate(patches), 2)
+            if one.patch.coincides(other.patch, slack)
+        ]
+        return {k: tuple(patches[i] for i, j in pairs if j == k) for k in {k for pair in pairs for k in pair}}
+
+    @cached_property
     def _surfaces(self) -> dict[str, tuple[Surface, ...]]:
         """The surfaces that are left of those of the forms, by name."""
-        found = [surface for patch in self.form.patches if (surface := Surface(self, patch)).share > 0]
+        shared = self._coinciding
+        every = [
+            Surface(self, own.patch, own.forms, shared[i]) if i in shared else Surface(self, own.patch)
+            for i, own in enumerate(self.form.patches)
+        ]
+        found = [surface for surface in every if surface.share > 0]
         return {s.patch.name: tuple(each for each in found if each.patch.name == s.patch.name) for s in found}
 
 
@@ -334,10 +420,14 @@ class Surface(Shape):
     Attributes:
         solid: the solid.
         patch: the patch.
+        forms: where it coincides with others in part, the combinations whose boundary it is to be on as well.
+        before: those others to whose surfaces belongs what they share with it.
     """
 
     solid: Solid
     patch: Patch
+    forms: tuple[Form, ...] = ()
+    before: tuple[Owned, ...] = ()
 
     @property
     def low(self) -> Mapping[str, float]:
@@ -369,7 +459,7 @@ class Surface(Shape):
 
     def outward(self, points: Tensor) -> Tensor:
         """Points with normals of the patch, with those of the solid, ``[..., 6]``."""
-        inward = self._is_inside(points, 1)
+        inward = self._is_inside(points, 1, self.solid.form)
         return torch.cat([points[..., :3], torch.where(inward[..., None], -points[..., 3:], points[..., 3:])], dim=-1)
 
     def kept(self, unit: Tensor) -> tuple[Array, Array]:
@@ -387,16 +477,28 @@ class Surface(Shape):
         return _surface_rule(self, nodes)
 
     def contains(self, points: Tensor, slack: float = 0.0) -> Tensor:
-        return self.solid.form(points.double()).abs() <= slack + TOUCH * self.solid.size
+        points = points.double()
+        return self.patch.near(points, slack + TOUCH * self.solid.size) & self._kept(self.patch.nearest(points))
 
     def _kept(self, points: Tensor) -> Tensor:
-        """Which points, with their normals, have the solid on one side and not on the other."""
-        return self._is_inside(points, 1) != self._is_inside(points, -1)
+        """Which points, with their normals, have the solid on one side and not on the other, and are on none before."""
+        kept = self._is_boundary(points, self.solid.form, *self.forms)
+        for own in self.before:
+            near = own.patch.near(points[..., :3], TOUCH * self.solid.size)
+            kept &= ~(near & self._is_boundary(points, *own.forms))
+        return kept
 
-    def _is_inside(self, points: Tensor, sign: int) -> Tensor:
+    def _is_boundary(self, points: Tensor, *forms: Form) -> Tensor:
+        """Which points, with their normals, have each of the forms on one side and not on the other."""
+        found = torch.ones(points.shape[:-1], dtype=torch.bool)
+        for form in forms:
+            found &= self._is_inside(points, 1, form) != self._is_inside(points, -1, form)
+        return found
+
+    def _is_inside(self, points: Tensor, sign: int, form: Form) -> Tensor:
         places, normals = points[..., :3], points[..., 3:]
         beside = (places + sign * TOUCH * self.solid.size * normals).reshape(-1, 3)
-        return (self.solid.form(beside) <= 0).view(points.shape[:-1])
+        return (form(beside) <= 0).view(points.shape[:-1])
 
 
 def ball(
