@@ -258,17 +258,21 @@ class Objective(Residuals):
         self.pointwise = self._rows_stand_alone(probe)
         candidates: tuple[Route, ...] = ("structured", "per_point", "dense") if wanted == "auto" else (wanted,)
         name = type(self.network).__name__
+        reason = "its rows cannot be formed, or J^T 1 is not the gradient"
         for route in candidates:
             if route == "structured" and not isinstance(self.network, JetNetwork):
                 continue
             self.route = route
-            if route == "dense" or (self.pointwise and self._vectorizes(probe) and self._rows_agree(probe)):
+            if self.pointwise and (trouble := self._unvectorized(probe)):
+                log.info("route %s does not fit %s: %s", route, name, trouble)
+                reason = f"rows of many points cannot be formed at once: {trouble}"
+            elif route == "dense" or (self.pointwise and self._rows_agree(probe)):
                 return
         if not self.pointwise:
             hint = suspects(self.network)
             text = f"route {wanted} does not fit {name}: its residuals at one point depend on other points"
             raise RouteError(f"{text}; {hint}; kernel.route=dense is left" if hint else text)
-        raise RouteError(f"route {wanted} does not fit {name}: its rows cannot be formed, or J^T 1 is not the gradient")
+        raise RouteError(f"route {wanted} does not fit {name}: {reason}")
 
     def _rows_stand_alone(self, probe: Batch) -> bool:
         """Whether residuals at a point stay what they are when the point is evaluated alone."""
@@ -287,16 +291,15 @@ class Objective(Residuals):
                     return False
         return True
 
-    def _vectorizes(self, probe: Batch) -> bool:
-        """Whether rows can be formed at all: one pass for many points has no branches that depend on values."""
+    def _unvectorized(self, probe: Batch) -> str:
+        """Why rows cannot be formed; empty where they can: one pass for many points has no branches on values."""
         if self.route != "per_point":
-            return True
+            return ""
         try:
             self.diagonals(probe)
         except RuntimeError as error:
-            log.info("route per_point does not fit %s: %s", type(self.network).__name__, str(error).splitlines()[0])
-            return False
-        return True
+            return str(error).splitlines()[0]
+        return ""
 
     def _rows_agree(self, probe: Batch) -> bool:
         """Whether J^T 1 equals back-propagation of the summed residuals, parameter by parameter.

@@ -258,3 +258,11 @@ def test_routes_that_do_not_fit_are_refused(network: Callable[[Box, int], nn.Mod
     pde = System()
     with pytest.raises(RouteError, match=f"route {route} does not fit"):
         Objective(pde, network(pde.domain, 2).double(), route)
+
+
+def test_why_rows_cannot_be_formed_is_said() -> None:
+    pde = System()
+    with pytest.raises(
+        RouteError, match=r"rows of many points cannot be formed at once: .*data-dependent control flow"
+    ):
+        Objective(pde, Branching(pde.domain, 2).double(), "per_point")
