@@ -31,6 +31,7 @@ from ntkrun.experiment.results import (
 from ntkrun.geometry import TIME
 from ntkrun.network import feature_count
 from ntkrun.network.coupling import suspects
+from ntkrun.objective.symmetry import left_open
 from ntkrun.pde.check import floating_fields
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
@@ -419,6 +420,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
             "best.pt count; a term with its value at one point would fix it",
             field,
         )
+    if objective.ranks.count == 1 and (ambiguity := left_open(objective, parts.points.counts)):
+        log.warning("%s", ambiguity)
     for field, table in parts.pde.measurements.items():
         log.info("%d measured values of %s", len(table.rows), field)
     if parts.held_rows:

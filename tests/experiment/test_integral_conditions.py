@@ -66,6 +66,17 @@ class Insulated(PDE):
             Term("residual", (self.domain,), ("u_xx",), lambda x, d: d.u_xx - torch.cos(math.pi * x.x)),
             neumann("ends", self.domain.faces("x")),
         )
+
+
+class String(PDE):
+    domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self):
+        square = integral(lambda x, d: d.u**2, "u", x=(0.0, 1.0))
+        return (
+            Term("residual", (self.domain,), ("u", "u_xx"), lambda x, d: d.u_xx + math.pi**2 * d.u),
+            conserved("norm", self.domain.face("x", "low"), square, 0.5),
+        )
 """
 MEMORY = "_target_: served.Memory\nmean: false\npoints: {residual: 200, ends: 40, initial: 40}\n"
 STATIONARY = "_target_: served.Stationary\npoints: {residual: 60, ends: 2, mass: 1}\n"
@@ -110,3 +121,12 @@ def test_a_solution_known_up_to_a_constant_is_called_so(folder: Path) -> None:
     result = ntkrun("--config-dir", "./conf", "pde=insulated", "iterations=1", *SMALL, "optimizer=adam", cwd=folder)
     assert result.status == 0, result.stderr
     assert "no term reads u itself, only derivatives" in (result.directory / "ntkrun.log").read_text()
+
+
+def test_a_solution_known_up_to_its_sign_is_called_so(folder: Path) -> None:
+    (folder / "conf" / "pde" / "string.yaml").write_text(
+        "_target_: served.String\npoints: {residual: 10, norm: 1}\n" + COMMON
+    )
+    result = ntkrun("--config-dir", "./conf", "pde=string", "iterations=1", *SMALL, "optimizer=adam", cwd=folder)
+    assert result.status == 0, result.stderr
+    assert "do not tell the solution from its negative" in (result.directory / "ntkrun.log").read_text()
