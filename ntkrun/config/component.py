@@ -82,6 +82,8 @@ def read_component(node: Mapping[str, Any], key: str, base: type[T], runtime: Co
         if name == "_target_":
             continue
         if name not in offered and not open_ended:
+            if not offered:
+                raise ConfigError(f"unknown key {key}.{name}; {cls.__name__} takes no arguments")
             raise ConfigError(unknown(f"{key}.{name}", f"{key}.", offered))
         arguments[name] = checked(value, known[name].hint if name in known else Any, f"{key}.{name}")
     missing = [n for n in offered if n not in arguments and known[n].required]

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from ntkrun.backend.transfer import moved
 from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
-from ntkrun.geometry import Method, Pool, Sampler, TermPoints, mix_seed
+from ntkrun.geometry import TIME, Method, Pool, Sampler, TermPoints, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import Term
+from ntkrun.pde.check import place
 
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 1000  # points of a term; among very many, a few coincide in any interval
+BESIDE = 1e-6  # of the domain's size, that points of its boundary may lie outside
 COINCIDING = 0.01  # share of them that rounding may bring together without a word
 
 Sampling = Method | Literal["adaptive", "r3"]
@@ -149,8 +151,8 @@ class PointSource:
             self._said = True
             log.warning(
                 "step %d: %d draws in a row have not lowered the loss at independent points: the network fits points, "
-                "or errors of measured values, alone; take a smaller network, more points or fewer steps",
-                *(step, IN_A_ROW),
+                "or errors of measured values, alone; take a smaller network, more points%s or fewer steps",
+                *(step, IN_A_ROW, ", more time_windows" if TIME in self._objective.pde.coordinates else ""),
             )
         return True
 
@@ -215,6 +217,7 @@ class PointSource:
             self._use({name: sampler.draws(number) for name, sampler in samplers.items()})
         if first:
             _warn_of_rounding(self.points, self._objective)
+            _warn_of_places(self.points, self._objective)
 
     def _adapt(self) -> None:
         """Use new points, chosen by the residuals."""
@@ -308,8 +311,7 @@ def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> Non
     dtype = objective.like.dtype
     for i, coordinate in enumerate(objective.pde.coordinates):
         for name, x in points.items():
-            some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:LOOKED_AT]
-            column = x[some, i]
+            column = _some(x)[:, i]
             drawn, left = (len(torch.unique(each)) for each in (column, column.to(dtype)))
             if drawn - left > COINCIDING * drawn:
                 log.warning(
@@ -318,6 +320,27 @@ def _warn_of_rounding(points: Mapping[str, Tensor], objective: Objective) -> Non
                     *(drawn, coordinate, name, left, str(dtype).removeprefix("torch.")),
                 )
                 break
+
+
+def _warn_of_places(points: Mapping[str, Tensor], objective: Objective) -> None:
+    """Say which terms have points outside of the domain, where no error is looked at and nothing is predicted."""
+    pde = objective.pde
+    size = max(pde.domain.high[c] - pde.domain.low[c] for c in pde.coordinates)
+    for term in objective.terms:
+        if term.region == (pde.domain,) or not (term.derivatives or term.operators):  # points stand for integrals
+            continue
+        some = _some(points[term.name])[:, : len(pde.coordinates)]
+        outside = ~pde.domain.contains(some, BESIDE * size)
+        if outside.any():
+            log.warning(
+                "loss term %s: %.3g %% of its points lie outside of the domain, one at %s",
+                *(term.name, 100 * float(outside.double().mean()), place(pde, some[outside][0])),
+            )
+
+
+def _some(points: Tensor) -> Tensor:
+    """Some of many points, the same ones always."""
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:LOOKED_AT]]
 
 
 def _choose(size: Tensor, count: int, generator: torch.Generator) -> Tensor:

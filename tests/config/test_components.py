@@ -27,6 +27,10 @@ class Open:
         self.given = {"width": width, **others}
 
 
+class Bare:
+    """Takes nothing."""
+
+
 def read(cls: type, **values: Any) -> Any:
     node = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **values}
     return read_component(node, "part", cls, ("size",)).build(size=7, other=8).given
@@ -53,3 +57,8 @@ def test_they_are_checked(values: dict[str, Any], message: str) -> None:
 
 def test_a_class_may_take_anything() -> None:
     assert read(Open, colour="red") == {"width": 3, "colour": "red"}
+
+
+def test_a_class_may_take_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key part\.width; Bare takes no arguments$"):
+        read(Bare, width=3)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from ntkrun.geometry import Box, Method, Sampler, mix_seed
+from ntkrun.geometry import Box, Domain, Method, Sampler, disc, mix_seed
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, Advection, Poisson, Term, Wave
+from ntkrun.pde import PDE, Advection, Poisson, Term, Wave, integral
+from ntkrun.pde.conditions import conserved, dirichlet
 from ntkrun.training.collocation import CANDIDATES, PointSource, Sampling, _choose, _retain
 from ntkrun.weights import Exact
 from tests.oracle import draw_batch, draw_points
@@ -301,3 +302,44 @@ def test_adaptive_points_go_on_from_a_saved_state(method: Any) -> None:
 def test_adaptive_points_that_stay_are_refused(method: Any) -> None:
     with pytest.raises(ValueError, match=f"{method} points follow .*resample_every"):
         source(wave(), method, every=None)
+
+
+class Misplaced(PDE):
+    """A condition on one line, another value at a point, a mean that a point stands for."""
+
+    def __init__(self, line: float, domain: Domain) -> None:
+        self.domain, self.line = domain, line
+
+    def terms(self) -> tuple[Term, ...]:
+        line, corner = Box.of(x=(self.line, self.line), y=(-0.1, 1.0)), Box.of(x=(5, 5), y=(5, 5))
+        return (
+            Term("residual", (self.domain,), ("u_x",), lambda x, d: d.u_x),
+            dirichlet("line", line),
+            dirichlet("rim", self.domain.boundary()),
+            conserved("mean", corner, integral("u", shape=self.domain), 0.0),
+        )
+
+
+@pytest.mark.parametrize(
+    ("domain", "line", "share"),
+    [
+        (Box.of(x=(0.0, 1.0), y=(-1.0, 1.0)), 1.0, None),
+        (Box.of(x=(0.0, 1.0), y=(-1.0, 1.0)), 1.1, 100),
+        (disc((0, 0), 1), 0.0, None),
+        (disc((0, 0), 1), 0.8, 100 * 0.4 / 1.1),  # y > 0.6
+    ],
+)
+def test_points_outside_of_the_domain_are_said(
+    domain: Domain, line: float, share: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pde = Misplaced(line, domain)
+    objective = Objective(pde, mlp(domain).double())
+    PointSource(objective, {"residual": 9, "line": 1000, "rim": 50, "mean": 1}, "sobol", None, 0).at(0)
+    said = [message for message in caplog.messages if "outside" in message]
+    if share is None:
+        assert not said
+    else:
+        (message,) = said
+        assert message.startswith("loss term line: ")
+        assert f" % of its points lie outside of the domain, one at x={line}, y=" in message
+        assert float(message.split()[3]) == pytest.approx(share, abs=0.2)

@@ -103,6 +103,7 @@ def test_draws_that_do_not_help_are_said_to_once(
         if "have not lowered" in caplog.text:
             said[step] = caplog.text.count("have not lowered")
     assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
+    assert ("a smaller network, more points, more time_windows or fewer steps" in caplog.text) == (first is not None)
 
 
 def test_a_fall_is_told_by_the_weights_of_today(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
