@@ -57,9 +57,11 @@ class Progress:
         updates: weight updates done.
         error: the latest relative L2 error over all fields, at ``error_step``.
         errors: those of every field, ``None`` where one is not known.
-        held_out: where no solution is known, the latest loss at held-out points, at ``error_step``.
+        held_out: where no solution is known, the latest loss at held-out points, at ``error_step``, under ``compared``.
         best_error, best_errors, best_held_out: those of the best network so far, at ``best_step``.
         best_losses: its losses by term at held-out points.
+        compared: the weights under which these are compared in all of the run: those at the second of them, before
+            which there is nothing to compare and weights may not have been updated yet.
     """
 
     step: int = 0
@@ -76,6 +78,7 @@ class Progress:
     best_step: int | None = None
     best_held_out: float | None = None
     best_losses: list[float] = field(default_factory=list)
+    compared: list[float] = field(default_factory=list)
 
     @classmethod
     def state_schema(cls) -> Any:
@@ -84,7 +87,7 @@ class Progress:
         schema |= {name: NoneOr(Whole()) for name in ("error_step", "best_step")}
         schema |= {name: NoneOr(Real()) for name in ("error", "held_out", "best_error", "best_held_out")}
         schema |= {name: ListOf(NoneOr(Real()), MOST) for name in ("errors", "best_errors")}
-        schema["best_losses"] = ListOf(Real(), MOST)
+        schema |= {name: ListOf(Real(), MOST) for name in ("best_losses", "compared")}
         schema["seconds"] = {phase: Added(Real(least=0), 0.0) for phase in PHASES}
         whole = {name: schema.get(name, schema_of(value)) for name, value in vars(cls()).items()}
         return {name: each if name in ALWAYS else Added(each, getattr(cls(), name)) for name, each in whole.items()}
@@ -119,24 +122,30 @@ class Progress:
     def saw_losses(self, losses: Sequence[float], weights: Sequence[float]) -> bool:
         """Take note of losses at held-out points; returns whether they are the best so far.
 
-        Weights change along a run, so that weighted losses of different steps say little. Both networks, this one and
-        the best so far, are compared under the present weights.
+        Weights change along a run. Were each network compared with the best so far under the weights of its own time,
+        each of three could be better than the one before and the last worse than the first. Under ``compared``, which
+        stay as they are, the best of all has the smallest loss of all.
 
         Args:
             losses: by term.
-            weights: of the terms.
+            weights: of the terms, the present ones.
         """
-        self.held_out, self.error_step = _weighted(losses, weights), self.total_steps
         known = self.best_step is not None and len(self.best_losses) == len(losses)
-        if known and not self.held_out < _weighted(self.best_losses, weights):
-            return False
+        if known and len(self.compared) != len(losses):
+            self.compared = list(weights)
+        used = self.compared if known else weights
+        self.held_out, self.error_step = _weighted(losses, used), self.total_steps
+        if known:
+            self.best_held_out = _weighted(self.best_losses, used)
+            if not self.held_out < self.best_held_out:
+                return False
         self.best_losses, self.best_held_out, self.best_step = list(losses), self.held_out, self.error_step
         return True
 
     def forget_best(self) -> None:
         """There is no best network of a run whose networks each serve a part of time."""
         self.best_error = self.best_step = self.best_held_out = self.held_out = None
-        self.best_errors, self.best_losses = [], []
+        self.best_errors, self.best_losses, self.compared = [], [], []
 
 
 def _weighted(losses: Sequence[float], weights: Sequence[float]) -> float:

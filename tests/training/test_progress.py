@@ -60,18 +60,47 @@ def test_the_best_of_version_0_1_0_is_known_by_its_total() -> None:
     assert progress.saw_errors(errors(0.2, p=0.1, v=0.25))
 
 
-def test_networks_are_compared_under_the_weights_of_the_later_one() -> None:
-    """Whatever their losses were called under weights of their own time."""
+def test_networks_are_compared_under_the_weights_of_one_moment() -> None:
+    """Those at the second look, and not those of the time of each."""
     progress = Progress(step=0)
     assert progress.saw_losses([4.0, 1.0], [1.0, 1.0])
+    assert (progress.best_held_out, progress.held_out) == (5.0, 5.0)
     progress.step = 1
-    assert not progress.saw_losses([5.0, 0.5], [1.0, 1.0])  # 5.5 against 5
-    assert (progress.best_held_out, progress.held_out) == (5.0, 5.5)
-    progress.step = 2
     assert progress.saw_losses([5.0, 0.5], [1.0, 10.0])  # 10 against 14, though 10 is more than 5
+    progress.step = 2
+    assert not progress.saw_losses([0.5, 1.0], [1.0, 1.0])  # 10.5 against 10, though 1.5 against 5.5 by now
+    assert (progress.best_held_out, progress.held_out) == (10.0, 10.5)
     progress.step = 3
     assert not progress.saw_losses([0.0, math.nan], [1.0, 1.0])
-    assert (progress.best_step, progress.best_losses, progress.best_held_out) == (2, [5.0, 0.5], 10.0)
+    assert (progress.best_step, progress.best_losses, progress.best_held_out) == (1, [5.0, 0.5], 10.0)
+
+
+def test_the_best_has_the_smallest_loss_of_all_whatever_weights_do() -> None:
+    """Three networks go round in circles where each is compared under weights of its own time."""
+    circle = [
+        ([1.0, 2.0, 3.0], [1.0, 1.0, 1.0]),
+        ([3.0, 1.0, 2.0], [0.0, 1.0, 1.0]),
+        ([2.0, 3.0, 1.0], [0.0, 0.0, 1.0]),
+    ]
+    progress = Progress(step=0)
+    for step in range(30):
+        progress.step = step
+        losses, weights = circle[step % 3]
+        progress.saw_losses(losses, weights)
+    assert progress.best_losses == [3.0, 1.0, 2.0]  # under 0, 1, 1: 5, 3 and 4
+    generator = torch.Generator().manual_seed(0)
+    losses, weights = torch.rand(2, 50, 4, generator=generator, dtype=torch.float64).exp().tolist()
+    progress = Progress(step=0)
+    for step in range(50):
+        progress.step = step
+        progress.saw_losses(losses[step], weights[step])
+    assert progress.best_step == int(torch.argmin(torch.tensor(losses) @ torch.tensor(weights[1])))
+
+
+def test_the_best_of_a_checkpoint_without_weights_to_compare_under() -> None:
+    progress = Progress(step=7, best_losses=[4.0, 1.0], best_held_out=5.0, best_step=2)
+    assert progress.saw_losses([5.0, 0.5], [1.0, 10.0])
+    assert progress.compared == [1.0, 10.0]
 
 
 def test_a_target_is_reached_by_every_field() -> None:
