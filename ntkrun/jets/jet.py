@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,23 @@ from torch import Tensor
 from ntkrun.jets import functions
 from ntkrun.jets.functions import Activation
 from ntkrun.jets.plan import StreamPlan
+
+FUNCTIONS = [
+    "sin",
+    "cos",
+    "exp",
+    "log",
+    "tanh",
+    "sinh",
+    "cosh",
+    "sigmoid",
+    "atan",
+    "erf",
+    "sqrt",
+    "square",
+    "reciprocal",
+]
+"""Those of torch that jets have too."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class GainUse(LinearUse):
 class Jet:
     """Streams of a layer at N points, and the operations that networks are built from.
 
-    Jets of one plan add, subtract and multiply, also with numbers; where one has width 1, it acts on every
+    Jets of one plan add, subtract, multiply and divide, also with numbers; where one has width 1, it acts on every
     column of the other.
 
     Attributes:
@@ -178,8 +196,48 @@ class Jet:
         """Elementwise error function."""
         return self.map(functions.erf)
 
+    def sigmoid(self) -> Jet:
+        """Elementwise logistic function."""
+        return (self * 0.5).tanh() * 0.5 + 0.5
+
+    def sinh(self) -> Jet:
+        """Elementwise hyperbolic sine."""
+        return (self.exp() - (-self).exp()) * 0.5
+
+    def cosh(self) -> Jet:
+        """Elementwise hyperbolic cosine."""
+        return (self.exp() + (-self).exp()) * 0.5
+
+    def square(self) -> Jet:
+        """Elementwise square."""
+        return self**2
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Jet:
+        """``torch.sin(jet)`` and the like: a formula reads as it does for tensors."""
+        name = function.__name__.strip("_")
+        if name not in FUNCTIONS or len(args) > 1 or kwargs:
+            raise TypeError(
+                f"torch.{name} is not known with its derivatives; known are {', '.join(FUNCTIONS)}, and + - * / ** of "
+                "fields, coordinates and numbers"
+            )
+        jet: Jet = getattr(args[0], name)()
+        return jet
+
     def __pow__(self, exponent: float) -> Jet:
+        if exponent < 0:
+            return self.map(functions.power(-exponent)).reciprocal()
         return self.map(functions.power(exponent))
+
+    def __truediv__(self, other: Jet | float) -> Jet:
+        if isinstance(other, Jet):
+            return self * other.reciprocal()
+        return self * (1 / other) if isinstance(other, (int, float)) else NotImplemented
+
+    def __rtruediv__(self, other: float) -> Jet:
+        return self.reciprocal() * other
 
     def __add__(self, other: Jet | float) -> Jet:
         if isinstance(other, Jet):

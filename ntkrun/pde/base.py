@@ -151,8 +151,9 @@ class PDE(ABC):
         """The fields made from coordinates and the network's outputs: a hard constraint, or any output transform.
 
         Derivatives, kernels, errors and predictions are those of the result. Coordinates and outputs are columns
-        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, powers and the methods ``sin``, ``cos``, ``exp``,
-        ``tanh``, ``atan``, ``sqrt`` and ``reciprocal``.
+        ``[N, 1]`` or jets of them: use ``+``, ``-``, ``*``, ``/``, powers with numbers, and ``sin``, ``cos``, ``exp``,
+        ``log``, ``tanh``, ``sinh``, ``cosh``, ``sigmoid``, ``atan``, ``erf``, ``sqrt`` and ``reciprocal`` as methods or
+        from torch.
 
         Args:
             x: coordinates by letter.

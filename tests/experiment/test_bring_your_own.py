@@ -389,8 +389,8 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "no constrain": (PROBLEM, BOX, HARD, ("built_in names loss terms, but there is no constrain()",)),
     "constrain raising": (
-        *(PROBLEM, BOX, CONSTRAIN + "return (torch.sin(x.x) * u.u,)"),
-        ("constrain() fails", "must be Tensor, not Jet (my_problems.py:17)"),
+        *(PROBLEM, BOX, CONSTRAIN + "return (torch.floor(x.x) * u.u,)"),
+        ("constrain() fails", "torch.floor is not known with its derivatives", "(my_problems.py:17)"),
     ),
     "constrain of too many fields": (
         *(PROBLEM, BOX, CONSTRAIN + "return (x.x, u.u)"),
@@ -472,7 +472,7 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "network's argument unknown": (NETWORK_YAML, "width: 64", "widht: 64", ("did you mean network.width?",)),
     "jet network of tensors": (
         *(NETWORK, "class Ridges(nn.Module)", "from ntkrun.network import JetNetwork\n\nclass Ridges(JetNetwork)"),
-        (FAILS, "must be Tensor, not Jet (my_networks.py:19)"),
+        (FAILS, "torch.linear is not known with its derivatives", "(my_networks.py:19)"),
     ),
 }
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ntkrun.jets import Jet, LinearUse, plan_streams
+from ntkrun.jets.functions import power
 from tests.oracle import derivative, relative
 
 INDICES = ["".join(c) for order in range(5) for c in itertools.combinations_with_replacement("xt", order)]
@@ -33,6 +34,11 @@ FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "power-1": lambda x, h: h**1,
     "power-2": lambda x, h: h**2,
     "power-6": lambda x, h: h**6,
+    "power-minus-2": lambda x, h: (h.exp() + 1) ** -2,
+    "quotient": lambda x, h: (h - x) / (h.exp() + 1),
+    "quotient-with-number": lambda x, h: h / 4,
+    "quotient-of-number": lambda x, h: 2 / (h.exp() + 1),
+    "functions-of-torch": lambda x, h: torch.sin(h) * torch.exp(x) + torch.log(torch.square(h) + 1),
     "power-two-thirds": lambda x, h: (h.exp() + x**2) ** (2 / 3),
     "sin": lambda x, h: h.sin(),
     "cos": lambda x, h: h.cos(),
@@ -42,6 +48,9 @@ FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
     "sqrt": lambda x, h: (h.exp() + x**2).sqrt(),
     "atan": lambda x, h: (3 * h).atan(),
     "erf": lambda x, h: h.erf(),
+    "sinh": lambda x, h: h.sinh(),
+    "cosh": lambda x, h: h.cosh(),
+    "sigmoid": lambda x, h: h.sigmoid(),
     "tanh": lambda x, h: h.tanh(),
     "nested": lambda x, h: (1 - x) * (h.exp() * x).sin() - x**3 * h.cos(),
 }
@@ -98,7 +107,14 @@ def test_gain_of_a_wrong_shape() -> None:
 
 def test_negative_power() -> None:
     with pytest.raises(ValueError, match="exponent -1"):
-        start(points()) ** -1
+        power(-1)
+
+
+def test_functions_without_derivatives_are_named() -> None:
+    jet = start(points())
+    for wrong in (lambda: torch.sort(jet), lambda: torch.log(jet, out=torch.ones(1))):
+        with pytest.raises(TypeError, match=r"torch\.\w+ is not known with its derivatives; known are sin, cos"):
+            wrong()
 
 
 def test_only_numbers_and_jets_are_operands() -> None:
