@@ -145,14 +145,19 @@ class PointSource:
         if ratio <= LEFT_BEHIND:
             self._elsewhere, self._said = [], False
             return False
-        log.info("step %d: the loss at independent points is %.3g times as large; points are drawn anew", step, ratio)
+        if not self._elsewhere:
+            log.info(
+                "step %d: the loss at independent points is %.3g times as large; points are drawn anew, now and "
+                "every %d steps while it is more than %g times as large",
+                *(step, ratio, CHECK_EVERY, LEFT_BEHIND),
+            )
         self._elsewhere = [*self._elsewhere, elsewhere][-IN_A_ROW:]
         if not self._said and self._of_no_help(weights):
             self._said = True
             log.warning(
                 "step %d: %d draws in a row have not lowered the loss at independent points: the network fits points, "
                 "or errors of measured values, alone; take a smaller network, more points%s or fewer steps",
-                *(step, IN_A_ROW, ", more time_windows" if TIME in self._objective.pde.coordinates else ""),
+                *(step, IN_A_ROW, ", point_weights=causal" if TIME in self._objective.pde.coordinates else ""),
             )
         return True
 

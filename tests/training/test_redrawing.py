@@ -88,6 +88,7 @@ def test_draws_that_do_not_help_are_said_to_once(
     fall: float, caught_up_at: int | None, first: int | None, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """Ten looks in a row, 5 steps apart, that all find three times the loss, which has not fallen meanwhile."""
+    caplog.set_level(logging.INFO)
     objective, step = wave(), 0
     source = PointSource(objective, COUNTS, "sobol", "auto", SEED)
     source.at(0)
@@ -103,7 +104,8 @@ def test_draws_that_do_not_help_are_said_to_once(
         if "have not lowered" in caplog.text:
             said[step] = caplog.text.count("have not lowered")
     assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
-    assert ("a smaller network, more points, more time_windows or fewer steps" in caplog.text) == (first is not None)
+    assert caplog.text.count("points are drawn anew") == (1 if caught_up_at is None else 2)  # once in a row of them
+    assert ("a smaller network, more points, point_weights=causal or fewer steps" in caplog.text) == (first is not None)
 
 
 def test_a_fall_is_told_by_the_weights_of_today(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
