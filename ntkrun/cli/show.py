@@ -16,9 +16,11 @@ from ntkrun.cli.preflight import own_values
 from ntkrun.common.terminal import shows_unicode
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import Configuration, read_configuration
+from ntkrun.config.measured_data import read_measurements
 from ntkrun.config.schema import Setup
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term
+from ntkrun.pde.measured import data_terms
 from ntkrun.pde.notation import NotationError, integral_words, solution_expressions, term_expressions
 
 WIDTH = 100
@@ -40,7 +42,10 @@ def show(arguments: Sequence[str]) -> int:
             overrides.append(argument)
     look_for_modules_in(os.getcwd())
     configuration = read_configuration(own_values(compose_run(overrides, directory, hydra=True)))
-    for line in describe(configuration.pde.build(), configuration):
+    pde = configuration.pde.build()
+    if configuration.data:
+        pde.measurements = read_measurements(configuration.data, pde)
+    for line in describe(pde, configuration):
         print(line)
     return 0
 
@@ -60,11 +65,20 @@ def describe(pde: PDE, configuration: Configuration) -> Iterator[str]:
     yield ""
     yield f"fields    {', '.join(pde.fields)}"
     yield f"domain    {_region(pde.domain)}"
+    for field, part in pde.supports.items():
+        yield f"          {field} lives on {_region(part)}"
+    for field, letters in pde.depends.items():
+        yield f"          {field} depends on {', '.join(letters)} alone"
+    if pde.constrains and not pde.built_in:
+        yield "          the network's outputs are transformed by constrain()"
     for coefficient in pde.coefficients:
         yield f"unknown   {coefficient.name}, starting from {coefficient.start:g}"
     for term in pde.terms():
         yield ""
         yield from _term(pde, term, setup)
+    for term, (field, table) in zip(data_terms(pde.measurements), pde.measurements.items(), strict=True):
+        yield ""
+        yield f"{term.name}: {len(table.rows)} measured values of {field}"
     yield ""
     yield from _solution(pde)
     yield ""

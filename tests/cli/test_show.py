@@ -48,3 +48,40 @@ def test_choices_one_a_line(group: str, tmp_path: Path) -> None:
 def test_groups_one_a_line(tmp_path: Path) -> None:
     assert [line.split()[0] for line in ntkrun("--list", cwd=tmp_path).stdout.splitlines()] == list(GROUPS)
     assert_refused(ntkrun("--list", "pdf", cwd=tmp_path), tmp_path, "did you mean pde")
+
+
+TWO_SIDES = """
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, Term
+from ntkrun.pde.conditions import interface
+
+
+class TwoSides(PDE):
+    domain = Box.of(x=(-1.0, 1.0), t=(0.0, 1.0))
+    fields = ("u", "v", "k")
+    supports = {"u": Box.of(x=(-1.0, 0.0), t=(0.0, 1.0))}
+    depends = {"k": ("x",)}
+
+    def terms(self):
+        return (interface("middle", Box.of(x=(0.0, 0.0), t=(0.0, 1.0)), ("u", "v")),)
+
+    def constrain(self, x, u):
+        return (u.u, 300 + u.v, u.k.exp())
+"""
+
+
+def test_everything_that_a_problem_is_made_of(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "pde").mkdir(parents=True)
+    (tmp_path / "sides_shown.py").write_text(TWO_SIDES)
+    (tmp_path / "conf" / "pde" / "sides.yaml").write_text(
+        "_target_: sides_shown.TwoSides\npoints: {middle: 9}\nsampling: sobol\ngrid: 9\n"
+    )
+    (tmp_path / "probe.csv").write_text("x,t,u,k\n-0.5,0.1,1,\n-0.5,0.2,1,2\n")
+    result = ntkrun("show", "--config-dir", "conf", "pde=sides", "pde.data=probe.csv", cwd=tmp_path)
+    assert (result.status, result.stderr) == (0, "")
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert "u lives on x in [-1, 0], t in [0, 1]" in lines
+    assert "k depends on x alone" in lines
+    assert "the network's outputs are transformed by constrain()" in lines
+    assert "data_u: 2 measured values of u" in lines
+    assert "data_k: 1 measured values of k" in lines
