@@ -89,9 +89,14 @@ def periodic(name: str, domain: Domain, coordinate: str, order: int = 1, fields:
 
 
 def interface(
-    name: str, region: Regions, fields: tuple[str, str], factors: tuple[float, float] = (1.0, 1.0), order: int = 2
+    name: str,
+    region: Regions,
+    fields: tuple[str, str],
+    factors: tuple[Value, Value] = (1.0, 1.0),
+    order: int = 2,
+    jumps: Sequence[Value] = (),
 ) -> Term:
-    """Two fields, each the solution on one side of a surface, fit together: u = v and a u_n = b v_n.
+    """Two fields, each the solution on one side of a surface, fit together: u = v and a u_n = b v_n, or by given jumps.
 
     Args:
         name: of the term.
@@ -99,19 +104,27 @@ def interface(
         fields: u and v.
         factors: a and b, such as conductivities.
         order: 1 for the values alone; of fourth-order equations 4, with the same factors for all derivatives.
+        jumps: u - v, a u_n - b v_n and so on, as far as they are not zero.
 
     Returns:
         A term of ``order`` residuals per point.
+
+    Raises:
+        ProblemError: there are more jumps than residuals.
     """
     first, second = fields
     names = [(_derivative(first, k * "n"), _derivative(second, k * "n")) for k in range(order)]
+    if len(jumps) > order:
+        raise ProblemError(f"loss term {name!r}: {len(jumps)} jumps for an interface of order {order}")
+    given = (*jumps, *[0.0] * (order - len(jumps)))
 
     def residual(x: Columns, d: Columns) -> Tensor:
-        jumps = [
-            getattr(d, u) - getattr(d, v) if k == 0 else factors[0] * getattr(d, u) - factors[1] * getattr(d, v)
+        a, b = (_at(factor, x) for factor in factors)
+        rows = [
+            getattr(d, u) - getattr(d, v) if k == 0 else a * getattr(d, u) - b * getattr(d, v)
             for k, (u, v) in enumerate(names)
         ]
-        return torch.stack(jumps, dim=1)
+        return torch.stack([row - _at(jump, x) for row, jump in zip(rows, given, strict=True)], dim=1)
 
     return Term(name, _parts(region), tuple(each for pair in names for each in pair), residual)
 

@@ -120,6 +120,23 @@ def test_an_interface_joins_two_fields() -> None:
     assert relative(own.residuals(batch)[0], torch.cat([u - v, flux])) < 1e-12
 
 
+def test_an_interface_with_jumps_between_media_that_vary() -> None:
+    inner = Box.of(x=(0.4, 0.4), y=(-1.0, 2.0), t=(0.0, 1.0))
+    jumps = (lambda x: x.y * x.t, lambda x: torch.sin(x.y))
+    for given in (jumps[:1], jumps):
+        term = interface("joint", inner, ("u", "v"), (lambda x: 1 + x.y**2, 2.0), jumps=given)
+        own = objective(Single(term, fields=("u", "v")))
+        points, batch = draw_batch(own, [6])
+        x = points["joint"][:, :3]
+        _, y, t = x.unbind(1)
+        u, v = values(own.network, x).unbind(1)
+        flux = (1 + y**2) * slope(own.network, x, "x") - 2 * slope(own.network, x, "x", 1)
+        expected = torch.cat([u - v - y * t, flux - torch.sin(y) * (len(given) - 1)])
+        assert relative(own.residuals(batch)[0], expected) < 1e-12
+    with pytest.raises(ProblemError, match="loss term 'joint': 2 jumps for an interface of order 1"):
+        interface("joint", inner, ("u", "v"), order=1, jumps=(1.0, 2.0))
+
+
 def test_a_conserved_mean() -> None:
     mean = integral(lambda x, d: d.u, "u", x=(0.0, 1.0), y=(-1.0, 2.0), nodes=8, mean=True)
     own = objective(Single(conserved("mass", SQUARE.face("x", "low").face("y", "low"), mean, lambda x: x.t)))
