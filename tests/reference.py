@@ -60,7 +60,7 @@ RUNS = {
     ],
     "klein_gordon_sketched": [
         *("pde=klein_gordon", "weights=sketched", "weights.sketch_size=8", "weights.update_every=5"),
-        *("network=modified_mlp", "network.activation=gelu", "pde.points.residual=40", "pde.sampling=uniform"),
+        *("network=modified_mlp", "network.activation=gelu", "pde.points.residual=80", "pde.sampling=uniform"),
     ],
 }
 

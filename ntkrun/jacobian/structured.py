@@ -268,7 +268,10 @@ def _add_matrix(
 def _squared_sums(gradients: Tensor) -> Tensor:
     """Squared norms ``[n]`` of ``[n, *shape]``."""
     wide = gradients.mT if _is_tall(gradients) else gradients
-    return wide.square().sum(tuple(range(1, wide.ndim)))
+    columns = tuple(range(1, wide.ndim))
+    if tracing():
+        return wide.square().sum(columns)
+    return torch.linalg.vector_norm(wide, dim=columns).square()  # reads the numbers once and writes none
 
 
 def _weighted_sum(weights: Tensor, gradients: Tensor) -> Tensor:

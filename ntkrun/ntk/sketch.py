@@ -36,7 +36,7 @@ Estimator = Literal["plain", "hutchpp", "xtrace"]
 OF_POINTS: tuple[Distribution, ...] = ("coordinate", "systematic")
 """Distributions that choose points; they exist on the residual side only."""
 
-WHOLE = 4
+WHOLE = 8
 """A term of no more than so many times the points to choose is taken whole in the gradient's pass: it costs no more."""
 
 LEAST_SIZE = {"plain": 1, "hutchpp": 3, "xtrace": 4}
@@ -156,9 +156,7 @@ class Sketch:
             in_pass: for ``from_samples``, where terms of few points are taken whole.
         """
         return tuple(
-            torch.arange(len(order))
-            if in_pass and self._takes_whole(len(order))
-            else order[self._positions(len(order), generator)]
+            order if in_pass and self._takes_whole(len(order)) else order[self._positions(len(order), generator)]
             for order in orders
         )
 
@@ -181,7 +179,10 @@ class Sketch:
             diagonals: of every term.
             deltas: the difference steps used, if any.
         """
-        samples = tuple(n * self._means(diagonal, n) for n, diagonal in zip(counts, diagonals, strict=True))
+        samples = tuple(
+            n * (diagonal if len(diagonal) == n else self._means(diagonal))
+            for n, diagonal in zip(counts, diagonals, strict=True)
+        )
         return TraceEstimate(samples, self._factors(counts, [len(d) for d in diagonals]), deltas)
 
     @staticmethod
@@ -199,26 +200,32 @@ class Sketch:
 
         Args:
             counts: number of points of every term.
-            samples: of all terms, ``[sum (1 + 2 m_i)]``, as ``ntkrun.objective.objective.samples`` has them.
+            samples: of all terms, one after the other, as ``ntkrun.objective.objective.samples`` has them.
         """
         sizes = [n if self._takes_whole(n) else self.size for n in counts]
-        means = []
-        for n, own in zip(counts, samples.split([1 + 2 * m for m in sizes]), strict=True):
-            total, (known, diagonal) = own[0], own[1:].chunk(2)
-            if len(diagonal) == n:
-                means.append(diagonal.sum()[None])
+        lengths = [1 if m == n else 1 + 2 * m for n, m in zip(counts, sizes, strict=True)]
+        estimates = []
+        for n, own in zip(counts, samples.split(lengths), strict=True):
+            if len(own) == 1:
+                estimates.append(own)
                 continue
-            d, q = self._means(diagonal, n), self._means(known, n)
-            mean, ratio = q.mean(), d.mean() / q.mean()
-            estimates = torch.where(mean > 0, total * (ratio + (d - ratio * q) / mean), n * d)
-            means.append(estimates if self.distribution == "systematic" else n * d)
-        return TraceEstimate(tuple(means), self._factors(counts, sizes))
+            q, d = self._means(own[1:].view(2, -1)).unbind()
+            plain = n * d
+            if self.distribution == "systematic":
+                mean = q.mean()
+                ratio = d.mean() / mean
+                plain = torch.where(mean > 0, own[0] * (ratio + (d - ratio * q) / mean), plain)
+            estimates.append(plain)
+        return TraceEstimate(tuple(estimates), self._factors(counts, sizes))
 
-    def _means(self, diagonal: Tensor, count: int) -> Tensor:
-        """Independent samples of the mean of diag(K_ii): its values, or the means of systematic replicates."""
-        if self.distribution == "coordinate" or len(diagonal) == count:
-            return diagonal
-        return torch.stack([part.mean() for part in diagonal.split(replicate_sizes(self.size))])
+    def _means(self, values: Tensor) -> Tensor:
+        """Of values at chosen points, ``[..., m]``, independent samples of the mean: these, or means of replicates."""
+        if self.distribution == "coordinate":
+            return values
+        sizes = replicate_sizes(self.size)
+        if len(set(sizes)) == 1:
+            return values.unflatten(-1, (len(sizes), -1)).mean(-1)
+        return torch.stack([part.mean(-1) for part in values.split(sizes, dim=-1)], dim=-1)
 
     def numbers(self, parameters: int, rows: int) -> int:
         """How many numbers an estimate holds at least at a time: probes and their products with J or its transpose.

@@ -123,25 +123,29 @@ class ChunkedObjective(Objective):
             return Evaluation(losses, weights, self.layout.unflatten(weights @ gradients), None, seconds)
         n = len(self.terms)
         totals = self.like.new_zeros(n + self.layout.size)
-        for piece, sums in self._all_sums(batch, traced="no"):
+        for piece, sums in self._all_sums(batch, ["no"] * n):
             totals[piece.term] += sums[0]
             totals[n:] += weights[piece.term] * sums[2:]
         self.ranks.sum(totals)
         return Evaluation(totals[:n], weights, self.layout.unflatten(totals[n:]))
 
     def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        totals = self._term_sums(batch, traced="no")
+        totals = self._term_sums(batch, ["no"] * len(self.terms))
         return totals[:, 0], totals[:, 2:]
 
     def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Tensor] = ()) -> Evaluation:
         """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights.
 
-        The chosen points are evaluated once more by themselves.
+        The chosen points are evaluated once more by themselves, but for those of terms whose points are all chosen.
         """
         if self.route != "structured":
             return super().fused(batch, weigh)
         self._seconds = 0.0
-        totals = self._term_sums(batch, traced="known" if chosen else "whole")
+        counts = self.point_counts(batch)
+        traced: list[Traced] = ["whole"] * len(counts)
+        if chosen:
+            traced = ["whole" if len(k) == n else "known" for k, n in zip(chosen, counts, strict=True)]
+        totals = self._term_sums(batch, traced)
         start = self.clock()
         weights = weigh(self._samples_beside(totals[:, 1], batch, chosen) if chosen else totals[:, 1])
         seconds = None if self._seconds is None else self._seconds + self.clock() - start
@@ -149,16 +153,19 @@ class ChunkedObjective(Objective):
         return Evaluation(totals[:, 0], weights, gradients, None if chosen else totals[:, 1], seconds)
 
     def _samples_beside(self, known: Tensor, batch: Batch, chosen: Sequence[Tensor]) -> Tensor:
-        """``samples`` at the chosen points, for the sums of the known part over all points, ``[n]``."""
+        """``samples`` at the chosen points, for the sums of the known part over all points, or traces, ``[n]``."""
+        counts = self.point_counts(batch)
+        few = [k if len(k) < n else k[:0] for k, n in zip(chosen, counts, strict=True)]
 
         def parts(group: Group) -> Tensor:
             blocks = [block.parts() for block in self._rows(group)[1]]
-            first, second = (self._diagonal(group, [pair[k] for pair in blocks]) for k in range(2))
-            return torch.stack([first, first + second], dim=1)
+            return torch.stack([self._diagonal(group, [pair[k] for pair in blocks]) for k in range(2)], dim=1)
 
-        tables = self._gather(self.subset(batch, chosen), parts, (2,) * len(self.terms))
-        columns = [tables[i].unbind(1) for i in range(len(self.terms))]
-        return samples(known[:, None].unbind(), [q for q, _ in columns], [d for _, d in columns])
+        tables = self._gather(self.subset(batch, few), parts, (2,) * len(self.terms))
+        pieces: list[Tensor] = []
+        for i, k in enumerate(few):
+            pieces += samples(known[i], *tables[i].unbind(1), counts[i]) if len(k) else [known[i][None]]
+        return torch.cat(pieces)
 
     def piece_sums(self, group: Group, traced: Traced) -> Tensor:
         """Value of sum r^2, tr K, and gradient of sum r^2, ``[2 + P]``, over the rows of a group of one term.
@@ -251,20 +258,24 @@ class ChunkedObjective(Objective):
         parts = everything.split([table.numel() for table in tables.values()])
         return {i: part.view_as(tables[i]) for i, part in zip(tables, parts, strict=True)}
 
-    def _term_sums(self, batch: Batch, traced: Traced) -> Tensor:
+    def _term_sums(self, batch: Batch, traced: Sequence[Traced]) -> Tensor:
         """Loss, trace and gradient of the loss of every term, ``[n, 2 + P]``, over all processes."""
         totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
         for piece, sums in self._all_sums(batch, traced):
             totals[piece.term] += sums
         return self.ranks.sum(totals)
 
-    def _all_sums(self, batch: Batch, traced: Traced) -> Iterator[tuple[Piece, Tensor]]:
-        """Every piece with its share of loss, trace and gradient of the loss of its term, ``[2 + P]``."""
+    def _all_sums(self, batch: Batch, traced: Sequence[Traced]) -> Iterator[tuple[Piece, Tensor]]:
+        """Every piece with its share of loss, trace and gradient of the loss of its term, ``[2 + P]``.
+
+        What the trace is of is told by term.
+        """
         counts = self.row_counts(batch)
         for piece in self._pieces(batch):
-            sums = None if self._compiled is None else self._compiled(piece, traced)
+            own = traced[piece.term]
+            sums = None if self._compiled is None else self._compiled(piece, own)
             if sums is None:
-                sums = self.piece_sums(piece.group, traced)
+                sums = self.piece_sums(piece.group, own)
             else:
                 self._seconds = None  # traces are part of a graph
             sums[:1] /= counts[piece.term]

@@ -164,7 +164,7 @@ class Objective(Residuals):
             batch: the points.
             weigh: makes the weights from the traces tr(K_ii), or from samples of diag(K_ii).
             chosen: if any, indices of points of every term, ``[m_i]`` each, where there are ``samples_in_pass``;
-                ``samples`` of these, ``[sum (1 + 2 m_i)]``, go to ``weigh`` in place of the traces.
+                the ``samples`` of all terms go to ``weigh`` in place of the traces, one after the other.
         """
         if self.route != "structured":
             start = self.clock()
@@ -336,7 +336,7 @@ class Objective(Residuals):
         return {id(p): name for name, p in self.trainable.items()}
 
     def _samples(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]], chosen: Sequence[Tensor]) -> Tensor:
-        """As ``samples``, with the part of the diagonal that belongs to formed rows and the middle factored weight.
+        """``samples`` of all terms, with the part of the diagonal of formed rows and of the middle factored weight.
 
         The rows of the other weights are looked at in the chosen points alone. Where these are all points of a group,
         everything is known.
@@ -353,10 +353,11 @@ class Objective(Residuals):
             parts = [block.parts() for block in blocks]
             known |= _group_diagonals(group, [first for first, _ in parts], self.components)
             rest |= _group_diagonals(*_choose(group, [second for _, second in parts], chosen), self.components)
-        at = [known[i].index_select(0, k) for i, k in enumerate(chosen)]
-        return samples(
-            [known[i] for i in range(len(at))], at, [q + rest[i] if i in rest else q for i, q in enumerate(at)]
-        )
+        pieces = []
+        for i, k in enumerate(chosen):
+            at = known[i] if len(k) == len(known[i]) else known[i].index_select(0, k)
+            pieces += samples(known[i].sum(), at, rest.get(i), len(known[i]))
+        return torch.cat(pieces)
 
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
@@ -378,16 +379,21 @@ def _group_diagonals(group: Group, blocks: Sequence[RowBlock], components: Seque
     }
 
 
-def samples(known: Sequence[Tensor], known_at: Sequence[Tensor], diagonals: Sequence[Tensor]) -> Tensor:
-    """What traces are estimated from, one term after the other, ``[sum (1 + 2 m_i)]``.
+def samples(total: Tensor, known: Tensor, rest: Tensor | None, count: int) -> list[Tensor]:
+    """What the trace of a term is estimated from, as pieces of a vector ``[1 + 2m]``, or ``[1]`` where m = N.
+
+    That is the sum over all N points of a part of diag(K_ii) that is known there, that part at the m points chosen, and
+    all of diag(K_ii) at these; or the trace itself, where all points are chosen.
 
     Args:
-        known: of every term, a part of diag(K_ii) at all points, ``[N_i]``, of which the sum is taken.
-        known_at: that part at m_i chosen points.
-        diagonals: all of diag(K_ii) there.
+        total: the sum, 0-d.
+        known: that part at the chosen points, ``[m]``; in any order where these are all.
+        rest: of diag(K_ii) at the chosen points, ``[m]``; ``None`` where there is none.
+        count: N.
     """
-    each = zip(known, known_at, diagonals, strict=True)
-    return torch.cat([piece for part, *at in each for piece in (part.sum()[None], *at)])
+    if len(known) == count:
+        return [(total if rest is None else total + rest.sum())[None]]
+    return [total[None], known, known if rest is None else known + rest]
 
 
 def scaled(group: Group, rows: Tensor) -> Tensor:

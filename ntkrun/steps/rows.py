@@ -45,5 +45,5 @@ def _signal(system: LinearizedRows, request: Request) -> Tensor:
     diagonals = system.diagonals()
     if request.signal == "traces":
         return torch.stack([d.sum() for d in diagonals])
-    at = [d[k] for d, k in zip(diagonals, request.chosen, strict=True)]
-    return samples(diagonals, at, at)
+    each = zip(diagonals, request.chosen, strict=True)
+    return torch.cat([piece for d, k in each for piece in samples(d.sum(), d[k], None, len(d))])

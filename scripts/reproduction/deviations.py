@@ -98,11 +98,12 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
 
 ABOUT = """\
 Goals of this project, not a claim of the abstract: 1 % with 64 points, 3 % with 16. Default sketch (spread-out points,
-a part of the diagonal known at all points, terms of no more than four times as many points taken whole),
+a part of the diagonal known at all points, terms of no more than eight times as many points taken whole),
 networks (64 x 3, tanh), numbers and sampling of points of six problems, Adam for 1,000 steps, trained under the
 sketched weights; every 10 steps the exact weights at the same parameters and points are logged beside them. The error
 is that of all weights at an update, relative and rms, in windows of 10 updates in the figure and over the whole run in
-the table. With 64 points those of poisson are exact, and not drawn: its terms are taken whole."""
+the table. With 64 points those of poisson, wave and klein_gordon are exact, and not drawn: their terms are taken
+whole."""
 
 FIGURE = Figure(
     "deviations",

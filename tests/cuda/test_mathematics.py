@@ -146,7 +146,7 @@ def test_weights_of_a_sketch_in_the_pass(device: str) -> None:
         pde = Wave()
         objective = Objective(pde, made(pde, "mlp", place))
         batch = objective.batch({n: x.cpu().to(place) for n, x in draw_points(objective, [40, 20, 10, 10]).items()})
-        weighting = Sketched(sketch_size=8, update_every=1)
+        weighting = Sketched(sketch_size=4, update_every=1)
         weighting.start(objective, 5)
         evaluation, update = weighting.evaluate(0, objective, batch)
         assert update is not None

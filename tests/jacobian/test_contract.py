@@ -177,19 +177,21 @@ def test_samples_of_the_fused_pass(case: Case) -> None:
         flatten = objective.layout.flatten
         assert relative(flatten(evaluation.gradient), flatten(plain.gradient)) < 1e-12
     signals = [
-        signal.split([1 + 2 * len(half) for half in chosen])
+        signal.split([1 + 2 * len(half) if len(half) < n else 1 for half, n in zip(chosen, counts, strict=True)])
         for signal, chosen in zip(found, zip(*halves, strict=True), strict=True)
     ]
     for n, own, dense, *pair in zip(counts, halves, case.dense, *signals, strict=True):
         diagonal = dense.square().sum(1).view(-1, n).sum(0)
-        both = [signal[1:].chunk(2) if len(signal) > 1 else (signal[1:], signal[1:]) for signal in pair]
+        if n == 1:  # all are chosen: the trace
+            assert relative(pair[0][0], diagonal.sum()) < 1e-10
+            continue
+        both = [signal[1:].chunk(2) for signal in pair]
         for half, (known_at, found_at) in zip(own, both, strict=True):
             assert torch.allclose(found_at, diagonal[half], rtol=1e-10, atol=1e-10 * float(diagonal.max()))
             assert (known_at >= 0).all()
             assert (known_at <= found_at * (1 + 1e-12)).all()
         known = torch.cat([known_at for known_at, _ in both]).sum()
-        if n > 1:  # else it may be all of a group, where the whole diagonal is known
-            assert all(relative(signal[0], known) < 1e-10 for signal in pair)
+        assert all(relative(signal[0], known) < 1e-10 for signal in pair)
 
 
 def test_gradient(case: Case) -> None:

@@ -89,18 +89,21 @@ class Population:
         found: list[tuple[Tensor, ...]] = []
 
         def weigh(signal: Tensor) -> Tensor:
-            found.append(signal.split([1 + 2 * len(k) for k in chosen]))
+            found.append(
+                signal.split([1 + 2 * len(k) if len(k) < n else 1 for k, n in zip(chosen, self.counts, strict=True)])
+            )
             return torch.ones(len(self.counts)).double()
 
         for chosen in zip(*halves, strict=True):  # where all points of a group are chosen, more is known
             self.objective.fused(self.batch, weigh, chosen)
-        known = [torch.cat([own[1 : 1 + len(own) // 2] for own in pair]) for pair in zip(*found, strict=True)]
+        pairs = zip(self.diagonals, zip(*found, strict=True), strict=True)
+        known = [d if len(d) == 1 else torch.cat([own[1 : 1 + len(own) // 2] for own in pair]) for d, pair in pairs]
         traces, errors = [], []
         for _ in range(repetitions):
             chosen = sketch.choose(orders, generator, in_pass=True)
-            at = [part[k] for part, k in zip(known, chosen, strict=True)]
-            diagonals = [diagonal[k] for diagonal, k in zip(self.diagonals, chosen, strict=True)]
-            estimate = sketch.from_samples(self.counts, samples(known, at, diagonals))
+            each = zip(known, self.diagonals, chosen, strict=True)
+            pieces = [samples(q.sum(), q[k], (d - q)[k], len(d)) for q, d, k in each]
+            estimate = sketch.from_samples(self.counts, torch.cat([part for term in pieces for part in term]))
             traces.append(estimate.traces)
             errors.append(estimate.standard_errors)
         return torch.stack(traces), torch.stack(errors)
@@ -179,10 +182,10 @@ def test_all_known_is_exact() -> None:
 
 def test_nothing_known_is_the_plain_estimate() -> None:
     sketch, generator = Sketch(16, "residual", "autodiff", "systematic"), torch.Generator().manual_seed(0)
-    diagonal = torch.rand(100, generator=generator).double()
-    chosen = systematic_sample(100, 16, generator)
-    known = torch.zeros(100).double()
-    estimate = sketch.from_samples([100], samples([known], [known[chosen]], [diagonal[chosen]]))
-    expected = sketch.from_diagonals([100], [diagonal[chosen]])
+    diagonal = torch.rand(200, generator=generator).double()
+    chosen = systematic_sample(200, 16, generator)
+    known = torch.zeros(200).double()
+    estimate = sketch.from_samples([200], torch.cat(samples(known.sum(), known[chosen], diagonal[chosen], 200)))
+    expected = sketch.from_diagonals([200], [diagonal[chosen]])
     assert torch.equal(estimate.traces, expected.traces)
     assert torch.equal(estimate.standard_errors, expected.standard_errors)

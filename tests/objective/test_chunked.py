@@ -169,7 +169,7 @@ WEIGHTINGS: dict[str, Callable[[], Weighting]] = {
     "relobralo": lambda: ReLoBRaLo(expected_rho=0.5),
     "softadapt": lambda: SoftAdapt(update_every=2, loss_weighted=True),
     "uncertainty": lambda: Uncertainty(learning_rate=0.1),
-    "sketched": lambda: Sketched(update_every=2, sketch_size=4),
+    "sketched": lambda: Sketched(update_every=2, sketch_size=3),
     "sketched-gaussian": lambda: Sketched(update_every=2, sketch_size=4, distribution="gaussian"),
     "sketched-parameter": lambda: Sketched(update_every=2, sketch_size=4, side="parameter", distribution="rademacher"),
     "sketched-xtrace": lambda: Sketched(update_every=2, sketch_size=4, distribution="gaussian", estimator="xtrace"),

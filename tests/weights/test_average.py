@@ -85,7 +85,7 @@ def test_weights_are_made_from_averages(distribution: Any) -> None:
     pde = Poisson()
     objective = Objective(pde, MLP(6, 1, domain=pde.domain).double())
     _, batch = draw_batch(objective, [40, 2])
-    weighting = Sketched(update_every=1, sketch_size=6, distribution=distribution, average="kalman")
+    weighting = Sketched(update_every=1, sketch_size=4, distribution=distribution, average="kalman")
     weighting.start(objective, seed=0)
     traces, errors, weights = [], [], []
     for step in range(6):
@@ -97,7 +97,7 @@ def test_weights_are_made_from_averages(distribution: Any) -> None:
     rows = torch.tensor(objective.row_counts(batch), dtype=torch.float64)
     t = run(torch.stack(traces), torch.stack(errors)) / rows
     assert torch.allclose(torch.stack(weights), t.sum(1, keepdim=True) / t, rtol=1e-10)
-    again = Sketched(update_every=1, sketch_size=6, distribution=distribution, average="kalman")
+    again = Sketched(update_every=1, sketch_size=4, distribution=distribution, average="kalman")
     again.start(objective, seed=1)
     again.load_state_dict(weighting.state_dict())
     results = [each.evaluate(6, objective, batch)[1] for each in (weighting, again)]
