@@ -66,8 +66,10 @@ class Symbolic:
         return cls(FUNCTIONS[name](*map(_expression, args)))
 
     def __getattr__(self, name: str) -> Callable[..., Symbolic]:
-        if name.startswith("__") or name not in FUNCTIONS:
+        if name.startswith("_"):
             raise AttributeError(name)
+        if name not in FUNCTIONS:
+            raise NotationError(f"the method {name} of a column has no notation here")
         return lambda *others: Symbolic(FUNCTIONS[name](self.expression, *map(_expression, others)))
 
     def __add__(self, other: Any) -> Symbolic:

@@ -153,6 +153,19 @@ class Rows(PDE):
         return (Term("residual", (self.domain,), ("u",), lambda x, d: torch.stack([d.u, d.u], dim=1)[0]),)
 
 
+class Elsewhere(PDE):
+    domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u",), lambda x, d: d.u - torch.from_numpy(np.sin(x.x.numpy()))),)
+
+
+def test_a_method_without_notation_is_named() -> None:
+    pde = Elsewhere()
+    with pytest.raises(NotationError, match=r"^the method numpy of a column has no notation here$"):
+        term_expressions(pde, pde.terms()[0])
+
+
 def test_rows_have_no_notation() -> None:
     pde = Rows()
     with pytest.raises(NotationError, match=r"\[0\] is not about columns"):
