@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntkrun.backend.transfer import moved
-from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
+from ntkrun.common.state_schema import Added, EmptyOr, ListOf, NoneOr, Shaped, StateError, Whole
 from ntkrun.geometry import TIME, Method, Pool, Sampler, TermPoints, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
@@ -57,7 +57,9 @@ class PointSource:
         method: how points are drawn.
         resample_every: steps between draws, the first at step 0; ``None`` keeps the first draw. ``auto`` compares the
             weighted loss with that at as many independent points every ``CHECK_EVERY`` steps, and draws anew where
-            that one is more than ``LEFT_BEHIND`` times as large; equispaced points stay.
+            that one is more than ``LEFT_BEHIND`` times as large; equispaced points stay. Of a problem with measured
+            values it ends the run where ``IN_A_ROW`` draws have not helped, for their errors are all that is left to
+            fit; looks in between that find the points good enough, but a loss that has been lower, do not count.
         seed: of the draws.
         batch: the most points of a term at a time. A term that has more of them gives so many at every step, each of
             its points once per epoch (see ``Pool``); the others keep theirs. ``resample_every`` has no effect then.
@@ -65,6 +67,7 @@ class PointSource:
     Attributes:
         counts: number of points by term at a time, of the terms that are trained.
         totals: number of points by term in all.
+        ended: why the run is to end, empty where it is not.
 
     Raises:
         ValueError: counts do not fit the terms, or equispaced points are to be resampled, or a term has fewer points
@@ -114,6 +117,8 @@ class PointSource:
         self._independent: Batch = ()
         self._elsewhere: list[Tensor] = []  # losses there, at looks in a row that found these points left behind
         self._said = False  # that drawing anew is of no help, in this row
+        self.ended = ""
+        self._measured = bool(objective.pde.measurements)
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
         self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d + k_i], and their batches
@@ -143,7 +148,8 @@ class PointSource:
         here, there = self._weighted(self._losses(self.batch, weigh), weights), self._weighted(elsewhere, weights)
         ratio = there / here if here > 0 else float(there > 0)
         if ratio <= LEFT_BEHIND:
-            self._elsewhere, self._said = [], False
+            if not (self._measured and self._lower_before(elsewhere, weights)):
+                self._elsewhere, self._said = [], False
             return False
         if not self._elsewhere:
             log.info(
@@ -154,12 +160,23 @@ class PointSource:
         self._elsewhere = [*self._elsewhere, elsewhere][-IN_A_ROW:]
         if not self._said and self._of_no_help(weights):
             self._said = True
-            log.warning(
-                "step %d: %d draws in a row have not lowered the loss at independent points: the network fits points, "
-                "or errors of measured values, alone; take a smaller network, more points%s or fewer steps",
-                *(step, IN_A_ROW, ", point_weights=causal" if TIME in self._objective.pde.coordinates else ""),
-            )
+            if self._measured:
+                self.ended = (
+                    f"{IN_A_ROW} draws have not lowered the loss at independent points: the network fits points, or "
+                    "errors of measured values, alone"
+                )
+            else:
+                log.warning(
+                    "step %d: %d draws in a row have not lowered the loss at independent points: the network fits "
+                    "points alone; take a smaller network, more points%s or fewer steps",
+                    *(step, IN_A_ROW, ", point_weights=causal" if TIME in self._objective.pde.coordinates else ""),
+                )
         return True
+
+    def _lower_before(self, elsewhere: Tensor, weights: Tensor | None) -> bool:
+        """Whether the loss at independent points, by the weights of today, has been lower in this row."""
+        now = self._weighted(elsewhere, weights)
+        return any(self._weighted(each, weights) <= now for each in self._elsewhere)
 
     def _of_no_help(self, weights: Tensor | None) -> bool:
         """Whether the loss at independent points, by the weights of today, was lowest in the first half of the row."""
@@ -270,13 +287,17 @@ class PointSource:
     def state_dict(self) -> dict[str, Any]:
         """The points in use, the step they were drawn at, and how many draws were made."""
         points = {name: x.clone() for name, x in self.points.items()}  # not the whole block
-        return {"drawn_at": self.drawn_at, "points": points, "drawn": self._drawn}
+        elsewhere = [losses.cpu() for losses in self._elsewhere]
+        row = {"elsewhere": elsewhere, "said": self._said, "ended": self.ended}
+        return {"drawn_at": self.drawn_at, "points": points, "drawn": self._drawn, **row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave, read by ``state_schema``."""
         if bool(state["points"]) != bool(state["drawn"]):
             raise StateError("the points in use do not fit the number of draws")
         self.drawn_at, self._drawn = state["drawn_at"], state["drawn"]
+        self._elsewhere = [losses.to(self._objective.like.device) for losses in state["elsewhere"]]
+        self._said, self.ended = state["said"], state["ended"]
         for sampler in self._samplers.values():
             sampler.skip_to(self._drawn)
         if state["points"]:
@@ -291,6 +312,9 @@ class PointSource:
             "drawn_at": NoneOr(Whole(0, step)),
             "points": EmptyOr(points),
             "drawn": Whole(0, (step + 1) * self._draws_at_a_time),
+            "elsewhere": Added(ListOf(Shaped((len(self.counts),), like), IN_A_ROW), []),
+            "said": Added(False, False),
+            "ended": Added("", ""),
         }
 
 

@@ -123,7 +123,11 @@ class Trainer:
 
     def _at_end(self) -> bool:
         """Whether the last step is done, or there is nothing left to gain by more."""
-        return self.progress.step >= self.loop.iterations or bool(self.optimizer.ended())
+        return self.progress.step >= self.loop.iterations or bool(self._ended())
+
+    def _ended(self) -> str:
+        """Why there is nothing left to gain; empty where there may be."""
+        return self.optimizer.ended() or self.points.ended
 
     def _step(self, bar: tqdm[Any]) -> str | None:
         """One optimiser step; returns the target that was reached before it, if one was."""
@@ -212,7 +216,7 @@ class Trainer:
         self.point_weights.load_state_dict(before)
         with progress.phase("diagnostics"):
             self.diagnostics.observe(progress.step, self.objective, plain)
-        return self.optimizer.ended() if progress.step < self.loop.iterations else ""
+        return self._ended() if progress.step < self.loop.iterations else ""
 
     def _start_step(self) -> None:
         """Tell residuals how far the training is, and the network which step it is, for what it draws anew in each."""

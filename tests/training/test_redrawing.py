@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ntkrun.geometry import Sampler, mix_seed
+from ntkrun.common.state_schema import read_state
+from ntkrun.geometry import Sampler, Table, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.pde import Poisson, Wave
 from ntkrun.training.collocation import PointSource
@@ -106,6 +107,47 @@ def test_draws_that_do_not_help_are_said_to_once(
     assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
     assert caplog.text.count("points are drawn anew") == (1 if caught_up_at is None else 2)  # once in a row of them
     assert ("a smaller network, more points, point_weights=causal or fewer steps" in caplog.text) == (first is not None)
+
+
+class Measured(Wave):
+    """With five measured values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measurements = {"u": Table(("x", "t"), ("u",), torch.rand(5, 3, dtype=torch.float64))}
+
+
+def test_measured_values_end_a_run_that_draws_do_not_help(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """At the same step with a checkpoint in between."""
+    torch.manual_seed(0)
+    pde = Measured()
+    objective, counts = Objective(pde, mlp(pde.domain).double()), {**COUNTS, "data": 5}
+    source, other = (PointSource(objective, counts, "sobol", "auto", SEED) for _ in range(2))
+    source.at(0)
+
+    def losses(batch: Any) -> torch.Tensor:
+        return torch.full((5,), 1.0 if batch is source.batch or batch is other.batch else 3.0)
+
+    monkeypatch.setattr(objective, "losses", losses)
+    for step in range(1, 28):
+        source.at(step)
+    other.load_state_dict(read_state(source.state_schema(27), saved(source), "points"))
+    for step in range(28, 51):
+        assert (source.ended, other.ended) == ("", "")
+        source.at(step)
+        other.at(step)
+    assert source.ended == other.ended
+    assert "10 draws have not lowered the loss at independent points: the network fits" in source.ended
+    assert not caplog.text
+
+
+def test_states_of_before_rows_of_draws_were_kept() -> None:
+    source = PointSource(wave(), COUNTS, "sobol", "auto", SEED)
+    source.at(0)
+    state = {key: value for key, value in saved(source).items() if key in ("drawn_at", "points", "drawn")}
+    read = read_state(source.state_schema(0), state, "points")
+    assert (read["elsewhere"], read["said"], read["ended"]) == ([], False, "")
+    source.load_state_dict(read)
 
 
 def test_a_fall_is_told_by_the_weights_of_today(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
