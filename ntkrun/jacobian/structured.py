@@ -271,7 +271,8 @@ def _squared_sums(gradients: Tensor) -> Tensor:
     columns = tuple(range(1, wide.ndim))
     if tracing():
         return wide.square().sum(columns)
-    return torch.linalg.vector_norm(wide, dim=columns).square()  # reads the numbers once and writes none
+    norms: Tensor = torch.linalg.vector_norm(wide, dim=columns)  # reads the numbers once and writes none
+    return norms.square()
 
 
 def _weighted_sum(weights: Tensor, gradients: Tensor) -> Tensor:

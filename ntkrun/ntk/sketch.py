@@ -224,7 +224,7 @@ class Sketch:
             return values
         sizes = replicate_sizes(self.size)
         if len(set(sizes)) == 1:
-            return values.unflatten(-1, (len(sizes), -1)).mean(-1)
+            return values.view(*values.shape[:-1], len(sizes), -1).mean(-1)
         return torch.stack([part.mean(-1) for part in values.split(sizes, dim=-1)], dim=-1)
 
     def numbers(self, parameters: int, rows: int) -> int:

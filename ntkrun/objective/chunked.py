@@ -164,7 +164,8 @@ class ChunkedObjective(Objective):
         tables = self._gather(self.subset(batch, few), parts, (2,) * len(self.terms))
         pieces: list[Tensor] = []
         for i, k in enumerate(few):
-            pieces += samples(known[i], *tables[i].unbind(1), counts[i]) if len(k) else [known[i][None]]
+            first, rest = tables[i].unbind(1)
+            pieces += samples(known[i], first, rest, counts[i]) if len(k) else [known[i][None]]
         return torch.cat(pieces)
 
     def piece_sums(self, group: Group, traced: Traced) -> Tensor:
