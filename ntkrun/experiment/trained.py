@@ -105,13 +105,21 @@ class TrainedRun:
         x = self._checked(points)
         plan = plan_streams(dict.fromkeys(index for _, index in wanted), coordinates)
         values = self._evaluate(x, plan, wanted)
-        if self.pde.supports:
-            outside = self.pde.beyond_supports(x.double(), self._slack(x))
-            columns = [fields.index(field) for field, _ in wanted]
-            values.masked_fill_(outside[:, columns].to(values.device), torch.nan)
+        values.masked_fill_(self.beyond_supports(x, names).to(values.device), torch.nan)
         if isinstance(points, pd.DataFrame):
             return pd.DataFrame(values.numpy(force=True), columns=list(names), index=points.index)
         return values if isinstance(points, Tensor) else values.numpy(force=True)
+
+    def beyond_supports(self, points: Tensor, names: Sequence[str]) -> Tensor:
+        """Which derivatives are of fields that do not live at the points, ``[N, k]``.
+
+        Args:
+            points: of the domain, ``[N, d]``.
+            names: as for ``predict``.
+        """
+        fields = self.pde.fields
+        columns = [fields.index(parse_derivative(name, fields, self.pde.coordinates)[0]) for name in names]
+        return self.pde.beyond_supports(points.double(), self._slack(points))[:, columns]
 
     def prediction(self, derivatives: Sequence[str] | None = None) -> Prediction:
         """The fields, or derivatives of them, as a module: points ``[N, d]`` to ``[N, k]``, in the run's own precision.
@@ -131,6 +139,8 @@ class TrainedRun:
 
     def export(self, path: str | Path, derivatives: Sequence[str] | None = None) -> float:
         """Write the network as a program that needs nothing of ntkrun, and compare it with this run.
+
+        The program knows no shapes: it has values outside of the domain, and of what a field lives on, too.
 
         Args:
             path: ``.pt2``, for ``torch.export.load``, or ``.onnx``, which needs the extra ``onnx``.

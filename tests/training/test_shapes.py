@@ -189,6 +189,18 @@ def test_fields_have_values_where_they_live_alone(tmp_path: Path) -> None:
     assert np.allclose(predicted[..., 1:], solution.prediction, rtol=1e-14, equal_nan=True)
 
 
+def test_an_exported_program_has_values_everywhere(tmp_path: Path) -> None:
+    pde = TwoSides()
+    net = MLP(4, 1, domain=pde.domain, outputs=2).double()
+    run = TrainedRun(tmp_path, {"time_windows": 1, "dtype": "float64"}, pde, [net])
+    assert run.export(tmp_path / "sides.pt2", ["v_x", "u"]) < 1e-13
+    program = torch.export.load(tmp_path / "sides.pt2").module()
+    x = torch.tensor([[0.0, 0.1], [0.9, 0.2]], dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(values(net, x)[:, 1].sum(), x)
+    expected = torch.stack([slope[:, 0], values(net, x)[:, 0]], dim=1)
+    assert torch.allclose(program(x.detach()), expected, rtol=1e-12)
+
+
 def test_a_reference_stays_as_it_was_given() -> None:
     axes, given = {c: np.linspace(-1, 1, 5) for c in "xy"}, np.ones((5, 5, 2))
 
