@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from ntkrun.geometry import Sampler, Table, mix_seed
 from ntkrun.network.coefficients import coefficient_slopes
 from ntkrun.objective.batch import Batch
 from ntkrun.objective.objective import Objective
@@ -15,6 +16,8 @@ from ntkrun.objective.objective import Objective
 log = logging.getLogger(__name__)
 
 LARGEST = 2**26  # numbers of the Jacobian: half a GiB in float64
+MOST = 2**23  # likewise, where it is made larger than that of the run
+PER_PARAMETER = 4  # rows, where there were fewer than parameters
 NAME = "coefficient"  # of the parameter that the coefficients share
 
 
@@ -24,21 +27,25 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     Rows of a term are taken to be of equal variance, that of its residuals, and independent of each other. With these
     standard deviations s_i, J~ = diag(1 / s_i) J and the covariance of the parameters is (J~'J~)^-1 N / (N - P). All
     parameters of the network are free in it: what they can make up for, the data do not tell. It knows nothing of an
-    equation that is wrong, nor of a network that cannot represent the solution.
+    equation that is wrong, nor of a network that cannot represent the solution. Where there are no more rows than
+    parameters, equations are read at so many more points, for they hold everywhere; measured values stay as many.
 
     Args:
         objective: the problem and the network.
         batch: the points.
 
     Returns:
-        ``None`` for a coefficient that the rows do not determine, as where there are no more rows than parameters, and
-        for all where the Jacobian is too large to be formed.
+        ``None`` for a coefficient that the rows do not determine, and for all where there are no more rows than
+        parameters or the Jacobian is too large to be formed.
     """
     slopes = coefficient_slopes(objective.network)
     rows, parameters = sum(objective.row_counts(batch)), objective.layout.size
     unknown: dict[str, float | None] = dict.fromkeys(slopes)
     if not slopes or rows * parameters > LARGEST:
         return unknown
+    if rows <= parameters:
+        batch = _with_more(objective, batch, PER_PARAMETER * parameters)
+        rows = sum(objective.row_counts(batch))
     if rows <= parameters:
         few = f"{rows} residuals do not determine {parameters} parameters"
         log.info("no standard errors of %s: %s; take more points or a smaller network", ", ".join(slopes), few)
@@ -61,6 +68,31 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
         if information > smallest:
             errors[name] = abs(slope) * math.sqrt(rows / (rows - parameters) / information)
     return errors
+
+
+def _with_more(objective: Objective, batch: Batch, wanted: int) -> Batch:
+    """The batch with more points of the terms that read derivatives, so many rows in all, unless these were too many.
+
+    Terms of values alone may stand for data, of which there are no more; so do tables.
+    """
+    counts = dict(zip(objective.names, objective.point_counts(batch), strict=True))
+    equations = [
+        i
+        for i, term in enumerate(objective.terms)
+        if (term.operators or any("_" in name for name in term.derivatives))
+        and not any(isinstance(part, Table) for part in term.region)
+    ]
+    rows = objective.residual_rows(counts)
+    own = objective.residual_rows({objective.names[i]: counts[objective.names[i]] for i in equations})
+    if not own or wanted * objective.layout.size > MOST:
+        return batch
+    factor = math.ceil((wanted - rows + own) / own)
+    points = objective.points(batch)
+    for i in equations:
+        term = objective.terms[i]
+        more = Sampler(term.region, factor * counts[term.name], "sobol", mix_seed(0, 6, i), term.shares)
+        points[term.name] = more.draw().to(objective.like)
+    return objective.batch(points)
 
 
 def _beyond(others: Tensor, own: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntkrun.geometry import Box
+from ntkrun.geometry import Box, Table
 from ntkrun.network import MLP, coefficient_values, with_coefficients
 from ntkrun.network.coefficients import coefficient_slopes
 from ntkrun.network.constrained import constrained
@@ -135,6 +135,47 @@ def test_standard_errors_are_those_of_linear_regression(caplog: pytest.LogCaptur
     with caplog.at_level("INFO"):
         assert coefficient_errors(objective, objective.batch({"data": x[:2]})) == {"c": None}
     assert "no standard errors of c: 2 residuals do not determine 2 parameters" in caplog.text
+
+
+class Decay(PDE):
+    """u_t = -c u with five measured values of u, known to 0.1."""
+
+    domain = Box.of(t=(0.0, 1.0))
+    coefficients = (Coefficient(name="c", start=1.0),)
+
+    def __init__(self) -> None:
+        t = torch.linspace(0, 1, 5, dtype=torch.float64)
+        self.errors = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0], dtype=torch.float64) / 10
+        self.measurements = {"u": Table(("t",), ("u",), torch.stack([t, torch.exp(-t) + self.errors], dim=1))}
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u", "u_t", "c"), lambda x, d: d.u_t + d.c * d.u + 1e-6 * x.t),)
+
+
+class Falling(nn.Module):
+    """a exp(-b t), and parameters that change nothing to first order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+        self.idle = nn.Parameter(torch.zeros(20))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a * torch.exp(-self.b * x) + self.idle.square().sum()
+
+
+def test_equations_are_read_at_more_points_where_rows_are_few() -> None:
+    """Then c is as uncertain as in the regression of the five values on a exp(-c t), whose rows the equation joins."""
+    pde = Decay()
+    network: Any = with_coefficients(Falling(), pde.coefficients).double()
+    objective = Objective(pde, network)
+    few = {"residual": torch.linspace(0.1, 0.9, 4, dtype=torch.float64)[:, None], "data": pde.measurements["u"].rows}
+    (error,) = coefficient_errors(objective, objective.batch(few)).values()
+    t = few["data"][:, 0].numpy()
+    design = np.column_stack([np.exp(-t), -t * np.exp(-t)])
+    variance = float(pde.errors.square().mean()) * np.linalg.inv(design.T @ design)[1, 1]
+    assert error == pytest.approx(math.sqrt(variance * 4 / 3), rel=0.02)  # N / (N - P) of 4 rows per parameter
+    assert objective.layout.size == 23
 
 
 class Curve(Line):
