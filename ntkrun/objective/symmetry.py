@@ -15,6 +15,7 @@ from ntkrun.network.wrapped import Wrapped, WrappedJets
 from ntkrun.objective.residuals import Residuals
 
 MOST = 200  # points of a term; data may be 0 at a few
+NODES = 20_000  # of integrals of a term
 SHIFT = 0.3  # of the parameters, standard deviation
 
 
@@ -57,7 +58,9 @@ def left_open(objective: Residuals, counts: Mapping[str, int]) -> str | None:
     if objective.pde.constrains:
         return None
     points = {
-        term.name: Sampler(term.region, min(counts[term.name], MOST), "uniform", i).draw().to(objective.like)
+        term.name: Sampler(term.region, min(counts[term.name], _most(objective, i)), "uniform", i)
+        .draw()
+        .to(objective.like)
         for i, term in enumerate(objective.terms)
     }
     batch, generator = objective.batch(points), torch.Generator().manual_seed(0)
@@ -81,6 +84,12 @@ def left_open(objective: Residuals, counts: Mapping[str, int]) -> str | None:
             "best.pt take one of them for wrong; a term with a value, or a slope, at one point tells them apart"
         )
     return None
+
+
+def _most(objective: Residuals, i: int) -> int:
+    """The most points of a term, fewer where each has many nodes of integrals."""
+    nodes = sum(each.integral.count for each in objective.integrals[i])
+    return max(1, min(MOST, NODES // max(1, nodes)))
 
 
 def _multiplied(objective: Residuals, factor: float) -> Residuals:

@@ -16,7 +16,10 @@ from ntkrun.pde.integral import End, Integral
 
 NICE = 1000  # the largest denominator that is taken for meant
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "exp", "log", "sinh", "cosh", "tanh", "sqrt")},
+    **{
+        name: getattr(sympy, name)
+        for name in ("sin", "cos", "tan", "exp", "log", "sinh", "cosh", "tanh", "sqrt", "erf")
+    },
     "atan": sympy.atan,
     "atan2": sympy.atan2,
     "arctan2": sympy.atan2,
