@@ -7,8 +7,11 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ntkrun.pde import Poisson
@@ -85,6 +88,26 @@ def test_the_benchmark_of_kernels_measures_every_method(monkeypatch: pytest.Monk
     assert (table["rounds"] >= 3).all()
     assert (table.drop("fused exact, excess", level="method")["ratio"] > 0).all()
     assert table.loc[("coordinate", 4), "error_t"] < 1e-6
+
+
+def test_the_benchmark_of_training_trains_what_every_program_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its own initial values, which steps of hardly any length leave, at its own points."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from training import with_ntkrun
+    from training.cases import EVERY
+
+    case, seen = EVERY["poisson 1-512-1"], []
+
+    def turns(network: Any) -> Callable[[], bool]:
+        def go() -> bool:
+            seen.append(network.layers[0].weight.detach().clone())
+            return len(seen) < 3
+
+        return go
+
+    with_ntkrun.run(case, ("weights=none", "trainer.compile=false", "optimizer.learning_rate=1e-30"), turns)
+    assert len(seen) == 3
+    assert all(np.allclose(weight.numpy(), case.draw_layers()[0][0], rtol=1e-6) for weight in seen)
 
 
 def test_the_python_versions_are_those_of_the_package() -> None:

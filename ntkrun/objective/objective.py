@@ -352,7 +352,9 @@ class Objective(Residuals):
                 continue
             parts = [block.parts() for block in blocks]
             known |= _group_diagonals(group, [first for first, _ in parts], self.components)
-            rest |= _group_diagonals(*_choose(group, [second for _, second in parts], chosen), self.components)
+            for i in group.members:
+                own, seconds = _choose(group, i, [second for _, second in parts], chosen[i])
+                rest |= _group_diagonals(own, seconds, self.components)
         pieces = []
         for i, k in enumerate(chosen):
             at = known[i] if len(k) == len(known[i]) else known[i].index_select(0, k)
@@ -401,16 +403,13 @@ def scaled(group: Group, rows: Tensor) -> Tensor:
     return rows if group.scales is None else rows * group.scales[0]
 
 
-def _choose(group: Group, blocks: Sequence[RowBlock], chosen: Sequence[Tensor]) -> tuple[Group, list[RowBlock]]:
-    """A group and its rows at the ``chosen`` points of every term alone."""
-    own = [chosen[i] for i in group.members]
-    rows = torch.cat([member.start + k for member, k in zip(group.slices, own, strict=True)])
-    slices, start = [], 0
-    for k in own:
-        slices.append(slice(start, start + len(k)))
-        start += len(k)
-    scales = group.scales and tuple(scale[k] for scale, k in zip(group.scales, own, strict=True))
-    part = replace(group, slices=tuple(slices), x=group.x[rows], scales=scales)
+def _choose(group: Group, term: int, blocks: Sequence[RowBlock], chosen: Tensor) -> tuple[Group, list[RowBlock]]:
+    """A term of a group alone and its rows at the ``chosen`` points, in their own order where these are all."""
+    k = group.members.index(term)
+    all_rows, count = group.slices[k], len(chosen)
+    rows: slice | Tensor = all_rows if count == all_rows.stop - all_rows.start else all_rows.start + chosen
+    scales = group.scales and (group.scales[k][chosen] if isinstance(rows, Tensor) else group.scales[k],)
+    part = replace(group, members=(term,), slices=(slice(0, count),), x=group.x[rows], scales=scales)
     return part, [block[rows] for block in blocks]
 
 

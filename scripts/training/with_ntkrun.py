@@ -65,7 +65,7 @@ def run(case: Case, overrides: Iterable[str], make_turns: Callable[[Any], Callab
     put_layers(network.layers, case)
     if values["pde"]["resample_every"] is None:
         points = {term: torch.from_numpy(x).double() for term, x in case.draw_points().items()}
-        parts.points.load_state_dict({"drawn_at": 0, "points": points, "drawn": 1})
+        parts.points.load_state_dict({**parts.points.state_dict(), "drawn_at": 0, "points": points, "drawn": 1})
     turns = make_turns(network)
     with tempfile.TemporaryDirectory() as directory:
         records = make_records(parts, Path(directory), None)
