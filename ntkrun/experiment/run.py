@@ -31,7 +31,7 @@ from ntkrun.experiment.results import (
 from ntkrun.geometry import TIME
 from ntkrun.network import feature_count
 from ntkrun.network.coupling import suspects
-from ntkrun.objective.symmetry import left_open
+from ntkrun.objective.symmetry import left_open, reads_outside
 from ntkrun.pde.check import floating_fields
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
@@ -422,6 +422,10 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         )
     if objective.ranks.count == 1 and (ambiguity := left_open(objective, parts.points.counts)):
         log.warning("%s", ambiguity)
+    for name, where in reads_outside(objective, parts.points.counts).items() if objective.ranks.count == 1 else ():
+        log.warning(
+            "loss term %s at %s reads the solution outside of the domain, where nothing is trained", name, where
+        )
     for field, table in parts.pde.measurements.items():
         log.info("%d measured values of %s", len(table.rows), field)
     if parts.held_rows:

@@ -9,8 +9,8 @@ from ntkrun.geometry import Box
 from ntkrun.network import MLP
 from ntkrun.network.coefficients import with_coefficients
 from ntkrun.objective import Objective
-from ntkrun.objective.symmetry import left_open
-from ntkrun.pde import PDE, Burgers, Coefficient, Columns, Lorenz, Poisson, Term, integral
+from ntkrun.objective.symmetry import left_open, reads_outside
+from ntkrun.pde import PDE, Advection, Burgers, Coefficient, Columns, Lorenz, Poisson, Term, integral
 from ntkrun.pde.conditions import conserved, dirichlet
 from tests.problems import Plain
 
@@ -69,3 +69,44 @@ def test_what_is_open(name: str, plain: bool) -> None:
     found = left_open(objective, dict.fromkeys(objective.names, 50))
     assert found is None if expected is None else expected in str(found)
     assert objective.network is before
+
+
+class Delayed(PDE):
+    """u_t = -u(t - 1/2) and the mean of u over the last half, with and without what was before."""
+
+    domain = Box.of(t=(0.0, 2.0))
+
+    def __init__(self, known: bool) -> None:
+        self.known = known
+
+    def terms(self) -> tuple[Term, ...]:
+        def delay(x: Columns, d: Columns) -> torch.Tensor:
+            before = d.partner.u
+            return d.u_t + (torch.where(x.t < 0.5, 1.0, before) if self.known else before)
+
+        def past(x: Columns, d: Columns) -> torch.Tensor:
+            return torch.where(x.t < 0, 1.0, d.u) if self.known else d.u
+
+        window = integral(past, "u", t=(lambda x: x.t - 0.5, "t"), nodes=4)
+        return (
+            Term("delay", (self.domain,), ("u", "u_t"), delay, partner={"t": -0.5}),
+            Term("memory", (self.domain,), ("u",), lambda x, d: d.u - d.window, integrals={"window": window}),
+            dirichlet("initial", self.domain.face("t", "low"), 1.0),
+        )
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["jets", "module"])
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_read_outside(known: bool, plain: bool) -> None:
+    pde = Delayed(known)
+    torch.manual_seed(0)
+    network = Plain(pde.domain) if plain else MLP(6, 1, domain=pde.domain)
+    objective = Objective(pde, network.double())
+    found = reads_outside(objective, dict.fromkeys(objective.names, 50))
+    assert list(found) == ([] if known else ["delay", "memory"])
+    assert all(0 <= float(where.removeprefix("t=")) < 0.5 for where in found.values())
+
+
+def test_periodic_partners_are_inside() -> None:
+    objective = Objective(Advection(), MLP(6, 1, domain=Advection().domain).double())
+    assert reads_outside(objective, dict.fromkeys(objective.names, 50)) == {}
