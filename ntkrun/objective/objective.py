@@ -25,6 +25,7 @@ from ntkrun.network.coupling import suspects
 from ntkrun.objective.batch import Batch, Group
 from ntkrun.objective.residuals import PROBE_POINTS, Residuals
 from ntkrun.objective.sharding import ALONE, Sharding
+from ntkrun.objective.validation import GROWTH, size_of_terms
 from ntkrun.pde import PDE
 
 Route = Literal["structured", "per_point", "dense"]
@@ -277,6 +278,9 @@ class Objective(Residuals):
     def _rows_stand_alone(self, probe: Batch) -> bool:
         """Whether residuals at a point stay what they are when the point is evaluated alone."""
         together = self.residuals(probe)
+        with torch.no_grad():
+            grown = self.residuals(probe, {name: (1 + GROWTH) * p for name, p in self.detached().items()})
+        sizes = [size_of_terms(*rows).view(-1, PROBE_POINTS) for rows in zip(together, grown, strict=True)]
         for k in range(PROBE_POINTS):
             try:
                 alone = self.residuals(self.subset(probe, [torch.tensor([k])] * len(self.terms)))
@@ -286,8 +290,8 @@ class Objective(Residuals):
                     f"route: {name} fails at a single point with {cause(error)}; {hint}; derivatives and kernels at a "
                     "point would be mixed with those of others, so no route is left"
                 ) from error
-            for rows, own in zip(together, alone, strict=True):
-                if not _close(rows.view(-1, PROBE_POINTS)[:, k], own, rows.norm()):
+            for rows, own, size in zip(together, alone, sizes, strict=True):
+                if not _close(rows.view(-1, PROBE_POINTS)[:, k], own, rows.norm() + 1e3 * size[:, k].norm()):
                     return False
         return True
 

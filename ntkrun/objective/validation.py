@@ -20,6 +20,8 @@ from ntkrun.objective.state import changed_by
 from ntkrun.pde import PDE, ProblemError, Term
 from ntkrun.pde.check import place
 
+GROWTH = 0.01  # of what residuals are made of, to see how large it is
+
 
 class Residuals(Protocol):
     """What is tried of the residuals of a problem under a network."""
@@ -178,8 +180,24 @@ def _probe_term(residuals: Residuals, i: int, x: Tensor, derivatives: list[Deriv
             read = [residuals.read(i, rows_of(each, slice(k, k + 1))) for each in derivatives]
             at = place(residuals.pde, x[k])
             raise ProblemError(f"{what}: the residual is not finite at {at}, where {values(*read)}")
-    size = residual.detach().abs().max()
+    with torch.no_grad():
+        grown = residuals.residual(
+            i, x, *({index: (1 + GROWTH) * d for index, d in each.items()} for each in derivatives)
+        )
+    size = size_of_terms(residual.detach(), grown).max()
     return m, not bool((residual[1:] - fewer).abs().max() > torch.finfo(residual.dtype).eps ** 0.5 * size)
+
+
+def size_of_terms(residual: Tensor, grown: Tensor) -> Tensor:
+    """The size of what a residual is the sum of, which rounding is in proportion to, entry by entry.
+
+    The residual of a trained network may be much smaller than the terms that cancel in it.
+
+    Args:
+        residual: as it is.
+        grown: the same where what it is made of is larger by the part ``GROWTH``; of no use where it is not finite.
+    """
+    return residual.abs() + ((grown - residual).abs() / GROWTH).nan_to_num(0.0, 0.0, 0.0)
 
 
 def values(read: Mapping[str, Tensor], partner: Mapping[str, Tensor] | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 
@@ -10,10 +11,11 @@ import torch
 from torch import nn
 
 from ntkrun.geometry import Box
+from ntkrun.network import MLP
 from ntkrun.objective import Objective, Route, RouteError
-from ntkrun.pde import PDE, Poisson, Wave
+from ntkrun.pde import PDE, Columns, Poisson, Term, Wave
 from tests import problems
-from tests.oracle import dense_jacobians, draw_points, relative
+from tests.oracle import dense_jacobians, draw_points, relative, values
 from tests.problems import (
     Branching,
     Carried,
@@ -268,3 +270,45 @@ def test_why_rows_cannot_be_formed_is_said() -> None:
         RouteError, match=r"rows of many points cannot be formed at once: .*data-dependent control flow"
     ):
         Objective(pde, Branching(pde.domain, 2).double(), "per_point")
+
+
+class Learnt(PDE):
+    """What a network gives is what is asked for: all that is left of the residuals is rounding.
+
+    Args:
+        network: the network.
+        mean: read the mean over the points of the batch, too.
+    """
+
+    domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
+
+    def __init__(self, network: nn.Module, mean: bool = False) -> None:
+        self.known, self.mean = copy.deepcopy(network), mean
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u",), self.residual),)
+
+    def residual(self, x: Columns, d: Columns) -> torch.Tensor:
+        with torch.no_grad():
+            known = values(self.known, torch.stack([x.x, x.y], dim=1))[:, 0]
+        gap: torch.Tensor = d.u - known
+        return gap + d.u.mean() if self.mean else gap
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_in_trained_networks_is_not_taken_for_other_points(dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    network = MLP(20, 3, domain=Learnt.domain, outputs=1).to(dtype)
+    objective = Objective(Learnt(network), network)
+    x = draw_points(objective, [50])
+    assert objective.losses(objective.batch(x)).max() < (1e-12 if dtype == torch.float32 else 1e-28)
+    assert (objective.route, objective.mixing) == ("structured", ())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_other_points_are_found_in_trained_networks(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = MLP(20, 3, domain=Learnt.domain, outputs=1).to(dtype)
+    objective = Objective(Learnt(network, mean=True), network)
+    assert (objective.route, objective.mixing) == ("dense", ("residual",))
