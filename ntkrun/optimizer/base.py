@@ -119,6 +119,9 @@ class Optimizer(ABC):
         """Whether a step on so many residual rows and parameters sees their Jacobian through products alone."""
         return False
 
+    def points_drawn(self) -> None:  # noqa: B027 (most optimisers do not care)
+        """Take note that the points of the coming step are others than those of the last one."""
+
     def step_on_rows(self, system: ResidualSystem) -> None:
         """Update the parameters from residual rows and their Jacobian.
 

@@ -13,13 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ntkrun.common.state_schema import Like, ListOf, NoneOr, Real, Whole
+from ntkrun.common.state_schema import Added, Like, ListOf, NoneOr, Real, Whole
 from ntkrun.common.types import Fraction, NonNegative, Positive
 from ntkrun.objective import Evaluation
 from ntkrun.optimizer.base import GraphUpdate, Optimizer, Reevaluate, ResidualSystem
 from ntkrun.optimizer.damping import DampingPolicy, Trial
 from ntkrun.optimizer.first_order import Adam
-from ntkrun.optimizer.least_squares import Solution
+from ntkrun.optimizer.least_squares import LeastSquares, Solution
+from ntkrun.optimizer.memory import Memory
 from ntkrun.optimizer.solvers import SKETCHED, Solver, least_squares, matrix_entries, matrix_work, resolve
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ class GaussNewton(Optimizer):
         solver: ``cholesky``, ``qr``, ``sketched`` or ``sketch_and_solve``; ``auto`` chooses, see ``solvers.resolve``.
         sketch_size: rank of the sketch; ``auto``: see ``Sketching``.
         tolerance: relative accuracy of a step by ``sketched``.
+        memory: the most that earlier draws of points count from one to the next, where points are drawn anew at every
+            step and the loss at new ones is left behind; see ``Memory``. 0 leaves them out. Under ``cholesky`` or
+            ``auto``, with no more than 3,000 parameters and two per row.
         patience: steps after which a run ends that has gained too little in them; see ``least_gain``.
         least_gain: the part of its loss that a run must lose within ``patience`` steps.
         last_gain: the same once the loss is below ``LAST_DIGITS`` of that before the first step.
@@ -66,12 +70,16 @@ class GaussNewton(Optimizer):
     solver: Solver = "auto"
     sketch_size: Positive[int] | Literal["auto"] = "auto"
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    memory: Annotated[float, Field(ge=0, lt=1)] = 0.98
     patience: Positive[int] = 100
     least_gain: Fraction = 0.02
     last_gain: Fraction = 0.9
 
     def start(self, network: nn.Module) -> None:
         self._policy = DampingPolicy(self.gain_target, self.damping_factor)
+        trained = [p for p in network.parameters() if p.requires_grad]
+        like = torch.zeros((), dtype=torch.float64, device=trained[0].device)
+        self._memory = Memory(self.memory, like, sum(p.numel() for p in trained))
         self._damping = self.damping
         self._stalls = 0
         self._first = 0.0  # loss before the first step
@@ -107,10 +115,13 @@ class GaussNewton(Optimizer):
     def report(self) -> Mapping[str, float | int | None]:
         return self._report
 
+    def points_drawn(self) -> None:
+        self._memory.points_drawn()
+
     def step_on_rows(self, system: ResidualSystem) -> None:
         residual, start = system.residual, system.parameters
         loss = float(residual.square().sum())
-        squares = least_squares(system.rows, residual, self.solver, self.sketch_size, self.tolerance)
+        squares = self._least_squares(system)
 
         def attempt(damping: float) -> Trial | None:
             solution = squares.at(damping * squares.scale)
@@ -125,6 +136,7 @@ class GaussNewton(Optimizer):
         if best is not None:
             self._damping = search.damping
         self._take_note(loss, best)
+        self._memory.fitted(loss if best is None else best.loss)
         self._report = {
             "loss": loss,
             "damping": search.damping,
@@ -132,6 +144,12 @@ class GaussNewton(Optimizer):
             "gain_ratio": None if best is None else best.ratio,
             "step_length": 0.0 if best is None else best.length,
         }
+
+    def _least_squares(self, system: ResidualSystem) -> LeastSquares:
+        rows, residual = system.rows, system.residual
+        exact = resolve(self.solver, rows.count, rows.columns) in ("auto", "cholesky")
+        remembering = self._memory.least_squares(rows, residual) if exact else None
+        return remembering or least_squares(rows, residual, self.solver, self.sketch_size, self.tolerance)
 
     def _try(
         self, system: ResidualSystem, solution: Solution, model: Tensor, loss: float, predicted: float, damping: float
@@ -195,11 +213,13 @@ class GaussNewton(Optimizer):
             "first": self._first,
             "gains": list(self._gains),
             "ended": self._ended,
+            "memory": self._memory.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._damping, self._stalls, self._ended = state["damping"], state["stalls"], state["ended"]
         self._first, self._gains = state["first"], list(state["gains"])
+        self._memory.load_state_dict(state["memory"])
 
     def state_schema(self) -> Any:
         return {
@@ -208,6 +228,7 @@ class GaussNewton(Optimizer):
             "first": Real(least=0),
             "gains": ListOf(Real(), self.patience),
             "ended": "",
+            "memory": Added(self._memory.state_schema(), self._memory.state_dict()),
         }
 
 

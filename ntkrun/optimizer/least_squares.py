@@ -156,7 +156,7 @@ class GramFactorization(Factorization):
         self.residual = residual
         self.gradient = gradient
         self.kernel_side = rows.count < rows.columns
-        self.matrix = _kernel(rows, residual) if self.kernel_side else _normal_matrix(rows, residual)
+        self.matrix = _kernel(rows, residual) if self.kernel_side else normal_matrix(rows, residual)
         self.trace = float(self.matrix.diagonal().sum())
 
     def at(self, mu: float) -> GramSolution | None:
@@ -273,7 +273,7 @@ class QRSolution(Solution):
         return solution
 
 
-def _normal_matrix(rows: JacobianRows, like: Tensor) -> Tensor:
+def normal_matrix(rows: Rows, like: Tensor) -> Tensor:
     """The lower triangle of J'J, ``[P, P]``, over all processes."""
     out = like.new_zeros(rows.columns, rows.columns)
     for _, block in rows.blocks():

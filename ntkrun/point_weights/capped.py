@@ -13,6 +13,8 @@ from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.point_weights.base import PointWeights, fill_up
 
+LARGE = 10  # times the median of a term's rows, in squares, from which on they count less
+
 
 @dataclass(kw_only=True, eq=False)
 class Capped(PointWeights):
@@ -20,10 +22,11 @@ class Capped(PointWeights):
 
     In the terms named to ``cap``, point k has the weight
 
-        w_k = min(1, median_j K_jj / K_kk)
+        w_k = min(1, ``LARGE`` median_j K_jj / K_kk)
 
-    at the present parameters, so that no row is larger than the median of the term's: sum_k w_k K_kk is at most
-    N median_k K_kk. Next to r = 0, rows with the coefficient 2/r are as if multiplied by r.
+    at the present parameters, so that sum_k w_k K_kk is at most N ``LARGE`` median_k K_kk. Next to r = 0, rows with the
+    coefficient 2/r are as if multiplied by r. Rows of layers, which are large as well, count nearly in full: at the
+    median itself, half of all points counted less, and what they had to say of a layer went unheard.
 
     Attributes:
         weights: of the points of the capped terms, ``[N_i, 1]``; empty before the first ``update``.
@@ -58,7 +61,7 @@ class Capped(PointWeights):
 
     def _weights(self, objective: Objective, batch: Batch) -> dict[str, Tensor]:
         diagonals = zip(self._names, objective.diagonals(batch), self._capped.tolist(), strict=True)
-        return {name: capped_at_median(diagonal.detach())[:, None] for name, diagonal, capped in diagonals if capped}
+        return {name: capped_by_median(diagonal.detach())[:, None] for name, diagonal, capped in diagonals if capped}
 
     def state_dict(self) -> dict[str, Any]:
         return {"capped": self._capped}
@@ -67,11 +70,11 @@ class Capped(PointWeights):
         self._set(state["capped"].clone())
 
 
-def capped_at_median(diagonal: Tensor) -> Tensor:
-    """min(1, median / K_kk) of every point; 1 where the median is 0, for nothing is known of the size of rows then.
+def capped_by_median(diagonal: Tensor) -> Tensor:
+    """min(1, LARGE median / K_kk) of every point; 1 where the median is 0: nothing is known of the size of rows then.
 
     Args:
         diagonal: K_kk, ``[N]``.
     """
-    median = diagonal.median()
-    return torch.where((median > 0) & (diagonal > median), median / diagonal, torch.ones_like(diagonal))
+    most = LARGE * diagonal.median()
+    return torch.where((most > 0) & (diagonal > most), most / diagonal, torch.ones_like(diagonal))

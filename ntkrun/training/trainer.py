@@ -136,6 +136,8 @@ class Trainer:
             self._start_step()
             weigh = partial(self.point_weights.elsewhere, self.objective)
             plain = self.points.at(step, self.weighting.weights, weigh)
+            if step and self.points.drawn_at == step:
+                self.optimizer.points_drawn()
         logged = step % self.loop.log_every == 0 and (step or not progress.window)  # the last window's end has its row
         row = self._start_row() if logged else None
         with progress.phase("diagnostics"):

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ntkrun.optimizer import memory
 from ntkrun.runtime.signals import StopRequest
 from tests.driver import Result, ntkrun
 
@@ -189,6 +190,22 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert_same_end(whole, parts)
     ends = [{k: v for k, v in summary(d).items() if k != "seconds"} for d in (whole, parts)]
     assert ends[0] == ends[1]
+
+
+def test_a_run_that_remembers_draws_ends_bit_for_bit_like_an_uninterrupted_one(
+    tmp_path: Path, stop_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "BEHIND", 1e-9)
+    monkeypatch.setattr(memory, "LOOKS", 3)
+    overrides = [*WAVE, "optimizer=gauss_newton", "pde.resample_every=1"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert start(whole, *overrides).status == 0
+    stop_at(STOP)
+    assert start(parts, *overrides).status == 128 + signal.SIGTERM
+    assert checkpoint(parts)["optimizer"]["memory"]["total"] is not None
+    stop_at(STEPS)
+    assert resume(parts).status == 0
+    assert_same_end(whole, parts)
 
 
 @pytest.mark.long
