@@ -14,7 +14,8 @@ their cost is linear in them; the column `scaled_by` says by how much. Their mem
 
 With --in-pass prints what updates cost that come out of the gradient's own pass, as those of weights=exact and of the
 default sketch do, in processor time, not compiled: the work on traces and weights alone, in steps, and the whole pass
-over a plain step, less one; then an estimate by the same sketch in passes of its own.
+over a plain step, less one; then an estimate by the same sketch in passes of its own, and, in steps, what it takes to
+put new points in order along the curve, which comes on top where points have been drawn anew since the last update.
 
 Sketches whose cost would exceed --max-cost training steps, by the cost of the smaller size, are left out.
 
@@ -315,7 +316,7 @@ def in_pass(name: str, case: Case, budget: float) -> None:
     generator = torch.Generator().manual_seed(0)
     for size in (0, 16, 64):
         member = Sketch(size or 1, "residual", "autodiff", "systematic")
-        orders = member.orders(objective, batch)
+        orders = member.orders(objective, batch, in_pass=True)
 
         def fused(size: int = size, member: Sketch = member, orders: tuple[torch.Tensor, ...] = orders) -> float:
             if not size:
@@ -335,14 +336,15 @@ def in_pass(name: str, case: Case, budget: float) -> None:
             call()
             return time.process_time() - start
 
-        rounds: list[tuple[float, float, float]] = []
+        rounds: list[tuple[float, float, float, float]] = []
         start = time.process_time()
         while len(rounds) < 5 or (time.process_time() - start < budget and len(rounds) < 101):
             work: list[float] = []
             whole = timed(lambda fused=fused, work=work: work.append(fused()))  # type: ignore[misc]
             step = timed(lambda: objective.gradient(batch, ones))
             apart = timed(lambda member=member: member.estimate(objective, batch, generator)) if size else math.nan  # type: ignore[misc]
-            rounds.append((work[0] / step, whole / step - 1, apart / step))
+            order = timed(lambda member=member: member.orders(objective, batch, in_pass=True)) if size else math.nan  # type: ignore[misc]
+            rounds.append((work[0] / step, whole / step - 1, apart / step, order / step))
         middle = [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
         cells = " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in middle)
         print(f"| {name} | {f'systematic, s = {size}' if size else 'exact'} | {cells} |", flush=True)
@@ -367,8 +369,8 @@ def main() -> None:
     if arguments.in_pass:
         torch.set_num_threads(arguments.threads)
         keep_freed_memory()
-        print("| case | update | traces and weights, steps | whole pass, less a step | in passes of its own |")
-        print("|---|---|---:|---:|---:|")
+        print("| case | update | traces and weights, steps | whole pass, less a step | in passes of its own | order |")
+        print("|---|---|---:|---:|---:|---:|")
         for name in arguments.case or CASES:
             in_pass(name, CASES[name], arguments.seconds)
         return

@@ -140,12 +140,22 @@ class Sketch:
                 return self._parameter_side(objective, batch, generator)
             return self._residual_side(objective, batch, generator)
 
-    def orders(self, objective: Objective, batch: Batch) -> tuple[Tensor, ...]:
-        """The points of every term in the order that ``choose`` chooses from: indices, ``[N_i]`` each."""
+    def orders(self, objective: Objective, batch: Batch, in_pass: bool = False) -> tuple[Tensor, ...]:
+        """The points of every term in the order that ``choose`` chooses from: indices, ``[N_i]`` each.
+
+        Args:
+            objective: tells the terms of the points.
+            batch: the points.
+            in_pass: as for ``choose``; terms that are taken whole then keep their order.
+        """
+        counts = objective.point_counts(batch)
         if self.distribution == "systematic":
             points, d = objective.points(batch), len(objective.pde.coordinates)  # in the order of their groups
-            return tuple(hilbert_order(points[name][:, :d]) for name in objective.names)
-        return tuple(torch.arange(n) for n in objective.point_counts(batch))
+            return tuple(
+                torch.arange(n) if in_pass and self._takes_whole(n) else hilbert_order(points[name][:, :d])
+                for name, n in zip(objective.names, counts, strict=True)
+            )
+        return tuple(torch.arange(n) for n in counts)
 
     def choose(self, orders: Sequence[Tensor], generator: torch.Generator, in_pass: bool = False) -> tuple[Tensor, ...]:
         """Indices of points of every term, ``[m_i]`` each, for the distributions that choose points.

@@ -101,7 +101,7 @@ class Sketched(NTKWeighting):
         if self._in_pass(objective):
             self._counts = objective.point_counts(batch)
             if self._ordered is None or self._ordered[0] is not batch:  # points mostly stay the same for many steps
-                self._ordered = batch, self.sketch.orders(objective, batch)
+                self._ordered = batch, self.sketch.orders(objective, batch, in_pass=True)
             chosen = tuple(
                 moved(k, objective.like, torch.int64)
                 for k in self.sketch.choose(self._ordered[1], self.generator, in_pass=True)

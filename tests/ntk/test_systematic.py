@@ -180,6 +180,18 @@ def test_all_known_is_exact() -> None:
     assert (errors <= 1e-12 * exact).all()
 
 
+def test_terms_that_are_taken_whole_keep_their_order() -> None:
+    """In the gradient's pass; others are in the order of the curve."""
+    population = Population("wave", "uniform")
+    sketch = Sketch(16, "residual", "autodiff", "systematic")
+    curve = sketch.orders(population.objective, population.batch)
+    for n, own, along in zip(
+        population.counts, sketch.orders(population.objective, population.batch, in_pass=True), curve, strict=True
+    ):
+        assert torch.equal(own, torch.arange(n) if n <= 128 else along)
+    assert not torch.equal(curve[0], torch.arange(population.counts[0]))
+
+
 def test_nothing_known_is_the_plain_estimate() -> None:
     sketch, generator = Sketch(16, "residual", "autodiff", "systematic"), torch.Generator().manual_seed(0)
     diagonal = torch.rand(200, generator=generator).double()
