@@ -26,7 +26,7 @@ class Memory:
     Where points are drawn anew at every step, one that fits its draw alone undoes what earlier ones have settled,
     wherever its rows do not determine the parameters, and follows the noise of the draw where they do. With
     H = b (H + J'J) at every draw, the step is that of recursive least squares with the forgetting factor b, or of an
-    extended Kalman filter (Haykin, Adaptive Filter Theory, chapter 10), which takes earlier residuals for settled: an
+    extended Kalman filter (Haykin, Adaptive Filter Theory), which takes earlier residuals for settled: an
     average over 1 / (1 - b) draws.
 
     Steps whose gain holds elsewhere are the better for no memory, which slows them down. A draw counts as left behind
