@@ -60,6 +60,7 @@ class PointSource:
             that one is more than ``LEFT_BEHIND`` times as large; equispaced points stay. Of a problem with measured
             values it ends the run where ``IN_A_ROW`` draws have not helped, for their errors are all that is left to
             fit; looks in between that find the points good enough, but a loss that has been lower, do not count.
+            Points that stay are looked at in the same way where that is asked for (``at``), and end the run as well.
         seed: of the draws.
         batch: the most points of a term at a time. A term that has more of them gives so many at every step, each of
             its points once per epoch (see ``Pool``); the others keep theirs. ``resample_every`` has no effect then.
@@ -125,24 +126,27 @@ class PointSource:
         self._batches: list[Batch] = []
         self._position = 0  # of the draw in use among these
 
-    def at(self, step: int, weights: Tensor | None = None, weigh: Weigh = unweighed) -> Batch:
+    def at(self, step: int, weights: Tensor | None = None, weigh: Weigh = unweighed, watch: bool = False) -> Batch:
         """The batch for this step; must be asked in the order of the steps.
 
         Args:
             step: optimiser steps done.
-            weights: of the terms, ``[n]``, which ``auto`` weighs their losses with; all 1 without.
+            weights: of the terms, ``[n]``, which weigh losses where these are compared; all 1 without.
             weigh: gives points the weights with which their losses are compared.
+            watch: whether points that stay are compared with independent ones, too: steps of the optimiser are so
+                good that they may fit these alone, and take long enough for looks to cost little.
         """
-        if not self._batches or (step != self.drawn_at and self._due(step, weights, weigh)):
+        if not self._batches or (step != self.drawn_at and self._due(step, weights, weigh, watch)):
             self.drawn_at = step
             self._draw()
         return self._batches[self._position]
 
-    def _due(self, step: int, weights: Tensor | None, weigh: Weigh) -> bool:
+    def _due(self, step: int, weights: Tensor | None, weigh: Weigh, watch: bool) -> bool:
         """Whether to draw anew at a step."""
-        if self._every != "auto":
-            return self._every is not None and step % self._every == 0
-        if step % CHECK_EVERY:
+        if isinstance(self._every, int):
+            return step % self._every == 0
+        stay = self._every is None
+        if step % CHECK_EVERY or (stay and not watch):
             return False
         elsewhere = self._losses(self._independent_batch(), weigh)
         here, there = self._weighted(self._losses(self.batch, weigh), weights), self._weighted(elsewhere, weights)
@@ -152,15 +156,21 @@ class PointSource:
                 self._elsewhere, self._said = [], False
             return False
         if not self._elsewhere:
+            then = f"drawn anew, now and every {CHECK_EVERY} steps while it is more than {LEFT_BEHIND:g} times as large"
             log.info(
-                "step %d: the loss at independent points is %.3g times as large; points are drawn anew, now and "
-                "every %d steps while it is more than %g times as large",
-                *(step, ratio, CHECK_EVERY, LEFT_BEHIND),
+                "step %d: the loss at independent points is %.3g times as large; points %s",
+                *(step, ratio, "stay" if stay else f"are {then}"),
             )
         self._elsewhere = [*self._elsewhere, elsewhere][-IN_A_ROW:]
         if not self._said and self._of_no_help(weights):
             self._said = True
-            if self._measured:
+            if stay:
+                self.ended = (
+                    f"the loss at independent points has not fallen for {IN_A_ROW * CHECK_EVERY} steps and is "
+                    f"{ratio:.2g} times as large: the network fits points alone; with pde.sampling=sobol "
+                    "pde.resample_every=auto they are drawn anew"
+                )
+            elif self._measured:
                 self.ended = (
                     f"{IN_A_ROW} draws have not lowered the loss at independent points: the network fits points, or "
                     "errors of measured values, alone"
@@ -171,7 +181,7 @@ class PointSource:
                     "points alone; take a smaller network, more points%s or fewer steps",
                     *(step, IN_A_ROW, ", point_weights=causal" if TIME in self._objective.pde.coordinates else ""),
                 )
-        return True
+        return not stay
 
     def _lower_before(self, elsewhere: Tensor, weights: Tensor | None) -> bool:
         """Whether the loss at independent points, by the weights of today, has been lower in this row."""

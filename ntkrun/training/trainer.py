@@ -135,7 +135,7 @@ class Trainer:
         with progress.phase("training"):
             self._start_step()
             weigh = partial(self.point_weights.elsewhere, self.objective)
-            plain = self.points.at(step, self.weighting.weights, weigh)
+            plain = self.points.at(step, self.weighting.weights, weigh, watch=self.optimizer.wants_rows)
             if step and self.points.drawn_at == step:
                 self.optimizer.points_drawn()
         logged = step % self.loop.log_every == 0 and (step or not progress.window)  # the last window's end has its row

@@ -141,6 +141,32 @@ def test_measured_values_end_a_run_that_draws_do_not_help(monkeypatch: pytest.Mo
     assert not caplog.text
 
 
+@pytest.mark.parametrize("method", ["sobol", "equispaced"])
+@pytest.mark.parametrize("watch", [True, False])
+def test_points_that_stay_end_a_run_that_fits_them_alone(
+    watch: bool, method: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Where that is asked for; they are not drawn anew, and without it nothing is looked at."""
+    caplog.set_level(logging.INFO)
+    objective, looks = wave(), []
+    source = PointSource(objective, COUNTS, method, None, SEED)
+    first = source.at(0)
+
+    def losses(batch: Any) -> torch.Tensor:
+        looks.append(batch)
+        return torch.full((4,), 1.0 if batch is first else 3.0)
+
+    monkeypatch.setattr(objective, "losses", losses)
+    for step in range(1, 50):
+        assert source.at(step, watch=watch) is first
+    assert source.ended == ""
+    assert source.at(50, watch=watch) is first
+    assert bool(looks) == bool(source.ended) == watch
+    if watch:
+        assert source.ended.startswith("the loss at independent points has not fallen for 50 steps and is 3 times")
+        assert "3 times as large; points stay" in caplog.text
+
+
 def test_states_of_before_rows_of_draws_were_kept() -> None:
     source = PointSource(wave(), COUNTS, "sobol", "auto", SEED)
     source.at(0)
