@@ -175,10 +175,10 @@ def test_a_resumed_run_ends_with_the_same_spectra(
 ) -> None:
     points_at = PointSource.at
 
-    def fail(self: PointSource, at: int, *weights: Tensor) -> object:
+    def fail(self: PointSource, at: int, *weights: Tensor, **how: bool) -> object:
         if at == stop:
             raise AccidentError
-        return points_at(self, at, *weights)
+        return points_at(self, at, *weights, **how)
 
     parts = tmp_path / "parts"
     overrides = [*WAVE, *SPECTRUM, "diagnostics.points=20", "iterations=30", "weights.update_every=1"]

@@ -330,10 +330,10 @@ def test_an_unexpected_error_leaves_the_rows_so_far(
 ) -> None:
     points_at = PointSource.at
 
-    def fail(self: PointSource, at: int, *weights: Tensor) -> object:
+    def fail(self: PointSource, at: int, *weights: Tensor, **how: bool) -> object:
         if at == step:
             raise AccidentError("the disk fell off")
-        return points_at(self, at, *weights)
+        return points_at(self, at, *weights, **how)
 
     monkeypatch.setattr(PointSource, "at", fail)
     directory = tmp_path / "run"
