@@ -89,10 +89,12 @@ def read_bytes(path: Path, limit: int = TEXT) -> bytes:
         UnreadableError: see ``opened``.
     """
     with opened(path, limit) as file:
-        content = file.read(limit + 1)  # it may be growing
+        content = bytearray()
+        while len(content) <= limit and (more := file.read(MIB)):  # all that is asked for is allocated at once
+            content += more
     if len(content) > limit:
         raise UnreadableError(f"{shown_name(path)} cannot be read: longer than {_size(limit)}")
-    return content
+    return bytes(content)
 
 
 def read_text(path: Path, limit: int = TEXT) -> str:
