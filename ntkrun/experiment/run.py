@@ -420,12 +420,13 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
             "best.pt count; a term with its value at one point would fix it",
             field,
         )
-    if objective.ranks.count == 1 and (ambiguity := left_open(objective, parts.points.counts)):
-        log.warning("%s", ambiguity)
-    for name, where in reads_outside(objective, parts.points.counts).items() if objective.ranks.count == 1 else ():
-        log.warning(
-            "loss term %s at %s reads the solution outside of the domain, where nothing is trained", name, where
-        )
+    if objective.ranks.count == 1:
+        if ambiguity := left_open(objective, parts.points.counts):
+            log.warning("%s", ambiguity)
+        for name, where in reads_outside(objective, parts.points.counts).items():
+            log.warning(
+                "loss term %s at %s reads the solution outside of the domain, where nothing is trained", name, where
+            )
     for field, table in parts.pde.measurements.items():
         log.info("%d measured values of %s", len(table.rows), field)
     if parts.held_rows:

@@ -114,19 +114,17 @@ def test_a_mean_over_the_batch_is_told_from_an_integral(folder: Path) -> None:
     assert "kernel route: dense" in log
 
 
-def test_a_solution_known_up_to_a_constant_is_called_so(folder: Path) -> None:
-    (folder / "conf" / "pde" / "insulated.yaml").write_text(
-        "_target_: served.Insulated\npoints: {residual: 10, ends: 2}\n" + COMMON
-    )
-    result = ntkrun("--config-dir", "./conf", "pde=insulated", "iterations=1", *SMALL, "optimizer=adam", cwd=folder)
+@pytest.mark.parametrize(
+    ("problem", "points", "said"),
+    [
+        ("Insulated", "residual: 10, ends: 2", "no term reads u itself, only derivatives"),
+        ("String", "residual: 10, norm: 1", "do not tell the solution from its negative"),
+    ],
+)
+def test_what_terms_leave_open_is_said(problem: str, points: str, said: str, folder: Path) -> None:
+    text = f"_target_: served.{problem}\npoints: {{{points}}}\n" + COMMON
+    (folder / "conf" / "pde" / f"{problem.lower()}.yaml").write_text(text)
+    own = ("--config-dir", "./conf", f"pde={problem.lower()}", "iterations=1")
+    result = ntkrun(*own, *SMALL, "optimizer=adam", cwd=folder)
     assert result.status == 0, result.stderr
-    assert "no term reads u itself, only derivatives" in (result.directory / "ntkrun.log").read_text()
-
-
-def test_a_solution_known_up_to_its_sign_is_called_so(folder: Path) -> None:
-    (folder / "conf" / "pde" / "string.yaml").write_text(
-        "_target_: served.String\npoints: {residual: 10, norm: 1}\n" + COMMON
-    )
-    result = ntkrun("--config-dir", "./conf", "pde=string", "iterations=1", *SMALL, "optimizer=adam", cwd=folder)
-    assert result.status == 0, result.stderr
-    assert "do not tell the solution from its negative" in (result.directory / "ntkrun.log").read_text()
+    assert said in (result.directory / "ntkrun.log").read_text()
