@@ -160,10 +160,8 @@ class GramFactorization(Factorization):
         self.trace = float(self.matrix.diagonal().sum())
 
     def at(self, mu: float) -> GramSolution | None:
-        damped = self.matrix.clone()
-        damped.diagonal().add_(mu)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        return None if bool(failed) else GramSolution(self, factor, mu)
+        factor = cholesky_factor(self.matrix, mu)
+        return None if factor is None else GramSolution(self, factor, mu)
 
     def damped(self, vector: Tensor, mu: float) -> Tensor:
         """(J'J + mu) v or (J J' + mu) v by J itself."""
@@ -271,6 +269,14 @@ class QRSolution(Solution):
         half = torch.linalg.solve_triangular(self._upper.T, right[:, None], upper=False)
         solution: Tensor = torch.linalg.solve_triangular(self._upper, half, upper=True)[:, 0]
         return solution
+
+
+def cholesky_factor(matrix: Tensor, mu: float) -> Tensor | None:
+    """The factor of a matrix plus mu, of which the lower triangle is read; ``None`` where it is not positive."""
+    damped = matrix.clone()
+    damped.diagonal().add_(mu)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    return None if bool(failed) else factor
 
 
 def normal_matrix(rows: Rows, like: Tensor) -> Tensor:

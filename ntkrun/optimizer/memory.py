@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntkrun.common.state_schema import Like, ListOf, NoneOr, Real, Whole
 from ntkrun.objective.jacobian_rows import Rows
-from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, LeastSquares, Solution, normal_matrix
+from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, LeastSquares, Solution, cholesky_factor, normal_matrix
 
 MOST = 3000  # parameters: a step costs their third power, and a checkpoint holds a matrix of their square
 FEW_ROWS = 2  # parameters per row, beyond which rows alone are much cheaper
@@ -130,10 +130,8 @@ class RememberingLeastSquares(LeastSquares):
     def at(self, mu: float) -> RememberingSolution | None:
         if mu < CHOLESKY_LIMIT * float(self.matrix.diagonal().sum()):
             return None
-        damped = self.matrix.clone()
-        damped.diagonal().add_(mu)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        return None if bool(failed) else RememberingSolution(self, factor, mu)
+        factor = cholesky_factor(self.matrix, mu)
+        return None if factor is None else RememberingSolution(self, factor, mu)
 
     def predicted(self, solution: Solution) -> float:
         """|R|^2 - |R + J d|^2 = -2 d'J'R - |J d|^2."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ntkrun.backend.transfer import moved
 from ntkrun.objective.jacobian_rows import Rows
-from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, REFINED, LeastSquares, Solution
+from ntkrun.optimizer.least_squares import CHOLESKY_LIMIT, REFINED, LeastSquares, Solution, cholesky_factor
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +92,8 @@ class SketchedLeastSquares(LeastSquares):
     def at(self, mu: float) -> SketchedSolution | None:
         if mu < CHOLESKY_LIMIT * self.scale:
             return None
-        damped = self._gram.clone()
-        damped.diagonal().add_(mu)
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        return None if bool(failed) else SketchedSolution(self, factor, mu)
+        factor = cholesky_factor(self._gram, mu)
+        return None if factor is None else SketchedSolution(self, factor, mu)
 
     def image(self, solution: Solution) -> Tensor:
         return solution.image if isinstance(solution, SketchedSolution) else super().image(solution)
