@@ -33,12 +33,12 @@ STYLES = {
     "exact, dense": (base.BLACK, "s-"),
     "exact, per point": (base.BLUE, "^-"),
     "exact, structured": (base.RED, "o-"),
-    "sketched, coordinate": (base.GREEN, "v--"),
+    "sketched, systematic": (base.GREEN, "v--"),
     "sketched, parameter, products": (base.ORANGE, "D--"),
     "sketched, parameter, differences": (base.PINK, "P--"),
     "gradient of the loss": (base.GREY, ":"),
 }
-DEFAULT = 64  # points per term of the coordinate sketch
+DEFAULT = 64  # points per term of the systematic sketch
 PROBES = 16  # of the others
 
 
@@ -78,7 +78,7 @@ def calls(
             own = assemble(read_configuration(values | {"kernel": values["kernel"] | {"route": route}})).objective
             found[f"exact, {route.replace('_', ' ')}", 0] = lambda own=own: own.traces(batch)  # type: ignore[misc]
     sketches = {
-        "sketched, coordinate": Sketch(DEFAULT, "residual", "autodiff", "coordinate"),
+        "sketched, systematic": Sketch(DEFAULT, "residual", "autodiff", "systematic"),
         "sketched, parameter, products": Sketch(PROBES, "parameter", "autodiff", "gaussian"),
         "sketched, parameter, differences": Sketch(PROBES, "parameter", "finite_difference", "gaussian"),
     }
@@ -161,7 +161,7 @@ def name_of(method: str) -> str:
     """The method with its sketch size on the first two axes."""
     if not method.startswith("sketched"):
         return method
-    return f"{method}, s = {DEFAULT if 'coordinate' in method else PROBES}"
+    return f"{method}, s = {DEFAULT if 'systematic' in method else PROBES}"
 
 
 def growth(table: pd.DataFrame, method: str, axis: str, least: int) -> Line:
@@ -180,11 +180,11 @@ def ratios(table: pd.DataFrame, one: str, other: str) -> pd.Series:
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
     """Which is cheaper, and how costs grow."""
     out = []
-    per_point = ratios(table, "exact, per point", "sketched, coordinate")
-    dense = ratios(table, "exact, dense", "sketched, coordinate")
+    per_point = ratios(table, "exact, per point", "sketched, systematic")
+    dense = ratios(table, "exact, dense", "sketched, systematic")
     out.append(
         Verdict(
-            f"a sketched update (coordinate, s = {DEFAULT}) is cheaper than exact ones, dense or per point, everywhere",
+            f"a sketched update (systematic, s = {DEFAULT}) is cheaper than exact ones, dense or per point, everywhere",
             f"per point {per_point.min():.1f} to {per_point.max():.0f} times as much, dense {dense.min():.1f} to "
             f"{dense.max():.0f} times",
             bool(per_point.min() > 1 and dense.min() > 1),
@@ -198,18 +198,18 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
             bool(forward.min() > 1),
         )
     )
-    structured = ratios(table, "sketched, coordinate", "exact, structured")
+    structured = ratios(table, "sketched, systematic", "exact, structured")
     widest = structured.xs("points").index.get_level_values("points").max()
     last = structured[("points", 64, widest)]
     out.append(
         Verdict(
-            f"the coordinate sketch is cheaper than exact structured traces where there are many points ({widest:,})",
+            f"the default sketch is cheaper than exact structured traces where there are many points ({widest:,})",
             f"{last:.3f} of the exact cost; {structured.min():.2f} to {structured.max():.2f} over all cases",
             bool(last < 1),
         )
     )
     for method, limit, claim in (
-        ("sketched, coordinate", 0.2, "does not grow with the points (slope below 0.2 from 400 points on)"),
+        ("sketched, systematic", 0.2, "does not grow with the points (slope below 0.2 from 400 points on)"),
         ("exact, structured", 1.1, "grows at most in proportion to the points (slope below 1.1 from 400 points on)"),
     ):
         line = growth(table, method, "points", 400)
