@@ -51,6 +51,26 @@ class Jets(JetNetwork):
         return self.last(self.first(jet).tanh())
 """
 
+COMPARED = """
+import numpy as np
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, Reference, Term
+from ntkrun.pde.conditions import dirichlet
+
+
+class Line(PDE):
+    def __init__(self):
+        self.domain = Box.of(x=(0.0, 1.0))
+
+    def terms(self):
+        start = dirichlet("start", self.domain.face("x", "low"))
+        return Term("residual", (self.domain,), ("u_x",), lambda x, d: d.u_x - 1), start
+
+    def reference(self):
+        x = np.array([0.0, 0.1, 0.7, 1.0])
+        return Reference({"x": x}, 2 * x[:, None])
+"""
+
 
 def section() -> str:
     """The README's section and the page that continues it, as far as it is about the same example."""
@@ -239,6 +259,18 @@ def test_own_networks(name: str, route: str, folder: Path) -> None:
     assert result.status == 0, result.stderr
     assert f"kernel route: {route}" in (result.directory / "ntkrun.log").read_text()
     assert np.isfinite(pd.read_csv(result.directory / "weights.csv").to_numpy()).all()
+
+
+def test_errors_at_the_nodes_of_a_reference_and_a_file_without_a_grid(folder: Path) -> None:
+    """The solution is x; what it is compared with here is 2 x, so that the relative error is a half."""
+    yaml = "_target_: compared.Line\npoints: {residual: 20, start: 1}\nsampling: sobol\n"
+    write(folder, {"compared.py": COMPARED, "my_conf/pde/line.yaml": yaml})
+    made = ["pde=line", "network.width=4", "network.depth=1", "iterations=20", "plots=false"]
+    result = ntkrun("--config-dir", "my_conf", *made, cwd=folder)
+    assert result.status == 0, result.stderr
+    assert pd.read_csv(result.directory / "metrics.csv")["error/rel_l2"].iloc[-1] == pytest.approx(0.5, rel=1e-5)
+    with np.load(result.directory / "solution.npz") as arrays:
+        assert arrays["axis_x"].tolist() == [0.0, 0.1, 0.7, 1.0]
 
 
 def test_the_example_of_conditions_and_integrals(folder: Path) -> None:
