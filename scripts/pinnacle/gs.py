@@ -33,6 +33,10 @@ class Gs(PDE):
             periodic("periodic_y", self.domain, "y", order=2, fields=self.fields),
         )
 
+    def features(self, x):
+        """The spot is small, and changes fast at first."""
+        return (8 * x.x).tanh(), (8 * x.y).tanh(), (1 + x.t / 5).log() / 2
+
     def equations(self, x, d):
         reaction = d.u * d.v**2
         u = d.u_t - 1e-5 * (d.u_xx + d.u_yy) - B * (1 - d.u) + reaction

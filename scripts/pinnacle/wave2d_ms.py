@@ -8,6 +8,8 @@ from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Term
 from ntkrun.pde.conditions import dirichlet
 
+SIZE = 6000.0  # of the solution
+
 
 class Wave2dMs(PDE):
     """u_tt = u_xx + 2 u_yy + f on [0, 1]^2 x [0, 100], u given at the sides and at t = 0, where u_t = 0.
@@ -15,9 +17,13 @@ class Wave2dMs(PDE):
     The solution is (sin(pi x) sinh(pi y) + sinh(3 pi x) sin(2 pi y)) cos(pi t), up to 6,196 in size. The suite has it
     without f, but it is no solution then (u_xx + 2 u_yy is pi^2 u, and u_tt is -pi^2 u), and without u_t, which leaves
     it open; f = -2 pi^2 u and u_t = 0 at t = 0 make it the only one.
+
+    Args:
+        phases: let the network also read the cosine and the sine of pi t, the frequency of the given values.
     """
 
-    def __init__(self):
+    def __init__(self, phases: bool = False):
+        self.phases = phases
         self.domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0), t=(0.0, 100.0))
 
     def terms(self):
@@ -28,6 +34,12 @@ class Wave2dMs(PDE):
             dirichlet("initial", start, self.exact),
             Term("velocity", (start,), ("u_t",), lambda x, d: d.u_t),
         )
+
+    def features(self, x):
+        return ((math.pi * x.t).cos(), (math.pi * x.t).sin()) if self.phases else ()
+
+    def constrain(self, x, u):
+        return (SIZE * u.u,)
 
     def equation(self, x, d):
         return d.u_tt - d.u_xx - 2 * d.u_yy + 2 * math.pi**2 * self.exact(x)

@@ -45,6 +45,7 @@ def on_face(letter: str, value: float) -> Callable[[Any], Any]:
 
 
 CONDITIONS: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("burgers2d_c", "initial"): on_face("t", 0),
     ("ks", "initial"): on_face("t", 0),
     ("gs", "initial"): on_face("t", 0),
     ("wave2d_cg", "initial"): on_face("t", 0),
@@ -75,7 +76,7 @@ def test_references_have_the_given_values(name: str, term: str) -> None:
     assert found.residual(x, Columns(values, "the reference")).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["ks", "gs"])
+@pytest.mark.parametrize("name", ["ks", "gs", "burgers2d_c"])
 def test_references_are_periodic(name: str) -> None:
     reference = posed(name).reference()
     assert reference is not None
