@@ -21,6 +21,7 @@ CHANGEABLE = (
     "iterations",
     "stop.error",
     "stop.loss",
+    "stop.seconds",
     "log_every",
     "evaluate_every",
     "checkpoint_every",
@@ -47,6 +48,7 @@ class StopSettings(BaseModel):
 
     error: Positive[float] | None
     loss: Positive[float] | None
+    seconds: Positive[float] | None = None
 
 
 class TrainerSettings(BaseModel):

@@ -351,6 +351,7 @@ def make_trainer(
         iterations=settings.iterations,
         windows=settings.time_windows,
         targets=Targets(settings.stop.error, settings.stop.loss),
+        seconds=settings.stop.seconds,
         log_every=settings.log_every,
         evaluate_every=settings.evaluate_every,
         checkpoint_every=settings.checkpoint_every,

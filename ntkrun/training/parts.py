@@ -49,6 +49,7 @@ class LoopSettings:
         iterations: length of the run, or of this time window, in optimiser steps.
         windows: number of time windows.
         targets: what ends it earlier.
+        seconds: after which it ends earlier, too; windows have equal shares of them. Looked at in rows of metrics.csv.
         log_every: steps between rows of metrics.csv, counted from 0; the last step has a row as well.
         evaluate_every: steps between errors, counted from 0. A row has them if a multiple lies between it and the row
             before, or it is the last one, or there are targets. Where no solution is known, the same holds of losses at
@@ -62,6 +63,7 @@ class LoopSettings:
     iterations: int
     windows: int
     targets: Targets
+    seconds: float | None
     log_every: int
     evaluate_every: int
     checkpoint_every: int

@@ -20,6 +20,7 @@ from ntkrun.common.state_schema import Generator, read_state, schema_of
 from ntkrun.network import JetNetwork, coefficient_values
 from ntkrun.objective.batch import Batch
 from ntkrun.point_weights import Capped
+from ntkrun.runtime.distributed import present
 from ntkrun.runtime.signals import StopRequest
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import StepError, Stepper
@@ -95,7 +96,7 @@ class Trainer:
         self.earlier = tuple(network.state_dict() for network in parts.earlier)  # part of the checkpoint
 
     def fit(self) -> str | None:
-        """Train until the end, until a target is reached, or until asked to stop.
+        """Train until the end, until a target is reached or time is up, or until asked to stop.
 
         Returns:
             What ended the run, empty for its last step; ``None`` where it was asked to stop.
@@ -108,6 +109,7 @@ class Trainer:
         self._unchecked: list[tuple[int, torch.Tensor]] = []
         self._weight_log = WeightLog(self.objective.names, self.records)
         self._best: dict[str, Any] | None = None
+        self._late = self._time_is_up() if progress.step else ""
         ended: str | None = None
         with self._bar() as bar:
             self._stepper = self._make_stepper(bar)
@@ -122,12 +124,21 @@ class Trainer:
         return ended
 
     def _at_end(self) -> bool:
-        """Whether the last step is done, or there is nothing left to gain by more."""
+        """Whether the last step is done, or there is nothing left to gain by more, or no time for it."""
         return self.progress.step >= self.loop.iterations or bool(self._ended())
 
     def _ended(self) -> str:
-        """Why there is nothing left to gain; empty where there may be."""
-        return self.optimizer.ended() or self.points.ended
+        """Why the run ends before its last step; empty where it may go on."""
+        return self.optimizer.ended() or self.points.ended or self._late
+
+    def _time_is_up(self) -> str:
+        """That the seconds of the run, or its windows so far, have passed; all its processes go by those of one."""
+        limit = self.loop.seconds
+        if limit is None:
+            return ""
+        share = limit * (self.progress.window + 1) / self.loop.windows
+        elapsed = present().broadcast(self.progress.elapsed)
+        return f"{elapsed:.4g} seconds have passed, stop.seconds={limit:g}" if elapsed >= share else ""
 
     def _step(self, bar: tqdm[Any]) -> str | None:
         """One optimiser step; returns the target that was reached before it, if one was."""
@@ -179,6 +190,7 @@ class Trainer:
                 self._take_back(row)
                 progress.updates -= update is not None
                 return target
+            self._late = self._time_is_up()
         if report := self.optimizer.report():
             self.records.step(progress.total_steps, progress.elapsed, report)
         progress.step += 1

@@ -38,7 +38,7 @@ MENU: dict[str, dict[str, list[str]]] = {
 }
 SLOW = {"optimizer.max_iterations"}  # what takes long if it is taken at its word
 TOP = ["seed", "threads", "device", "dtype", "log_every", "evaluate_every", "checkpoint_every", "keep_best"]
-TOP += ["stop.error", "stop.loss", "progress", "plots", "skip_completed", "report"]
+TOP += ["stop.error", "stop.loss", "stop.seconds", "progress", "plots", "skip_completed", "report"]
 TOP += ["kernel.route", "kernel.memory_mib", "trainer.chunk_size"]
 TARGETS = ["os.system", "posix.system", "builtins.exec", "builtins.eval", "subprocess.Popen"]
 TARGETS += ["antigravity.x", "this.s"]

@@ -20,7 +20,7 @@ def test_choices_and_keys() -> None:
     assert completions("ntkrun seed=1 weights=") == [f"weights={name}" for name in choices("weights")]
     assert completions("ntkrun -m weights=exact,ske") == ["weights=exact,sketched"]
     assert completions("ntkrun iter") == ["iterations="]
-    assert completions("ntkrun stop.") == ["stop.error=", "stop.loss="]
+    assert completions("ntkrun stop.") == ["stop.error=", "stop.loss=", "stop.seconds="]
     assert completions("ntkrun sh") == ["show"]
     assert completions("ntkrun pde=wave sh") == []
     assert completions("ntkrun --list opt") == ["optimizer"]

@@ -55,6 +55,20 @@ def test_a_target_that_is_not_reached_changes_nothing(whole: Path, tmp_path: Pat
     assert_same_end(whole, tmp_path / "run")
 
 
+def test_a_run_ends_when_its_time_is_up(whole: Path, tmp_path: Path) -> None:
+    """One step after the first row that is late; a resumed one does not go on, and what follows can still be had."""
+    directory = tmp_path / "run"
+    assert start(directory, *OPTIONS, "stop.seconds=1e-6").status == 0
+    assert (summary(directory)["status"], summary(directory)["step"]) == ("completed", 1)
+    assert "stop.seconds=1e-06" in summary(directory)["message"]
+    assert steps(directory / "metrics.csv") == [0, 1]
+    assert resume(directory).status == 0
+    assert steps(directory / "metrics.csv") == [0, 1]
+    assert resume(directory, "stop.seconds=1e6").status == 0
+    assert summary(directory)["message"] == ""
+    assert_same_end(whole, directory)
+
+
 def test_the_best_network_is_kept(whole: Path) -> None:
     best = torch.load(whole / "best.pt", weights_only=True)
     errors = rows(whole)["error/rel_l2"]

@@ -188,6 +188,14 @@ def test_a_march_cannot_be_made_longer(tmp_path: Path) -> None:
     assert "time windows" in result.stderr
 
 
+def test_time_that_is_up_ends_every_window(tmp_path: Path) -> None:
+    """The first one step after step 0, the others after their first rows."""
+    run = tmp_path / "run"
+    assert start(run, *MARCH, "stop.seconds=1e-6").status == 0
+    assert steps(run / "metrics.csv") == [0, 1, 6, 7, 12, 13]
+    assert len(checkpoint(run)["earlier"]) == 2
+
+
 def test_a_target_ends_its_window_only(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert start(run, *MARCH, "stop.loss=1e9").status == 0
