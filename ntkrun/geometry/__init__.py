@@ -1,6 +1,7 @@
 """Regions in space and time, and points drawn from them."""
 
 from ntkrun.geometry.box import Box, Face
+from ntkrun.geometry.hyperball import HyperBall, hyperball
 from ntkrun.geometry.mesh import Mesh, mesh
 from ntkrun.geometry.planar import Planar, disc, polygon, rectangle, shape
 from ntkrun.geometry.pool import Pool
@@ -17,6 +18,7 @@ __all__ = [
     "Domain",
     "Draws",
     "Face",
+    "HyperBall",
     "Measured",
     "Mesh",
     "Method",
@@ -33,6 +35,7 @@ __all__ = [
     "ball",
     "block",
     "disc",
+    "hyperball",
     "mesh",
     "mix_seed",
     "polygon",

@@ -507,8 +507,12 @@ def ball(
     """A ball, whose surface has a name.
 
     Raises:
-        ValueError: the radius is not positive.
+        ValueError: the radius is not positive, or there are not three coordinates, for which there is ``hyperball``.
     """
+    if len(centre) != 3:
+        raise ValueError(
+            f"a ball about {tuple(centre)}, expected three coordinates; hyperball takes any number of them"
+        )
     if not 0 < radius < math.inf or not np.isfinite(centre).all():
         raise ValueError(f"a ball about {tuple(centre)} of radius {radius}, expected finite numbers, a positive radius")
     x, y, z = map(float, centre)
