@@ -45,13 +45,19 @@ class WholeRun:
         return self.seconds - float(self.metrics["seconds"].iloc[-1])
 
 
-def whole_run(overrides: Sequence[str], python: str = sys.executable, limit: float | None = None) -> WholeRun:
+def whole_run(
+    overrides: Sequence[str],
+    python: str = sys.executable,
+    limit: float | None = None,
+    within: Path | None = None,
+) -> WholeRun:
     """Carry out ``ntkrun OVERRIDES`` in a process of its own and a directory that is removed again.
 
     Args:
         overrides: as on the command line.
         python: which has ntkrun.
         limit: seconds after which it is asked to stop, and counts as it is then.
+        within: the working directory, where modules of problems of one's own are found; without, an empty one.
 
     Raises:
         RuntimeError: it ended with another exit status than 0; its last words are the message.
@@ -59,7 +65,9 @@ def whole_run(overrides: Sequence[str], python: str = sys.executable, limit: flo
     with tempfile.TemporaryDirectory() as place:
         command = [python, "-m", "ntkrun", *overrides, f"hydra.run.dir={place}/run"]
         start, before = time.perf_counter(), os.times()
-        process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=within or place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         stopped = 0
         try:
             _, said = process.communicate(timeout=limit)
