@@ -436,3 +436,42 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     found = json.loads((result.directory / "summary.json").read_text())["coefficients"]["a"]
     assert found["value"] == pytest.approx(0.1, rel=0.05)
     assert abs(found["value"] - 0.1) < 5 * found["standard_error"]
+
+
+NOISY = """
+import numpy as np
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, Term
+
+class Noisy(PDE):
+    domain = Box.of(x=(0.0, 1.0), t=(0.0, 1.0))
+
+    def terms(self):
+        places = [Box.of(x=(a, a), t=(b, b)) for a, b in np.random.default_rng(3).random((60, 2))]
+        equation = Term("residual", (self.domain,), ("u_t", "u_xx"), lambda x, d: d.u_t - 0.1 * d.u_xx)
+        ends = Term("ends", self.domain.faces("x"), ("u",), lambda x, d: d.u)
+        return equation, ends, Term("data", tuple(places), ("u",), lambda x, d: d.u - self.measured(x))
+
+    def measured(self, x):
+        return self.exact(x) + 0.014 * torch.sin(1e6 * (x.x + x.t))  # errors of 0.01 from place to place
+
+    def exact(self, x):
+        return torch.exp(-0.1 * torch.pi**2 * x.t) * torch.sin(torch.pi * x.x)
+"""
+
+
+def test_a_run_that_is_left_with_errors_of_values_ends(tmp_path: Path) -> None:
+    """A term of one's own at 60 places."""
+    (tmp_path / "noisy_values.py").write_text("import torch\n" + NOISY, encoding="utf-8")
+    (tmp_path / "my_conf" / "pde").mkdir(parents=True)
+    (tmp_path / "my_conf" / "pde" / "noisy.yaml").write_text(
+        "_target_: noisy_values.Noisy\npoints: {residual: 300, ends: 60, data: 60}\nsampling: sobol\n"
+        "resample_every: null\ngrid: 21\n",
+        encoding="utf-8",
+    )
+    result = ntkrun("--config-dir", "my_conf", "pde=noisy", "iterations=200", "plots=false", cwd=tmp_path)
+    sys.modules.pop("noisy_values", None)
+    assert result.status == 0, result.stderr
+    found = json.loads((result.directory / "summary.json").read_text())
+    assert found["rel_l2"]["final"] < 2 * found["rel_l2"]["best"]  # 2.7 times where the errors are fitted
+    assert "measured values apart, has not fallen for 30 steps" in (result.directory / "ntkrun.log").read_text()

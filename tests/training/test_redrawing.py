@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ntkrun.common.state_schema import read_state
-from ntkrun.geometry import Sampler, Table, mix_seed
+from ntkrun.geometry import Box, Sampler, Table, mix_seed
 from ntkrun.objective import Objective
-from ntkrun.pde import Poisson, Wave
-from ntkrun.training.collocation import PointSource
+from ntkrun.pde import Poisson, Term, Wave
+from ntkrun.training.collocation import PLACES, PointSource
 from tests.problems import mlp
 
 SEED = 3
@@ -137,8 +137,59 @@ def test_measured_values_end_a_run_that_draws_do_not_help(monkeypatch: pytest.Mo
         source.at(step)
         other.at(step)
     assert source.ended == other.ended
-    assert "10 draws have not lowered the loss at independent points: the network fits" in source.ended
+    assert source.ended.startswith("the loss at independent points, measured values apart, has not fallen for 50 steps")
     assert not caplog.text
+
+
+class Places(Wave):
+    """With values at single places, a term of one's own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.places = tuple(Box.of(x=(x, x), t=(t, t)) for x, t in torch.rand(number, 2).tolist())
+
+    def terms(self) -> tuple[Term, ...]:
+        return (*super().terms(), Term("probe", self.places, ("u",), lambda x, d: d.u - 1))
+
+
+@pytest.mark.parametrize("every", [None, "auto"])
+@pytest.mark.parametrize(
+    ("places", "share", "fall", "learnt", "watch", "end"),
+    [
+        (PLACES, 0.6, 1.0, 0.999, True, 30),
+        (PLACES, 0.6, 1.002, 0.99, True, 30),
+        (PLACES, 0.6, 0.999, 0.999, True, None),  # other terms gain
+        (PLACES, 0.9, 1.0, 0.985, True, None),  # the values do: 0.985^25 = 0.69
+        (PLACES, 0.4, 1.0, 0.999, True, None),  # other terms hold most of the loss
+        (PLACES - 1, 0.6, 1.0, 0.999, True, None),  # such as initial values of a few trajectories
+        (PLACES, 0.6, 1.0, 0.999, False, None),  # steps of a first-order optimiser
+    ],
+)
+def test_errors_of_values_at_places_end_a_run(
+    places: int,
+    share: float,
+    fall: float,
+    learnt: float,
+    watch: bool,
+    end: int | None,
+    every: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With losses that are the same at independent points and in every step ``learnt`` or ``fall`` times as large."""
+    torch.manual_seed(0)
+    pde, step = Places(places), 0
+    objective, counts = Objective(pde, mlp(pde.domain).double()), {**COUNTS, "probe": places}
+    source = PointSource(objective, counts, "sobol", every, SEED)
+    used = source.at(0)
+
+    def losses(batch: Any) -> torch.Tensor:
+        others = torch.full((4,), (1 - share) / 4 * fall**step)
+        return torch.cat([others, torch.tensor([share * learnt**step])])
+
+    monkeypatch.setattr(objective, "losses", losses)
+    for step in range(1, 101):
+        assert source.at(step, watch=watch) is used
+        assert bool(source.ended) == (end is not None and step >= end)
 
 
 @pytest.mark.parametrize("method", ["sobol", "equispaced"])
