@@ -1,6 +1,6 @@
 """Compute the reference solutions of problems in ``scripts/pinnacle`` and check each against its own equations.
 
-    python scripts/reference_pinnacle.py [poisson2d_c] [poisson2d_cg] [heat2d_cg] [heat2d_vc]
+    python scripts/reference_pinnacle.py [poisson2d_c] [poisson2d_cg] [heat2d_cg] [heat2d_vc] [heat2d_lt]
 
 Each file holds the grid's axes by letter and ``values`` of shape ``[*grid, 1]``, NaN outside of the shape. Solutions
 are sums of functions that satisfy the equation exactly (Trefftz's method) and fit the conditions at the boundary by
@@ -314,7 +314,46 @@ def heat2d_vc() -> dict[str, Array]:
     return {"x": axis, "y": axis, "t": times, "values": values[..., None]}
 
 
-MAKE = {each.__name__: each for each in (poisson2d_c, poisson2d_cg, heat2d_cg, heat2d_vc)}
+def heat2d_lt() -> dict[str, Array]:
+    """A reaction over a long time, by central differences, the Runge-Kutta method and Richardson's extrapolation."""
+    times = np.linspace(0, 100, 21)
+
+    def solve(n: int, step: float) -> Array:
+        """At the nodes of a grid of n x n cells and the times."""
+        x = np.linspace(0, 1, n + 1)
+        u = np.sin(4 * math.pi * x)[:, None] * np.sin(3 * math.pi * x)
+        u[[0, -1]] = u[:, [0, -1]] = 0
+        strength = 5 * np.sin(4 * math.pi * x[1:-1])[:, None] * np.sin(2 * math.pi * x[1:-1])
+
+        def rate(u: Array, t: float) -> Array:
+            result, inside = np.zeros_like(u), u[1:-1, 1:-1]
+            laplacian = u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2] - 4 * inside
+            reaction = strength * (1 + 2 * math.sin(math.pi * t / 4)) * np.sin(inside**2)
+            result[1:-1, 1:-1] = 0.001 * n**2 * laplacian + reaction
+            return result
+
+        values = [u]
+        per_time = round((times[1] - times[0]) / step)
+        for i in range(per_time * (len(times) - 1)):
+            t = i * step
+            first = rate(u, t)
+            second = rate(u + step / 2 * first, t + step / 2)
+            third = rate(u + step / 2 * second, t + step / 2)
+            u = u + step / 6 * (first + 2 * second + 2 * third + rate(u + step * third, t + step))
+            if (i + 1) % per_time == 0:
+                values.append(u)
+        return np.stack(values, axis=-1)
+
+    coarse, middle, fine = solve(48, 0.02), solve(96, 0.01), solve(192, 0.005)
+    other = (middle[::2, ::2] + (middle[::2, ::2] - coarse) / 3)[::2, ::2]
+    values = fine[::2, ::2] + (fine[::2, ::2] - middle) / 3
+    difference = np.linalg.norm(values[::4, ::4] - other) / np.linalg.norm(other)
+    check("heat2d_lt, 48 and 96 cells in place of 96 and 192", difference, 1e-2)
+    axis = np.linspace(0, 1, 33)
+    return {"x": axis, "y": axis, "t": times, "values": values[::3, ::3, :, None]}
+
+
+MAKE = {each.__name__: each for each in (poisson2d_c, poisson2d_cg, heat2d_cg, heat2d_vc, heat2d_lt)}
 
 
 def main() -> None:

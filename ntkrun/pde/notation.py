@@ -39,6 +39,16 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "div": lambda a, b: a / b,
     "true_divide": lambda a, b: a / b,
     "pow": lambda a, b: a**b,
+    "maximum": sympy.Max,
+    "minimum": sympy.Min,
+    "where": lambda condition, a, b: sympy.Piecewise((a, condition), (b, True)),
+    "logical_and": sympy.And,
+    "logical_or": sympy.Or,
+    "logical_not": sympy.Not,
+    "lt": sympy.Lt,
+    "le": sympy.Le,
+    "gt": sympy.Gt,
+    "ge": sympy.Ge,
 }
 """What torch calls by these names."""
 
@@ -106,6 +116,30 @@ class Symbolic:
         return Symbolic(sympy.Abs(self.expression))
 
     __radd__, __rmul__ = __add__, __mul__
+
+    def __lt__(self, other: Any) -> Symbolic:
+        return Symbolic(self.expression < _expression(other))
+
+    def __le__(self, other: Any) -> Symbolic:
+        return Symbolic(self.expression <= _expression(other))
+
+    def __gt__(self, other: Any) -> Symbolic:
+        return Symbolic(self.expression > _expression(other))
+
+    def __ge__(self, other: Any) -> Symbolic:
+        return Symbolic(self.expression >= _expression(other))
+
+    def __and__(self, other: Any) -> Symbolic:
+        return Symbolic(sympy.And(self.expression, _expression(other)))
+
+    def __or__(self, other: Any) -> Symbolic:
+        return Symbolic(sympy.Or(self.expression, _expression(other)))
+
+    def __invert__(self) -> Symbolic:
+        return Symbolic(sympy.Not(self.expression))
+
+    def __bool__(self) -> bool:
+        raise NotationError("a branch that depends on a column has no notation here")
 
 
 class Stacked:

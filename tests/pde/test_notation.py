@@ -64,8 +64,23 @@ class TakesApart(PDE):
         return torch.stack([x.x, torch.atan2(x.y, -x.x), x.x * x.y], dim=1)
 
 
+class Jumps(PDE):
+    """Coefficients that depend on where a point lies."""
+
+    domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u", "u_xx"), self._residual),)
+
+    @staticmethod
+    def _residual(x: Columns, d: Columns) -> torch.Tensor:
+        corner = (x.x < 0.5) & (x.y >= 0.5) | ~(x.x <= 0.75) & torch.lt(x.y, 0.25)
+        own = torch.where(x.y > 0.5, 2.0, torch.maximum(x.x, x.y))
+        return torch.where(corner, x.x, 3.0) * d.u_xx - own * d.u
+
+
 PROBLEMS = [
-    *(Stacks(), TakesApart(), Cylinder()),
+    *(Stacks(), TakesApart(), Cylinder(), Jumps()),
     *(Kovasznay(), TaylorGreen(), Schroedinger(), Lorenz(), LotkaVolterra(), VanDerPol(), KortewegDeVries()),
     *(Poisson(a=3), Wave(c=1.5), Burgers(), AllenCahn(), Cavity(), Helmholtz(k=0.3), KleinGordon()),
 ]
@@ -98,6 +113,16 @@ def test_solutions_say_what_is_computed(pde: PDE) -> None:
     expected = pde.exact(Columns({c: torch.tensor([v], dtype=torch.float64) for c, v in values.items()}, "x"))
     assert expected is not None
     assert float(expression.subs({sympy.Symbol(c): v for c, v in values.items()})) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("place", [(0.2, 0.1), (0.2, 0.7), (0.7, 0.1), (0.8, 0.1), (0.8, 0.6)])
+def test_jumps_say_what_is_computed_on_every_side(place: tuple[float, float]) -> None:
+    (term,) = Jumps().terms()
+    (expression,) = term_expressions(Jumps(), term)
+    values = {"x": place[0], "y": place[1], "u": 0.3, "u_xx": -1.7}
+    columns = Columns({name: torch.tensor([v], dtype=torch.float64) for name, v in values.items()}, "both")
+    ours = expression.subs({sympy.Symbol(name): value for name, value in values.items()})
+    assert float(ours) == pytest.approx(float(term.residual(columns, columns)))
 
 
 def test_partners_are_places() -> None:
@@ -143,7 +168,7 @@ class Branching(PDE):
     domain = Box.of(x=(0.0, 1.0))
 
     def terms(self) -> tuple[Term, ...]:
-        return (Term("residual", (self.domain,), ("u",), lambda x, d: torch.where(x.x > 0.5, d.u, 0.0)),)
+        return (Term("residual", (self.domain,), ("u",), lambda x, d: d.u if x.x > 0.5 else -d.u),)
 
 
 class Rows(PDE):
@@ -174,5 +199,5 @@ def test_rows_have_no_notation() -> None:
 
 def test_code_without_notation_is_named() -> None:
     pde = Branching()
-    with pytest.raises(NotationError, match=r"'>'|where"):
+    with pytest.raises(NotationError, match="a branch that depends on a column"):
         term_expressions(pde, pde.terms()[0])
