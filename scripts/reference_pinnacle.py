@@ -1,6 +1,7 @@
 """Compute the reference solutions of problems in ``scripts/pinnacle`` and check each against its own equations.
 
     python scripts/reference_pinnacle.py [poisson2d_c] [poisson2d_cg] [heat2d_cg] [heat2d_vc] [heat2d_lt]
+        [poisson2d_ms]
 
 Each file holds the grid's axes by letter and ``values`` of shape ``[*grid, 1]``, NaN outside of the shape. Solutions
 are sums of functions that satisfy the equation exactly (Trefftz's method) and fit the conditions at the boundary by
@@ -13,11 +14,13 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pinnacle.heat2d_vc import Heat2dVc
+from pinnacle.poisson2d_ms import Poisson2dMs
 from scipy import sparse, special
 from scipy.sparse import linalg as sparse_linalg
 
@@ -353,7 +356,44 @@ def heat2d_lt() -> dict[str, Array]:
     return {"x": axis, "y": axis, "t": times, "values": values[::3, ::3, :, None]}
 
 
-MAKE = {each.__name__: each for each in (poisson2d_c, poisson2d_cg, heat2d_cg, heat2d_vc, heat2d_lt)}
+def poisson2d_ms() -> dict[str, Array]:
+    """Conduction through blocks, by finite volumes with sides at those of the blocks and Richardson's extrapolation."""
+    problem = Poisson2dMs()
+
+    def solve(cells: int) -> Array:
+        """In the middles of so many cells per block and direction."""
+        n, h = 5 * cells, 4 / cells
+        middle = torch.arange(n, dtype=torch.float64).add(0.5) * h - 10
+        x, y = torch.cartesian_prod(middle, middle).unbind(1)
+        a = problem.conductivity(x, y).reshape(n, n).numpy()
+        zero = torch.zeros_like(x)
+        source = problem.equation(SimpleNamespace(x=x, y=y), SimpleNamespace(u_xx=zero, u_yy=zero)).numpy()
+        places, diagonal, parts = np.arange(n * n).reshape(n, n), np.zeros((n, n)), []
+        for along in (lambda v: v, np.transpose):
+            # views: what is added to these is added to the diagonal
+            left, right, own = along(places)[:-1], along(places)[1:], along(diagonal)
+            k = 2 * along(a)[:-1] * along(a)[1:] / (along(a)[:-1] + along(a)[1:])
+            parts += [(left, right, k), (right, left, k)]
+            own[:-1] += k
+            own[1:] += k
+            for end in (0, -1):
+                own[end] += along(a)[end] * h / (1 + h / 2)
+        parts.append((places, places, -diagonal))
+        rows, columns, values = (np.concatenate([each[i].ravel() for each in parts]) for i in range(3))
+        matrix = sparse.csc_array((-values, (rows, columns)))
+        result: Array = sparse_linalg.spsolve(matrix, source * h**2).reshape(n, n)
+        return result
+
+    coarse, middle, fine = (solve(cells) for cells in (9, 27, 81))
+    values = fine[1::3, 1::3] + (fine[1::3, 1::3] - middle) / 8
+    other = middle[1::3, 1::3] + (middle[1::3, 1::3] - coarse) / 8
+    difference = np.linalg.norm(values[1::3, 1::3] - other) / np.linalg.norm(other)
+    check("poisson2d_ms, 9 and 27 cells in place of 27 and 81", difference, 5e-3)
+    axis = (np.arange(135) + 0.5) * 4 / 27 - 10
+    return {"x": axis, "y": axis, "values": values[..., None]}
+
+
+MAKE = {each.__name__: each for each in (poisson2d_c, poisson2d_cg, heat2d_cg, heat2d_vc, heat2d_lt, poisson2d_ms)}
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ PROBLEMS = sorted(file.stem for file in (CONF / "pde").glob("*.yaml"))
 TOP = """# The problems of PINNacle
 
 [PINNacle](https://arxiv.org/abs/2306.08827) is a benchmark of methods for physics-informed networks. Its problems are
-posed as a user would pose them, in files under `scripts/pinnacle`, from the definitions in the
-repository [i207M/PINNacle](https://github.com/i207M/PINNacle), and solved by
-`ntkrun --config-dir scripts/pinnacle/conf pde=NAME` with nothing else on the command line. The paper's own
-table of errors was not available to this project, which does not quote it.
+posed as a user would pose them, in files under `scripts/pinnacle`, from the definitions in the repository
+[i207M/PINNacle](https://github.com/i207M/PINNacle), and solved by
+`ntkrun --config-dir scripts/pinnacle/conf pde=NAME` with nothing else on the command line. The paper's own table of
+errors was not available to this project, which does not quote it.
 """
 
 
@@ -61,20 +61,25 @@ def page(table: pd.DataFrame) -> str:
     rows = [
         f"Medians over seeds, the largest in brackets, on {os.cpu_count()} cores; `python scripts/solve_pinnacle.py` "
         "makes this table. Lines are those of the problem's module and YAML file that are not empty, errors relative "
-        "L2 errors of all fields together, seconds those of the whole command.",
+        "L2 errors of all fields together, seconds those of the whole command. Where these are missing, the run was "
+        "made on a busy machine and ended by a limit of time after so many steps.",
         "",
-        "| problem | lines | seeds | error | seconds | of these training | steps |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| problem | lines | seeds | error | seconds | steps |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for problem, runs in table.groupby("problem"):
         middle = runs.median(numeric_only=True)
         rows.append(
             f"| {problem} | {lines(str(problem))} | {len(runs)} | {middle['error']:.1e} ({runs['error'].max():.1e}) "
-            f"| {middle['seconds']:.0f} ({runs['seconds'].max():.0f}) | {middle['training_seconds']:.0f} "
-            f"| {middle['steps']:.0f} |"
+            f"| {_seconds(runs)} | {middle['steps']:.0f} |"
         )
     notes = (CONF.parent / "notes.md").read_text(encoding="utf-8")
     return "\n".join([TOP, *rows, "", notes])
+
+
+def _seconds(runs: pd.DataFrame) -> str:
+    measured = runs["seconds"].dropna()
+    return f"{measured.median():.0f} ({measured.max():.0f})" if len(measured) else "-"
 
 
 def main() -> None:
