@@ -8,6 +8,7 @@ from ntkrun.pde.burgers import Burgers
 from ntkrun.pde.burgers_inverse import BurgersInverse
 from ntkrun.pde.cavity import Cavity
 from ntkrun.pde.conductivity import Conductivity
+from ntkrun.pde.continuation import continuation
 from ntkrun.pde.cylinder import Cylinder
 from ntkrun.pde.diffusion import Diffusion
 from ntkrun.pde.diffusion_inverse import DiffusionInverse
@@ -64,5 +65,6 @@ __all__ = [
     "VanDerPol",
     "VorticesInverse",
     "Wave",
+    "continuation",
     "integral",
 ]
