@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ntkrun.cli.help import choices
 from ntkrun.common.errors import closest
 from ntkrun.common.user_frames import message
+from ntkrun.config.classes import is_own
 from ntkrun.config.schema import GROUPS, plain
 
 TOO_DEEP = "nested too deeply"
@@ -115,7 +116,7 @@ def _unparsable(argument: str) -> str | None:
 
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> str:
-    known = list(_known_keys(arguments))
+    known = dict(_known_keys(arguments))
     if key in known:
         return f"{key} cannot be set this way"
     parent, _, leaf = key.rpartition(".")
@@ -126,13 +127,17 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
         hint = closest(key, known)
     if not hint and siblings:
         hint = "; known are " + ", ".join(prefix + sibling for sibling in siblings)
+        target = str(known.get(f"{prefix}_target_", ""))
+        if target and not is_own(target):
+            name = target.rpartition(".")[2]
+            hint += f"; an argument of {name} that its file leaves out is given as +{key}=..."
     if key.startswith("let."):
         hint = f"; values of your own are added, +{key}"
     return f"unknown key {key}{hint}"
 
 
-def _known_keys(arguments: Sequence[str]) -> Iterator[str]:
-    """Every key of the configuration with the command line's choices from groups."""
+def _known_keys(arguments: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """Every key of the configuration with the command line's choices from groups, and its value."""
     chosen = [a for a in arguments if a.partition("=")[0] in GROUPS]
     own = [f"hydra.searchpath=['file://{os.path.abspath(path)}']" for path in _given_directory(arguments)]
     GlobalHydra.instance().clear()
@@ -162,8 +167,8 @@ def _given_directory(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _flatten(values: Mapping[str, object], prefix: str) -> Iterator[str]:
+def _flatten(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
-        yield prefix + key
+        yield prefix + key, value
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")

@@ -525,7 +525,11 @@ WRONG_LINES = {
     "--config-dir ./my_conf pde=my_dpe": ("pde=my_dpe", "did you mean my_pde?"),
     "--config-dir ./my_conf pde=my_pde network=my_ne": ("network=my_ne", "did you mean my_net?"),
     "--config-dir ./my_conf pde=my_pde pde.thresold=3": ("unknown key pde.thresold; did you mean pde.threshold?",),
-    "--config-dir=./my_conf pde=my_pde pde.speed=3": ("unknown key pde.speed", "pde.threshold"),
+    "--config-dir=./my_conf pde=my_pde pde.speed=3": (
+        "unknown key pde.speed; known are pde.",
+        "pde.threshold",
+        "an argument of Nagumo that its file leaves out is given as +pde.speed=...",
+    ),
     "-cd ./my_conf pde=my_pde pde.points.bondary=3": ("did you mean pde.points.boundary?",),
     "--config-dir ./my_conf pde=my_pde pde.threshold=fast": ("pde.threshold=fast: expected a valid number",),
     "--config-dir ./my_conf pde=my_pde network=my_net pde.threshold=[1": (
@@ -537,6 +541,15 @@ WRONG_LINES = {
 @pytest.mark.parametrize(("line", "words"), WRONG_LINES.items(), ids=WRONG_LINES)
 def test_a_wrong_line_names_the_users_own_keys(line: str, words: tuple[str, ...], folder: Path) -> None:
     assert_refused(ntkrun(*line.split(), cwd=folder), folder, *words)
+
+
+def test_an_argument_that_the_file_leaves_out_is_given_with_a_plus(folder: Path) -> None:
+    write(folder, {PROBLEM_YAML: readme_files()[PROBLEM_YAML].replace("threshold: 0.25\n", "")})
+    result = ntkrun(*readme_command("pde=my_pde"), *SMALL, "+pde.threshold=0.5", cwd=folder)
+    assert result.status == 0, result.stderr
+    with np.load(result.directory / "solution.npz") as arrays:
+        known = 1 / (1 + np.exp(2 * arrays["axis_x"][:, None] - 0 * arrays["axis_t"]))  # a front that stands still
+        np.testing.assert_allclose(arrays["exact"][..., 0], known, atol=1e-6)
 
 
 def test_arguments_that_yaml_writes_as_something_else(folder: Path) -> None:
