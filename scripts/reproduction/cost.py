@@ -236,7 +236,8 @@ Claim (c), computing NTK weights efficiently by sketching. All traces of the wav
 one thread: processor time, as the machine is shared; the least of many calls made in turn, bars up to the median.
 *Dense* forms the Jacobian by reverse mode over all rows at once and is left out where that needs too much memory;
 *per point* takes one reverse pass per row, batched by `vmap`; *structured* needs no Jacobian. *Products* are exact
-Jacobian-vector products by structure, *differences* forward passes with the automatic step. Exact structured traces
+Jacobian-vector products by structure, *differences* forward passes with the automatic step. *Systematic* puts the
+points in order along its curve at every call, which a run does once for every draw of points. Exact structured traces
 in the gradient's own pass (as the program takes them) cost less still than shown here, for that pass is made
 anyway."""
 

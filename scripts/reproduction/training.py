@@ -130,8 +130,8 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
 ABOUT = """\
 Claim (c). Default networks (sin activation for the wave), Adam, updates of the weights as often as they change
 (`weights.update_every=auto`, the default); *frozen* keeps the exact weights of step 0, *sketched* takes 64 points per
-term. The loss shown is the unweighted sum of the
-terms, which is comparable between weightings. Several runs share the processors, so that seconds are rough. Final
+term, and so the terms of these problems whole: its weights are the exact ones. The loss shown is the unweighted sum of
+the terms, which is comparable between weightings. Several runs share the processors, so that seconds are rough. Final
 errors are compared by their ratio, paired by seed, with a t-interval of the logarithms. The runs are short, so that
 this is early training; which weighting is ahead may change later."""
 
