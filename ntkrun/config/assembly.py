@@ -200,16 +200,16 @@ def _networks(
     A window's network starts with the parameters of the one before.
     """
     description, settings = configuration.network, configuration.settings
-    if settings.time_windows == 1:
+    if settings.time_windows == 1 and settings.growing_time is None:
         return whole, _first_network(description, settings, whole), ()
-    pde = TimeWindow(whole, 0, settings.time_windows, None)
+    pde = TimeWindow(whole, 0, settings.time_windows, None, settings.growing_time)
     network = _first_network(description, settings, pde)
     networks: list[nn.Module] = []
     for k, state in enumerate(earlier, start=1):
         state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
         network.load_state_dict(state)
         networks.append(frozen(network))
-        pde = TimeWindow(whole, k, settings.time_windows, network)
+        pde = TimeWindow(whole, k, settings.time_windows, network, settings.growing_time)
         network = _network(description, settings, pde)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(state[name])

@@ -70,6 +70,9 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0  # seconds that an interrupted run may still take for its solution
 
+UNSOLVED = 1e-5  # of the first loss; under Gauss-Newton solved problems leave less than 1e-6
+ENOUGH = 50  # steps, after which that can be told
+
 REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 """What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
 
@@ -179,6 +182,8 @@ def _carry_out(configuration: Configuration, parts: Parts, trainer: Trainer, sto
             trainer = make_trainer(parts, trainer.records, directory, stop, progress, trainer.configuration)
             ended = trainer.fit()
         part()
+        if ended is not None:
+            _advise(trainer)
         outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
     except (DivergenceError, WriteError, LostError) as error:
         outcome = Outcome("failed", 1, str(error))
@@ -305,10 +310,31 @@ def states_before(windows: int, state: Mapping[str, Any]) -> list[Any]:
 def _next_window(configuration: Configuration, trainer: Trainer) -> Parts:
     """The parts of the time window after the one that is done."""
     progress = trainer.progress
+    _advise(trainer)
     log.info("time window %d of %d is done", progress.window + 1, trainer.loop.windows)
     earlier = [*trainer.earlier, trainer.objective.network.state_dict()]
     progress.first_step, progress.step, progress.window = progress.total_steps, 0, progress.window + 1
     return assemble(configuration, earlier)
+
+
+def _advise(trainer: Trainer) -> None:
+    """Say where a run, or a time window, has ended far from a solution, and what to try."""
+    left, progress, loop, pde = trainer.optimizer.left(), trainer.progress, trainer.loop, trainer.objective.pde
+    if left is None or left < UNSOLVED or progress.step < ENOUGH or loop.targets or pde.measurements:
+        return
+    if TIME not in pde.coordinates:
+        words = "more points, pde.sampling=adaptive, or continuation(...) in a small coefficient"
+    elif loop.windows == 1:
+        words = "growing_time=0.1, time_windows=8 or point_weights=causal"
+    else:
+        words = (
+            f"growing_time=0.1 or time_windows={2 * loop.windows}; what follows begins with what this one has missed"
+        )
+    log.warning(
+        "%sthe loss is still %.1g of the first, where solved problems leave less than 1e-6 under Gauss-Newton; try %s "
+        "(see Where a run does not get there in docs/own_problems.md)",
+        *(f"time window {progress.window + 1} of {loop.windows}: " if loop.windows > 1 else "", left, words),
+    )
 
 
 def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:

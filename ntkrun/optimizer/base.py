@@ -130,6 +130,10 @@ class Optimizer(ABC):
         """
         raise NotImplementedError
 
+    def left(self) -> float | None:
+        """The loss before the last step over that before the first, where it tells how far a run has come."""
+        return None
+
     def ended(self) -> str:
         """Why there is nothing left to gain; empty as long as there may be."""
         return ""

@@ -106,6 +106,10 @@ class GaussNewton(Optimizer):
     def rate(self, factor: float) -> float | None:
         return None
 
+    def left(self) -> float | None:
+        last = self._report.get("loss")
+        return last / self._first if last and self._first else None
+
     def ended(self) -> str:
         return self._ended
 

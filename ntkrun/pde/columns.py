@@ -35,6 +35,10 @@ class Columns:
         except KeyError:
             raise ProblemError(f"{self._what} has no {name!r}, only {', '.join(self._columns)}") from None
 
+    def changed(self, columns: Mapping[str, Any]) -> Columns:
+        """The same with others in place of some columns."""
+        return Columns({**self._columns, **columns}, self._what, self._partner, self._row)
+
     @property
     def partner(self) -> Columns:
         """The same derivatives at the partner points."""

@@ -14,6 +14,7 @@ from ntkrun.geometry import TIME, Box, Domain, Face, Product, Table
 from ntkrun.jets import plan_streams
 from ntkrun.network import output_streams
 from ntkrun.pde import PDE, Columns, ProblemError, Reference, Term
+from ntkrun.pde.continuation import continuation
 from ntkrun.pde.normal import normal_derivatives
 
 
@@ -23,19 +24,30 @@ class TimeWindow(PDE):
     In every window but the first, the terms at the initial time ask for continuity instead: what they
     read of the solution (u, u_t, ...) must equal what the network of the window before gives there.
 
+    The time of a window may grow along its training (``growing``): the network's own time s goes from the start a to
+    the end of the window all along, and stands for t = a + c (s - a), where c goes from ``growing`` to 1. Rates are
+    u_t = u_s / c, so that early on the same network has a shorter time to learn, and then follows the solution as this
+    becomes longer.
+
     Args:
         whole: the problem on all of time.
         index: the window, from 0.
         count: number of windows.
         before: the network of the window before, ``None`` in the first.
+        growing: the part of the window that training begins with; all of it by default.
 
     Raises:
-        ProblemError: the problem cannot be split in time.
+        ProblemError: the problem cannot be split in time, or its time cannot grow.
     """
 
-    def __init__(self, whole: PDE, index: int, count: int, before: nn.Module | None) -> None:
+    def __init__(
+        self, whole: PDE, index: int, count: int, before: nn.Module | None, growing: float | None = None
+    ) -> None:
         if TIME not in whole.coordinates:
             raise ProblemError(f"time_windows={count}: the problem has no coordinate {TIME}")
+        self._growing = growing
+        if growing is not None and (reason := _at_fixed_times(whole)):
+            raise ProblemError(f"growing_time={growing:g}: {reason}")
         if whole.coefficients:
             raise ProblemError(f"time_windows={count}: the unknown coefficients belong to all of time")
         if forever := [field for field, letters in whole.depends.items() if TIME not in letters]:
@@ -52,7 +64,8 @@ class TimeWindow(PDE):
         self.measurements = {field: self._measured(field, table) for field, table in whole.measurements.items()}
 
     def terms(self) -> tuple[Term, ...]:
-        return tuple(self._clipped(term) for term in self.whole.terms())
+        clipped = tuple(self._clipped(term) for term in self.whole.terms())
+        return clipped if self._growing is None else tuple(self._grown(term, self._growing) for term in clipped)
 
     @property
     def constrains(self) -> bool:
@@ -116,6 +129,19 @@ class TimeWindow(PDE):
         region = tuple(_part_with_time(box, self._start, self._start) for box in boxes)
         return replace(term, region=region, residual=self._continuity(term, self._before), partner=None)
 
+    def _grown(self, term: Term, first: float) -> Term:
+        """The term in the network's own time."""
+        orders = {name: name.partition("_")[2].count(TIME) for name in term.derivatives}
+        rates = {name: order for name, order in orders.items() if order}
+
+        def residual(x: Columns, d: Columns) -> Tensor:
+            part = continuation(x, first, 1.0)
+            time = self._start + part * (getattr(x, TIME) - self._start)
+            slower = {name: getattr(d, name) / part**order for name, order in rates.items()}
+            return term.residual(x.changed({TIME: time}), d.changed(slower))
+
+        return replace(term, residual=residual)
+
     def _continuity(self, term: Term, before: nn.Module) -> Any:
         parsed = term.reads(self.fields, self.coordinates)
         plan = plan_streams(dict.fromkeys(index for _, index in parsed.values()), self.coordinates)
@@ -175,6 +201,18 @@ def time_edges(domain: Domain, count: int) -> list[float]:
 def frozen(network: nn.Module) -> nn.Module:
     """The network in evaluation mode with no trainable parameters."""
     return network.eval().requires_grad_(False)
+
+
+def _at_fixed_times(pde: PDE) -> str:
+    """What of a problem belongs to times that a growing one would move; empty where there is nothing."""
+    if pde.measurements:
+        return "values were measured at times of their own"
+    if pde.constrains:
+        return "constrain is a function of all of time"
+    for term in pde.terms():
+        if term.operators or term.integrals or term.partner:
+            return f"loss term {term.name!r} has operators, integrals or a partner"
+    return ""
 
 
 def _with_time(domain: Domain, start: float, end: float) -> Box | Product:

@@ -1,0 +1,154 @@
+"""Time that grows along the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ntkrun.geometry import Box, Table
+from ntkrun.network import MLP
+from ntkrun.objective import Objective
+from ntkrun.pde import PDE, Columns, ProblemError, Term, Wave
+from ntkrun.training.time_marching import TimeWindow, frozen
+from tests.driver import assert_refused, ntkrun
+from tests.oracle import derivative, draw_batch, relative, values
+
+
+class Moved(PDE):
+    """u_tt + t u_xt = u_x^2, with u and u_t at t = 1; ends at which u is t."""
+
+    def __init__(self) -> None:
+        self.domain = Box.of(x=(0.0, 1.0), t=(1.0, 3.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        start = (self.domain.face("t", "low"),)
+        return (
+            Term("residual", (self.domain,), ("u_tt", "u_xt", "u_x"), self.equation),
+            Term("ends", self.domain.faces("x"), ("u",), lambda x, d: d.u - x.t),
+            Term("initial", start, ("u", "u_t"), lambda x, d: torch.stack([d.u - x.x, d.u_t - x.t], dim=1)),
+        )
+
+    def equation(self, x: Columns, d: Columns) -> torch.Tensor:
+        result: torch.Tensor = d.u_tt + x.t * d.u_xt - d.u_x**2
+        return result
+
+
+@pytest.mark.parametrize(("progress", "part"), [(0.0, 0.1), (0.4, 0.1**0.5), (0.8, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("index", [0, 1])
+def test_residuals_are_those_of_a_shorter_time(progress: float, part: float, index: int) -> None:
+    """Of v(x, t) = network(x, a + (t - a) / c), whose derivatives by nested autograd are taken at t = a + c (s - a)."""
+    before = frozen(MLP(5, 2, domain=Moved().domain, generator=torch.Generator().manual_seed(1)).double())
+    pde = TimeWindow(Moved(), index, 2, before if index else None, growing=0.1)
+    network = MLP(6, 2, domain=pde.domain, generator=torch.Generator().manual_seed(2)).double()
+    objective = Objective(pde, network)
+    objective.progress.fill_(progress)
+    points, batch = draw_batch(objective, [7, 4, 5])
+    rows = objective.residuals(batch)
+    a = 1.0 + index
+
+    def shorter(y: torch.Tensor) -> torch.Tensor:
+        return values(network, torch.stack([y[:, 0], a + (y[:, 1] - a) / part], dim=1))[:, 0]
+
+    def at(name: str) -> torch.Tensor:
+        s = points[name]
+        return torch.stack([s[:, 0], a + part * (s[:, 1] - a)], dim=1)
+
+    y = at("residual")
+    u_tt, u_xt, u_x = (derivative(shorter, y, axes) for axes in ([1, 1], [0, 1], [0]))
+    assert relative(rows[0], (u_tt + y[:, 1] * u_xt - u_x**2).detach()) < 1e-10
+    y = at("ends")
+    assert relative(rows[1], (shorter(y) - y[:, 1]).detach()) < 1e-10
+    y = at("initial")
+    known = [y[:, 0], y[:, 1]]
+    if index:
+        known = [derivative(lambda z: values(before, z)[:, 0], y, axes) for axes in ([], [1])]
+    jumps = torch.cat([shorter(y) - known[0], derivative(shorter, y, [1]) - known[1]]).detach()
+    assert relative(rows[2], jumps) < 1e-10
+
+
+class Measured(Moved):
+    def __init__(self) -> None:
+        super().__init__()
+        self.measurements = {"u": Table(("x", "t"), ("u",), torch.rand(5, 3, dtype=torch.float64))}
+
+
+class Constrained(Moved):
+    def constrain(self, x: Columns, u: Columns) -> tuple[torch.Tensor, ...]:
+        return (x.t * u.u,)
+
+
+@pytest.mark.parametrize(
+    ("pde", "message"),
+    [
+        (Measured(), "growing_time=0.1: values were measured at times of their own"),
+        (Constrained(), "growing_time=0.1: constrain is a function of all of time"),
+        (Wave(), "growing_time=0.1: loss term 'residual' has operators, integrals or a partner"),
+    ],
+    ids=["measured", "constrained", "operators"],
+)
+def test_what_cannot_grow(pde: PDE, message: str) -> None:
+    with pytest.raises(ProblemError, match=f"^{message}$"):
+        TimeWindow(pde, 0, 1, None, growing=0.1)
+
+
+@pytest.mark.parametrize("value", ["0", "1", "-0.1", "true"])
+def test_parts_that_are_none(value: str, tmp_path: Path) -> None:
+    assert_refused(ntkrun("pde=van_der_pol", f"growing_time={value}", cwd=tmp_path), tmp_path, "growing_time")
+
+
+@pytest.mark.long
+def test_a_jump_is_found(tmp_path: Path) -> None:
+    """One of Van der Pol's relaxation oscillations, mu = 10, against SciPy; without growing time the error is 1."""
+    from scipy.integrate import solve_ivp
+
+    start, mu, end = (0.7152302711019268, -1.5268542296612813), 10.0, 1.2
+    numbers = (f"pde.mu={mu}", f"pde.u0={start[0]}", f"pde.v0={start[1]}", f"pde.end={end}")
+    settings = ("time_windows=1", "iterations=100", "growing_time=0.1", "plots=false", "threads=1")
+    result = ntkrun("pde=van_der_pol", *numbers, *settings, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    with np.load(result.directory / "solution.npz") as file:
+        t, u = file["axis_t"], file["prediction"].reshape(-1)
+    exact = solve_ivp(
+        lambda _, y: [y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]], (0, end), start, "Radau", t, rtol=1e-10, atol=1e-12
+    )
+    assert np.linalg.norm(u - exact.y[0]) < 1e-4 * np.linalg.norm(exact.y[0])
+    assert pd.read_csv(result.directory / "metrics.csv")["loss/residual"].iloc[-1] < 1e-6
+
+
+# What a run says that has not got there
+
+
+VAN_DER_POL = ("pde=van_der_pol", "pde.mu=10", "pde.end=20", "network.width=6", "plots=false", "threads=1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("time_windows=1",), "try growing_time=0.1, time_windows=8 or point_weights=causal (see"),
+        (
+            ("time_windows=2", "pde.points.residual=30"),
+            "try growing_time=0.1 or time_windows=4; what follows begins with what this one has missed (see",
+        ),
+    ],
+    ids=["whole", "windows"],
+)
+def test_a_run_far_from_a_solution_says_what_to_try(overrides: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    result = ntkrun(*VAN_DER_POL, "iterations=50", *overrides, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    log = (result.directory / "ntkrun.log").read_text(encoding="utf-8")
+    rows = pd.read_csv(result.directory / "steps.csv")["loss"]
+    left = rows[len(rows) - 1 if "time_windows=1" in overrides else 49] / rows[0]
+    assert f"the loss is still {left:.1g} of the first" in log
+    assert words in log
+
+
+@pytest.mark.parametrize("overrides", [("iterations=49",), ("stop.error=1e-9",), ("optimizer=adam",)])
+def test_nothing_is_said_of_others(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    """Runs too short to tell, with targets of their own, or of which losses of that size are all there is to expect."""
+    result = ntkrun(*VAN_DER_POL, "time_windows=1", "iterations=50", *overrides, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert "of the first" not in (result.directory / "ntkrun.log").read_text(encoding="utf-8")
