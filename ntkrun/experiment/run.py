@@ -62,7 +62,7 @@ from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Columns, Records, tables_schema
-from ntkrun.training.time_marching import Piecewise, time_edges
+from ntkrun.training.time_marching import Piecewise, may_grow, time_edges
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 
@@ -324,12 +324,11 @@ def _advise(trainer: Trainer) -> None:
         return
     if TIME not in pde.coordinates:
         words = "more points, pde.sampling=adaptive, or continuation(...) in a small coefficient"
-    elif loop.windows == 1:
-        words = "growing_time=0.1, time_windows=8 or point_weights=causal"
     else:
-        words = (
-            f"growing_time=0.1 or time_windows={2 * loop.windows}; what follows begins with what this one has missed"
-        )
+        windows = 8 if loop.windows == 1 else 2 * loop.windows
+        words = f"{'growing_time=0.1' if may_grow(pde) else 'point_weights=causal'} or time_windows={windows}"
+    if loop.windows > 1:
+        words += "; what follows begins with what this window has missed"
     log.warning(
         "%sthe loss is still %.1g of the first, where solved problems leave less than 1e-6 under Gauss-Newton; try %s "
         "(see Where a run does not get there in docs/own_problems.md)",

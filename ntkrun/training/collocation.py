@@ -16,6 +16,7 @@ from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import Term
 from ntkrun.pde.check import place
+from ntkrun.training.time_marching import may_grow
 
 log = logging.getLogger(__name__)
 
@@ -196,9 +197,16 @@ class PointSource:
                 log.warning(
                     "step %d: %d draws in a row have not lowered the loss at independent points: the network fits "
                     "points alone; take a smaller network, more points%s or fewer steps",
-                    *(step, IN_A_ROW, ", point_weights=causal" if TIME in self._objective.pde.coordinates else ""),
+                    *(step, IN_A_ROW, self._advice()),
                 )
         return behind and not stay
+
+    def _advice(self) -> str:
+        """What else a problem in time may want."""
+        pde = self._objective.pde
+        if may_grow(pde):
+            return ", growing_time=0.1"
+        return ", point_weights=causal" if TIME in pde.coordinates else ""
 
     def _lower_before(self, elsewhere: Tensor, weights: Tensor | None) -> bool:
         """Whether the loss at independent points, by the weights of today, has been lower in this row."""

@@ -45,8 +45,8 @@ class TimeWindow(PDE):
     ) -> None:
         if TIME not in whole.coordinates:
             raise ProblemError(f"time_windows={count}: the problem has no coordinate {TIME}")
-        self._growing = growing
-        if growing is not None and (reason := _at_fixed_times(whole)):
+        self.growing = growing
+        if growing is not None and (reason := at_fixed_times(whole)):
             raise ProblemError(f"growing_time={growing:g}: {reason}")
         if whole.coefficients:
             raise ProblemError(f"time_windows={count}: the unknown coefficients belong to all of time")
@@ -65,7 +65,7 @@ class TimeWindow(PDE):
 
     def terms(self) -> tuple[Term, ...]:
         clipped = tuple(self._clipped(term) for term in self.whole.terms())
-        return clipped if self._growing is None else tuple(self._grown(term, self._growing) for term in clipped)
+        return clipped if self.growing is None else tuple(self._grown(term, self.growing) for term in clipped)
 
     @property
     def constrains(self) -> bool:
@@ -131,16 +131,17 @@ class TimeWindow(PDE):
 
     def _grown(self, term: Term, first: float) -> Term:
         """The term in the network's own time."""
-        orders = {name: name.partition("_")[2].count(TIME) for name in term.derivatives}
-        rates = {name: order for name, order in orders.items() if order}
+        read = tuple(dict.fromkeys([*term.derivatives, *(n for each in term.operators.values() for n in each)]))
+        orders = {name: name.partition("_")[2].count(TIME) for name in read}
 
         def residual(x: Columns, d: Columns) -> Tensor:
             part = continuation(x, first, 1.0)
             time = self._start + part * (getattr(x, TIME) - self._start)
-            slower = {name: getattr(d, name) / part**order for name, order in rates.items()}
-            return term.residual(x.changed({TIME: time}), d.changed(slower))
+            rates = {name: getattr(d, name) / part**order for name, order in orders.items()}
+            whole = {n: sum(a * rates[each] for each, a in f.items()) for n, f in term.operators.items()}
+            return term.residual(x.changed({TIME: time}), d.changed(rates | whole))
 
-        return replace(term, residual=residual)
+        return replace(term, derivatives=read, operators={}, residual=residual)
 
     def _continuity(self, term: Term, before: nn.Module) -> Any:
         parsed = term.reads(self.fields, self.coordinates)
@@ -203,15 +204,25 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _at_fixed_times(pde: PDE) -> str:
+def may_grow(pde: PDE) -> bool:
+    """Whether the time of a problem could grow, and does not yet."""
+    grows = isinstance(pde, TimeWindow) and pde.growing is not None
+    return TIME in pde.coordinates and not grows and not at_fixed_times(pde)
+
+
+def at_fixed_times(pde: PDE) -> str:
     """What of a problem belongs to times that a growing one would move; empty where there is nothing."""
+    if pde.coefficients:
+        return "the unknown coefficients belong to all of time"
+    if forever := [field for field, letters in pde.depends.items() if TIME not in letters]:
+        return f"the field {forever[0]} belongs to all of time"
     if pde.measurements:
         return "values were measured at times of their own"
     if pde.constrains:
         return "constrain is a function of all of time"
     for term in pde.terms():
-        if term.operators or term.integrals or term.partner:
-            return f"loss term {term.name!r} has operators, integrals or a partner"
+        if term.integrals or term.partner:
+            return f"loss term {term.name!r} has integrals or a partner"
     return ""
 
 

@@ -106,7 +106,7 @@ def test_draws_that_do_not_help_are_said_to_once(
             said[step] = caplog.text.count("have not lowered")
     assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
     assert caplog.text.count("points are drawn anew") == (1 if caught_up_at is None else 2)  # once in a row of them
-    assert ("a smaller network, more points, point_weights=causal or fewer steps" in caplog.text) == (first is not None)
+    assert ("a smaller network, more points, growing_time=0.1 or fewer steps" in caplog.text) == (first is not None)
 
 
 class Measured(Wave):
