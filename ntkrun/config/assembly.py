@@ -21,7 +21,7 @@ from ntkrun.config.configuration import Configuration
 from ntkrun.config.measured_data import point_counts, read_measurements
 from ntkrun.config.schema import Settings
 from ntkrun.diagnostics import NoDiagnostics
-from ntkrun.geometry import Box, Region, mix_seed
+from ntkrun.geometry import TIME, Box, Region, mix_seed
 from ntkrun.loggers import Guarded, Logger, Several
 from ntkrun.network import (
     constrained,
@@ -48,6 +48,7 @@ from ntkrun.training.parts import TrainingParts
 from ntkrun.training.time_marching import TimeWindow, frozen
 from ntkrun.weights import Sketched, Weighting
 
+BEGINNING = 0.1  # of the time of a problem without other coordinates
 COPIES = 4  # of the parameters: themselves, their gradient, and the two moments of most optimisers
 DRAWN = 3  # numbers of 8 bytes per coordinate of a point: as drawn, as computed with, and in between
 
@@ -102,7 +103,7 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
     if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
-        pde, network, networks = _networks(configuration, whole, earlier)
+        pde, network, networks = _networks(configuration, whole, earlier, _growing(settings, whole, optimizer))
         totals = point_counts(setup.points, pde)
         counts = {name: min(total, setup.batch or total) for name, total in totals.items()}
         objective = _objective(pde, network, settings, sum(counts.values()))
@@ -192,24 +193,39 @@ def build_networks(
     return whole, (*networks, network)
 
 
+def _growing(settings: Settings, whole: PDE, optimizer: Optimizer) -> float | None:
+    """The part of the time that training begins with; ``None`` for all of it."""
+    if settings.growing_time != "auto":
+        return settings.growing_time
+    # Targets of loss or time may be reached on the way, and a network of another run has all of time.
+    early = settings.stop.loss is not None or settings.stop.seconds is not None or settings.start_from is not None
+    if whole.coordinates != (TIME,) or early or optimizer.gradient_steps(1):
+        return None
+    try:
+        TimeWindow(whole, 0, 1, None, BEGINNING).terms()
+    except ProblemError:
+        return None
+    return BEGINNING
+
+
 def _networks(
-    configuration: Configuration, whole: PDE, earlier: Sequence[Mapping[str, Any]]
+    configuration: Configuration, whole: PDE, earlier: Sequence[Mapping[str, Any]], growing: float | None = None
 ) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
     """The problem of the present time window, its network, and those of the windows before.
 
     A window's network starts with the parameters of the one before.
     """
     description, settings = configuration.network, configuration.settings
-    if settings.time_windows == 1 and settings.growing_time is None:
+    if settings.time_windows == 1 and growing is None:
         return whole, _first_network(description, settings, whole), ()
-    pde = TimeWindow(whole, 0, settings.time_windows, None, settings.growing_time)
+    pde = TimeWindow(whole, 0, settings.time_windows, None, growing)
     network = _first_network(description, settings, pde)
     networks: list[nn.Module] = []
     for k, state in enumerate(earlier, start=1):
         state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
         network.load_state_dict(state)
         networks.append(frozen(network))
-        pde = TimeWindow(whole, k, settings.time_windows, network, settings.growing_time)
+        pde = TimeWindow(whole, k, settings.time_windows, network, growing)
         network = _network(description, settings, pde)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(state[name])

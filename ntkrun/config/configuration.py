@@ -50,7 +50,9 @@ class Configuration:
 
     def without_start(self) -> Configuration:
         """The same for a network that has its parameters already, and not from the run of ``start_from``."""
-        return replace(self, settings=self.settings.model_copy(update={"start_from": None}))
+        settings = self.settings
+        as_it_was = {} if settings.start_from is None or settings.growing_time != "auto" else {"growing_time": None}
+        return replace(self, settings=settings.model_copy(update={"start_from": None, **as_it_was}))
 
 
 def read_configuration(values: Mapping[str, Any]) -> Configuration:

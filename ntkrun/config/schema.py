@@ -75,7 +75,7 @@ class Settings(BaseModel):
     checkpoint_every: Positive[int]
     start_from: str | None = None
     time_windows: Few
-    growing_time: Annotated[float, Field(gt=0, lt=1)] | None = None
+    growing_time: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] | None = None
     stop: StopSettings
     keep_best: bool
     progress: bool

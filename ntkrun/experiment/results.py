@@ -27,6 +27,7 @@ from ntkrun.storage.summary import SUMMARY, read_summary
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.progress import Progress
+from ntkrun.training.time_marching import growing
 from ntkrun.training.trainer import Trainer
 
 
@@ -137,6 +138,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "parameters": objective.layout.size,
         "kernel_route": objective.route,
         "weights": dict(zip(objective.names, trainer.weighting.weights.tolist(), strict=True)),
+        **({} if growing(objective.pde) is None else {"growing_time": growing(objective.pde)}),
         "configuration": configuration,
         "seed": settings.seed,
         "threads": torch.get_num_threads(),

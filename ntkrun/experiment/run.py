@@ -33,6 +33,7 @@ from ntkrun.network import feature_count
 from ntkrun.network.coupling import suspects
 from ntkrun.objective.symmetry import left_open, reads_outside
 from ntkrun.pde.check import floating_fields
+from ntkrun.pde.continuation import UNTIL
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
 from ntkrun.runtime.memory import shortage
@@ -62,7 +63,7 @@ from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Columns, Records, tables_schema
-from ntkrun.training.time_marching import Piecewise, may_grow, time_edges
+from ntkrun.training.time_marching import Piecewise, growing, may_grow, time_edges
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 
@@ -440,6 +441,11 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         log.info("the network reads %d features beside the coordinates", count)
     if parts.pde.constrains and not parts.pde.built_in:
         log.info("the network's outputs are transformed by constrain(); all terms are trained")
+    if (part := growing(objective.pde)) is not None:
+        log.info(
+            "time grows from %g of %s to all of it over the first %g %% of the steps (growing_time)",
+            *(part, "every window" if settings.time_windows > 1 else "its interval", 100 * UNTIL),
+        )
     for field in floating_fields(parts.pde):
         log.warning(
             "no term reads %s itself, only derivatives: it is found up to a constant, which errors and the choice of "

@@ -192,6 +192,7 @@ class GaussNewton(Optimizer):
 
     def _take_note(self, loss: float, best: Trial | None) -> None:
         """Find out whether there is anything left to gain."""
+        self._ended = ""  # a problem that changes along the run may have been solved on the way
         if best is None:
             self._stalls += 1
             if self._stalls >= STALLS:

@@ -7,8 +7,10 @@ from typing import Any
 
 from ntkrun.pde.base import Columns, ProblemError
 
+UNTIL = 0.8  # of the run
 
-def continuation(x: Columns, first: float, last: float, until: float = 0.8) -> Any:
+
+def continuation(x: Columns, first: float, last: float, until: float = UNTIL) -> Any:
     """A coefficient that goes from ``first`` to ``last`` along the training, in equal ratios, and stays there.
 
     With s the part of the run, or time window, that is done, it is last (first / last)^max(0, 1 - s / until). Small

@@ -40,12 +40,17 @@ class HeldOut:
         self._batch = objective.batch(points)
 
     def losses(self) -> list[float]:
-        """The mean squared residual of every term, of the network in evaluation mode and without point weights."""
-        network = self._objective.network
-        training = network.training
+        """The mean squared residual of every term, of the network in evaluation mode and without point weights.
+
+        Residuals that read the progress are those of the end of the run, so that networks are compared by one problem.
+        """
+        network, progress = self._objective.network, self._objective.progress
+        training, done = network.training, progress.clone()
         network.eval()
+        progress.fill_(1)
         try:
             losses: list[float] = self._objective.losses(self._batch).tolist()
         finally:
             network.train(training)
+            progress.copy_(done)
         return losses

@@ -204,10 +204,14 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+def growing(pde: PDE) -> float | None:
+    """The part of its time that the training of a problem begins with, if it is not all."""
+    return pde.growing if isinstance(pde, TimeWindow) else None
+
+
 def may_grow(pde: PDE) -> bool:
     """Whether the time of a problem could grow, and does not yet."""
-    grows = isinstance(pde, TimeWindow) and pde.growing is not None
-    return TIME in pde.coordinates and not grows and not at_fixed_times(pde)
+    return TIME in pde.coordinates and growing(pde) is None and not at_fixed_times(pde)
 
 
 def at_fixed_times(pde: PDE) -> str:

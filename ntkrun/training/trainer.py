@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ntkrun.common.state_schema import Generator, read_state, schema_of
 from ntkrun.network import JetNetwork, coefficient_values
 from ntkrun.objective.batch import Batch
+from ntkrun.pde.continuation import UNTIL
 from ntkrun.point_weights import Capped
 from ntkrun.runtime.distributed import present
 from ntkrun.runtime.signals import StopRequest
@@ -32,6 +33,7 @@ from ntkrun.training.parts import LoopSettings, TrainingParts
 from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Metrics, Records
+from ntkrun.training.time_marching import growing
 from ntkrun.training.trace_shares import COUNT_LESS, FOLLOWS, held_by_few
 from ntkrun.training.weight_log import WeightLog
 from ntkrun.weights import NTKWeighting
@@ -129,7 +131,8 @@ class Trainer:
 
     def _ended(self) -> str:
         """Why the run ends before its last step; empty where it may go on."""
-        return self.optimizer.ended() or self.points.ended or self._late
+        on_the_way = growing(self.objective.pde) is not None and self.progress.step < UNTIL * self.loop.iterations
+        return self._late if on_the_way else self.optimizer.ended() or self.points.ended or self._late
 
     def _time_is_up(self) -> str:
         """That the seconds of the run, or its windows so far, have passed; all its processes go by those of one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Columns, ProblemError, Term
 from ntkrun.pde.conditions import periodic
+from ntkrun.training.held_out import HeldOut
 from ntkrun.training.time_marching import TimeWindow, frozen
 from tests.driver import assert_refused, ntkrun
 from tests.oracle import derivative, draw_batch, relative, values
@@ -147,10 +149,94 @@ def test_a_jump_is_found(tmp_path: Path) -> None:
     assert pd.read_csv(result.directory / "metrics.csv")["loss/residual"].iloc[-1] < 1e-6
 
 
+def test_held_out_losses_are_those_of_all_of_time() -> None:
+    """However far the training is, which goes on from where it was."""
+    pde = TimeWindow(Moved(), 0, 1, None, growing=0.1)
+    objective = Objective(pde, MLP(6, 2, domain=pde.domain).double())
+    held_out = HeldOut(objective, {"residual": 7, "ends": 4, "initial": 3}, 0)
+    objective.progress.fill_(1.0)
+    expected = held_out.losses()
+    objective.progress.fill_(0.25)
+    assert held_out.losses() == expected
+    assert objective.progress == 0.25
+
+
+# Where time grows by itself
+
+
+OSCILLATOR = """
+import torch
+
+from ntkrun.geometry import Box
+from ntkrun.pde import PDE, Term
+
+
+class Oscillator(PDE):
+    fields = ("u", "v")
+
+    def __init__(self, ends: bool = False) -> None:
+        self.domain = Box.of(t=(0.0, 2.0))
+        self.ends = ends
+
+    def terms(self):
+        place = self.domain.face("t", "high" if self.ends else "low")
+        return (
+            Term("residual", (self.domain,), ("u", "v", "u_t", "v_t"), self.equation),
+            Term("initial", (place,), ("u", "v"), lambda x, d: torch.stack([d.u - 1, d.v], dim=1)),
+        )
+
+    def equation(self, x, d):
+        return torch.stack([d.u_t - d.v, d.v_t + d.u], dim=1)
+"""
+OSCILLATOR_YAML = "_target_: oscillator.Oscillator\nends: false\npoints: {residual: 20, initial: 1}\nsampling: sobol\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "grows"),
+    [
+        ((), True),
+        (("growing_time=null",), False),
+        (("optimizer=adam",), False),
+        (("stop.loss=1e-9",), False),
+        (("pde.ends=true",), False),
+    ],
+    ids=["default", "null", "adam", "target", "from-the-end"],
+)
+def test_time_grows_by_itself_in_problems_in_time_alone(
+    overrides: tuple[str, ...], grows: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / "pde").mkdir(parents=True)
+    (tmp_path / "oscillator.py").write_text(OSCILLATOR)
+    (tmp_path / "conf" / "pde" / "oscillator.yaml").write_text(OSCILLATOR_YAML)
+    small = ("network.width=4", "network.depth=1", "iterations=3", "plots=false", "threads=1")
+    result = ntkrun("--config-dir", "./conf", "pde=oscillator", *small, *overrides, cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    log = (result.directory / "ntkrun.log").read_text(encoding="utf-8")
+    assert ("time grows from 0.1 of its interval to all of it over the first 80 % of the steps" in log) == grows
+    assert json.loads((result.directory / "summary.json").read_text()).get("growing_time") == (0.1 if grows else None)
+
+
+@pytest.mark.long
+def test_an_orbit_of_lorenz_is_found_without_windows(tmp_path: Path) -> None:
+    """By itself, against the stored solution; with all of time from the start the error is 1."""
+    settings = ("time_windows=1", "growing_time=auto", "network.width=20", "pde.points.residual=200", "iterations=300")
+    result = ntkrun("pde=lorenz", *settings, "pde.resample_every=auto", "plots=false", "threads=1", cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    assert pd.read_csv(result.directory / "metrics.csv")["error/rel_l2"].iloc[-1] < 1e-3
+
+
 # What a run says that has not got there
 
 
-VAN_DER_POL = ("pde=van_der_pol", "pde.mu=10", "pde.end=20", "network.width=6", "plots=false", "threads=1")
+VAN_DER_POL = (
+    "pde=van_der_pol",
+    "growing_time=null",
+    "pde.mu=10",
+    "pde.end=20",
+    "network.width=6",
+    "plots=false",
+    "threads=1",
+)
 
 
 @pytest.mark.parametrize(
