@@ -10,7 +10,6 @@ from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Reference, Term
 
 NU = 0.01
-FREQUENCIES = 1, 3, 5
 
 
 class Ns2dLt(PDE):
@@ -19,15 +18,11 @@ class Ns2dLt(PDE):
     A force (0, -sin(pi x) sin(pi y) sin(pi t)); u = sin(pi y) (sin(pi t) + sin(3 pi t) + sin(5 pi t)), v = 0 at the
     inlet x = 0, 0 at the walls, nu u_x = p and nu v_x = 0 at the outlet x = 2. The suite's program asks for p = 0 alone
     there, which leaves a condition open, and for p = 0 at t = 0, where p follows from the rest.
-
-    Args:
-        phases: let the network also read cosines and sines of the frequencies of the inflow.
     """
 
     fields = ("u", "v", "p")
 
-    def __init__(self, phases: bool = False):
-        self.phases = phases
+    def __init__(self):
         self.domain = Box.of(x=(0.0, 2.0), y=(0.0, 1.0), t=(0.0, 5.0))
 
     def terms(self):
@@ -42,10 +37,6 @@ class Ns2dLt(PDE):
             Term("initial", (self.domain.face("t", "low"),), ("u", "v"), lambda x, d: torch.stack([d.u, d.v], dim=1)),
         )
 
-    def features(self, x):
-        phases = [k * math.pi * x.t for k in FREQUENCIES] if self.phases else []
-        return (*(each.cos() for each in phases), *(each.sin() for each in phases))
-
     def constrain(self, x, u):
         return u.u, u.v, 20 * u.p
 
@@ -56,7 +47,7 @@ class Ns2dLt(PDE):
         return torch.stack([along_x, along_y, d.u_x + d.v_y], dim=1)
 
     def at_inlet(self, x, d):
-        swing = sum(torch.sin(k * math.pi * x.t) for k in FREQUENCIES)
+        swing = sum(torch.sin(k * math.pi * x.t) for k in (1, 3, 5))
         return torch.stack([d.u - torch.sin(math.pi * x.y) * swing, d.v], dim=1)
 
     def at_outlet(self, x, d):

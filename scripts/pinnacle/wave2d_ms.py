@@ -17,13 +17,9 @@ class Wave2dMs(PDE):
     The solution is (sin(pi x) sinh(pi y) + sinh(3 pi x) sin(2 pi y)) cos(pi t), up to 6,196 in size. The suite has it
     without f, but it is no solution then (u_xx + 2 u_yy is pi^2 u, and u_tt is -pi^2 u), and without u_t, which leaves
     it open; f = -2 pi^2 u and u_t = 0 at t = 0 make it the only one.
-
-    Args:
-        phases: let the network also read the cosine and the sine of pi t, the frequency of the given values.
     """
 
-    def __init__(self, phases: bool = False):
-        self.phases = phases
+    def __init__(self):
         self.domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0), t=(0.0, 100.0))
 
     def terms(self):
@@ -36,7 +32,8 @@ class Wave2dMs(PDE):
         )
 
     def features(self, x):
-        return ((math.pi * x.t).cos(), (math.pi * x.t).sin()) if self.phases else ()
+        """The given values swing with this frequency."""
+        return (math.pi * x.t).cos(), (math.pi * x.t).sin()
 
     def constrain(self, x, u):
         return (SIZE * u.u,)
