@@ -132,7 +132,7 @@ def test_parts_that_are_none(value: str, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_jump_is_found(tmp_path: Path) -> None:
-    """One of Van der Pol's relaxation oscillations, mu = 10, against SciPy; without growing time the error is 1."""
+    """One of Van der Pol's relaxation oscillations, mu = 10, against SciPy."""
     from scipy.integrate import solve_ivp
 
     start, mu, end = (0.7152302711019268, -1.5268542296612813), 10.0, 1.2
