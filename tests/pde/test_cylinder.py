@@ -30,9 +30,9 @@ def test_goals(tmp_path: Path) -> None:
     along_x, along_y = (p * n - 1e-3 * (w_x * nx + w_y * ny) for n, (w_x, w_y) in ((nx, slopes[:2]), (ny, slopes[2:])))
     drag, lift = (-2 / (0.2**2 * 0.1) * each.mean() * 2 * math.pi * 0.05 for each in (along_x, along_y))
     front, back = run.predict(np.array([[0.15, 0.2], [0.25, 0.2]]))[:, 2]
-    assert errors["u"] < 5e-4
+    assert errors["u"] < 3e-4
     assert errors["v"] < 2e-3
-    assert errors["p"] < 1.5e-3
+    assert errors["p"] < 1e-3
     assert drag == pytest.approx(5.5795, rel=1e-3)
     assert front - back == pytest.approx(0.1175, rel=3e-3)
-    assert lift == pytest.approx(0.0106, abs=0.006)  # of forces that are 500 times as large
+    assert lift == pytest.approx(0.0106, abs=0.001)  # of forces that are 500 times as large

@@ -93,6 +93,7 @@ ALL = {
     "cavity": Cavity(),
     "cylinder": Cylinder(),
     "cylinder-hard": Cylinder(hard_boundary=True),
+    "cylinder-near": Cylinder(near=0.3),
     "poisson_l": PoissonL(),
     "poisson_l-corner": PoissonL(corner=True),
     "cavity-corner_flow": Cavity(corner_flow=True),
@@ -181,6 +182,21 @@ def test_the_inversion_in_the_cylinder() -> None:
     z = torch.complex(x[:, 0] - 0.2, x[:, 1] - 0.2)
     assert (torch.complex(along, across) - 0.075 / z.conj()).abs().max() < 1e-15
     assert Cylinder().features(pde.columns(x)) == ()
+
+
+@pytest.mark.parametrize("near", [0.0, 0.2])
+def test_points_near_the_cylinder(near: float) -> None:
+    """A tenth of them in each of two rings, 0.05 and 0.01 wide, and those of the channel that lie there by chance."""
+    pde = Cylinder(near=near)
+    term = pde.terms()[0]
+    x = Sampler(term.region, 2000, "sobol", 1, term.shares).draw()
+    distance = torch.hypot(x[:, 0] - 0.2, x[:, 1] - 0.2) - 0.05
+    channel = 2.2 * 0.41 - math.pi * 0.05**2
+    assert distance.min() > 0
+    for within, rings in ((0.01, 0.1 + 0.1 * (0.06**2 - 0.05**2) / (0.1**2 - 0.05**2)), (0.05, 0.2)):
+        by_chance = math.pi * ((0.05 + within) ** 2 - 0.05**2) / channel
+        expected = (1 - near) * by_chance + rings * near / 0.2
+        assert (distance < within).double().mean() == pytest.approx(expected, abs=0.004)
 
 
 @pytest.mark.parametrize("name", HARD)
