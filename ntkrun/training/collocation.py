@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ntkrun.backend.transfer import moved
-from ntkrun.common.state_schema import Added, EmptyOr, ListOf, NoneOr, Shaped, StateError, Whole
-from ntkrun.geometry import TIME, Method, Pool, Sampler, TermPoints, mix_seed
+from ntkrun.common.state_schema import EmptyOr, NoneOr, Shaped, StateError, Whole
+from ntkrun.geometry import Method, Pool, Sampler, TermPoints, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import Term
 from ntkrun.pde.check import place
-from ntkrun.training.time_marching import may_grow
+from ntkrun.training.lookout import CHECK_EVERY, Lookout, Weigh
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +27,7 @@ COINCIDING = 0.01  # share of them that rounding may bring together without a wo
 Sampling = Method | Literal["adaptive", "r3"]
 Every = int | Literal["auto"] | None
 
-Weigh = Callable[[Batch], Batch]
-"""Gives the points of a batch their weights."""
-
 CANDIDATES = 8  # per point of a term that is adapted to its residuals
-CHECK_EVERY = 5  # steps between looks at the loss at independent points
-LEFT_BEHIND = 2.0  # times the loss at the points, beyond which these are drawn anew
-IN_A_ROW = 10  # looks that all find points left behind, within which the loss there must have fallen
-PLACES = 10  # single points of a term, from which on it is taken for one of measured values
-MEASURED_IN_A_ROW = 6  # the same of a problem with such values, where points that stay would be looked at
-LEARNT = 0.75  # of their loss, the least that a row leaves where their errors alone are learnt
 
 
 def unweighed(batch: Batch) -> Batch:
@@ -59,14 +50,9 @@ class PointSource:
         objective: names the terms and their regions; its network gives dtype and device.
         counts: number of points by term.
         method: how points are drawn.
-        resample_every: steps between draws, the first at step 0; ``None`` keeps the first draw. ``auto`` compares the
-            weighted loss with that at as many independent points every ``CHECK_EVERY`` steps, and draws anew where
-            that one is more than ``LEFT_BEHIND`` times as large; equispaced points stay. Points that stay are looked at
-            in the same way where that is asked for (``at``), and end the run where ``IN_A_ROW`` looks find the network
-            to fit them alone. So does a problem with measured values, whose errors are all that is left to fit from
-            there on. Values have no other points, so that the loss of all other terms tells, and it is looked at
-            wherever values hold most of the loss at the points, too. Looks in between that find the points good enough,
-            but a loss that has been lower, do not count.
+        resample_every: steps between draws, the first at step 0; ``None`` keeps the first draw. ``auto`` draws anew
+            where a ``Lookout``, every ``CHECK_EVERY`` steps, finds points left behind; equispaced points stay. Points
+            that stay are looked at where that is asked for (``at``), and may end the run.
         seed: of the draws.
         batch: the most points of a term at a time. A term that has more of them gives so many at every step, each of
             its points once per epoch (see ``Pool``); the others keep theirs. ``resample_every`` has no effect then.
@@ -74,7 +60,6 @@ class PointSource:
     Attributes:
         counts: number of points by term at a time, of the terms that are trained.
         totals: number of points by term in all.
-        ended: why the run is to end, empty where it is not.
 
     Raises:
         ValueError: counts do not fit the terms, or equispaced points are to be resampled, or a term has fewer points
@@ -121,20 +106,7 @@ class PointSource:
         self._adapted = [term.name for term in objective.terms if follows and term.region == (objective.pde.domain,)]
         self._draws_at_a_time = CANDIDATES if self._adapted and method == "adaptive" else 1
         self._seed = mix_seed(seed, 4)
-        self._independent: Batch = ()
-        self._elsewhere: list[Tensor] = []  # losses there, at looks in a row that found these points left behind
-        self._announced = False  # that points are left behind, in this row
-        self._said = False  # that drawing anew is of no help, in this row
-        self.ended = ""
-        single = [not any(part.dimension for part in term.region) for term in objective.terms]
-        places = [
-            sum(part.least for part in term.region) * each for term, each in zip(objective.terms, single, strict=True)
-        ]
-        self._measured = bool(objective.pde.measurements) or max(places) >= PLACES
-        apart = self._measured and not all(single)
-        self._telling = torch.tensor(  # terms whose points can be elsewhere
-            [not (apart and each) for each in single], device=objective.like.device
-        )
+        self._lookout = Lookout(objective, self.counts, self._seed, stay=self._every is None)
         self.drawn_at: int | None = None  # the step of the last draw
         self._drawn = 0
         self._block: dict[str, Tensor] = {}  # points of several draws, [K, N_i, d + k_i], and their batches
@@ -163,90 +135,12 @@ class PointSource:
         stay = self._every is None
         if step % CHECK_EVERY or (stay and not watch):
             return False
-        elsewhere, own = self._losses(self._independent_batch(), weigh), self._losses(self.batch, weigh)
-        here, there = self._weighted(own, weights), self._weighted(elsewhere, weights)
-        ratio = there / here if here > 0 else float(there > 0)
-        behind = ratio > LEFT_BEHIND
-        if not (behind or (watch and self._telling_part(own, weights) < here / 2)):
-            if not (self._measured and self._lower_before(elsewhere, weights)):
-                self._elsewhere, self._announced, self._said = [], False, False
-            return False
-        if behind and not self._announced:
-            self._announced = True
-            then = f"drawn anew, now and every {CHECK_EVERY} steps while it is more than {LEFT_BEHIND:g} times as large"
-            log.info(
-                "step %d: the loss at independent points is %.3g times as large; points %s",
-                *(step, ratio, "stay" if stay else f"are {then}"),
-            )
-        self._elsewhere = [*self._elsewhere, elsewhere][-IN_A_ROW:]
-        looks = MEASURED_IN_A_ROW if watch and self._measured else IN_A_ROW
-        if not self._said and self._of_no_help(looks, weights):
-            self._said = True
-            steps = f"{looks * CHECK_EVERY} steps"
-            if self._measured:
-                self.ended = (
-                    f"the loss at independent points, measured values apart, has not fallen for {steps}: the network "
-                    "fits errors of these values, or points, alone"
-                )
-            elif stay:
-                self.ended = (
-                    f"the loss at independent points has not fallen for {steps} and is {ratio:.2g} times as large: the "
-                    "network fits points alone; with pde.sampling=sobol pde.resample_every=auto they are drawn anew"
-                )
-            else:
-                log.warning(
-                    "step %d: %d draws in a row have not lowered the loss at independent points: the network fits "
-                    "points alone; take a smaller network, more points%s or fewer steps",
-                    *(step, IN_A_ROW, self._advice()),
-                )
-        return behind and not stay
+        return self._lookout.left_behind(step, self.batch, weights, weigh, watch) and not stay
 
-    def _advice(self) -> str:
-        """What else a problem in time may want."""
-        pde = self._objective.pde
-        if may_grow(pde):
-            return ", growing_time=0.1"
-        return ", point_weights=causal" if TIME in pde.coordinates else ""
-
-    def _lower_before(self, elsewhere: Tensor, weights: Tensor | None) -> bool:
-        """Whether the loss at independent points, by the weights of today, has been lower in this row."""
-        now = self._telling_part(elsewhere, weights)
-        return any(self._telling_part(each, weights) <= now for each in self._elsewhere)
-
-    def _of_no_help(self, looks: int, weights: Tensor | None) -> bool:
-        """Whether that loss was lowest in the first half of so many looks, and values are hardly fitted better."""
-        row = self._elsewhere[-looks:]
-        if len(row) < looks:
-            return False
-        losses = [self._telling_part(each, weights) for each in row]
-        first, last = (self._weighted(each * ~self._telling, weights) for each in (row[0], row[-1]))
-        return min(losses[: looks // 2]) <= min(losses[looks // 2 :]) and last >= LEARNT * first
-
-    def _telling_part(self, losses: Tensor, weights: Tensor | None) -> float:
-        """The weighted loss of terms whose points can be elsewhere, which of a problem with measured values tell."""
-        return self._weighted(losses * self._telling, weights)
-
-    def _losses(self, batch: Batch, weigh: Weigh) -> Tensor:
-        return self._objective.losses(weigh(batch)).double()
-
-    @staticmethod
-    def _weighted(losses: Tensor, weights: Tensor | None) -> float:
-        return float(losses.sum() if weights is None else weights.double() @ losses)
-
-    def _independent_batch(self) -> Batch:
-        """As many points of every term as are trained on, drawn once and independently of these."""
-        objective = self._objective
-        if not self._independent:
-            points = {
-                term.name: Sampler(
-                    term.region, self.counts[term.name], "uniform", mix_seed(self._seed, 1, i), term.shares
-                )
-                .draw()
-                .to(objective.like)
-                for i, term in enumerate(objective.terms)
-            }
-            self._independent = objective.batch(points)
-        return self._independent
+    @property
+    def ended(self) -> str:
+        """Why the run is to end; empty where it is not."""
+        return self._lookout.ended
 
     def epochs(self, step: int) -> dict[str, float]:
         """How often all points of a term were trained on before a step, of the terms that give batches of them."""
@@ -328,17 +222,14 @@ class PointSource:
     def state_dict(self) -> dict[str, Any]:
         """The points in use, the step they were drawn at, and how many draws were made."""
         points = {name: x.clone() for name, x in self.points.items()}  # not the whole block
-        elsewhere = [losses.cpu() for losses in self._elsewhere]
-        row = {"elsewhere": elsewhere, "announced": self._announced, "said": self._said, "ended": self.ended}
-        return {"drawn_at": self.drawn_at, "points": points, "drawn": self._drawn, **row}
+        return {"drawn_at": self.drawn_at, "points": points, "drawn": self._drawn, **self._lookout.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` gave, read by ``state_schema``."""
         if bool(state["points"]) != bool(state["drawn"]):
             raise StateError("the points in use do not fit the number of draws")
         self.drawn_at, self._drawn = state["drawn_at"], state["drawn"]
-        self._elsewhere = [losses.to(self._objective.like.device) for losses in state["elsewhere"]]
-        self._announced, self._said, self.ended = state["announced"], state["said"], state["ended"]
+        self._lookout.load_state_dict(state)
         for sampler in self._samplers.values():
             sampler.skip_to(self._drawn)
         if state["points"]:
@@ -353,10 +244,7 @@ class PointSource:
             "drawn_at": NoneOr(Whole(0, step)),
             "points": EmptyOr(points),
             "drawn": Whole(0, (step + 1) * self._draws_at_a_time),
-            "elsewhere": Added(ListOf(Shaped((len(self.counts),), like), IN_A_ROW), []),
-            "announced": Added(False, False),
-            "said": Added(False, False),
-            "ended": Added("", ""),
+            **self._lookout.state_schema(),
         }
 
 

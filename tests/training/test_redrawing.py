@@ -13,7 +13,8 @@ from ntkrun.common.state_schema import read_state
 from ntkrun.geometry import Box, Sampler, Table, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.pde import Poisson, Term, Wave
-from ntkrun.training.collocation import PLACES, PointSource
+from ntkrun.training.collocation import PointSource
+from ntkrun.training.lookout import PLACES
 from tests.problems import mlp
 
 SEED = 3
@@ -36,7 +37,7 @@ def saved(source: PointSource) -> dict[str, Any]:
 @pytest.mark.parametrize("method", ["sobol", "adaptive", "r3"])
 def test_goes_on_after_a_checkpoint(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     objective, every = wave(), "auto"
-    monkeypatch.setattr("ntkrun.training.collocation.LEFT_BEHIND", 0.0)  # whatever the losses
+    monkeypatch.setattr("ntkrun.training.lookout.LEFT_BEHIND", 0.0)  # whatever the losses
     source = PointSource(objective, COUNTS, method, every, SEED)
     for step in range(4):
         source.at(step)
@@ -251,7 +252,7 @@ def test_a_loss_of_zero_everywhere_is_left_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_equispaced_points_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ntkrun.training.collocation.LEFT_BEHIND", 0.0)
+    monkeypatch.setattr("ntkrun.training.lookout.LEFT_BEHIND", 0.0)
     pde = Poisson()
     source = PointSource(Objective(pde, mlp(pde.domain)), {"residual": 9, "boundary": 2}, "equispaced", "auto", SEED)
     used = source.at(0)
