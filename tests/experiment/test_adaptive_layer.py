@@ -59,7 +59,7 @@ def test_draws_do_not_undo_what_was_learnt(sampling: str, bound: float, tmp_path
 def test_a_layer_is_followed_while_it_becomes_thin(tmp_path: Path) -> None:
     """The page's example of ``continuation``; from the coefficient itself the error stays near 0.9."""
     page = (Path(__file__).parents[2] / "docs" / "own_problems.md").read_text(encoding="utf-8")
-    text = page.partition("### Continuation\n")[2].partition("\n## ")[0]
+    text = page.partition("### Continuation\n")[2].partition("\n### ")[0]
     for content, name in re.findall(r"^```(?:python|yaml)\n(# (\S+)\n.*?)^```$", text, re.M | re.S):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
