@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from whole_run import whole_run
+from whole_run import solve_all
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks"
@@ -51,21 +51,6 @@ GOALS = {  # relative L2 error, and seconds of the whole command on two cores
     "van_der_pol": (1e-6, 20),
     "wave": (1e-5, 60),
 }
-
-
-def solve(problem: str, seed: int, further: Sequence[str]) -> dict[str, str | float | int]:
-    """Run a problem as a command; its final and best error, seconds in all and of training, and steps."""
-    done = whole_run([f"pde={problem}", f"seed={seed}", *further])
-    return {
-        "problem": problem,
-        "seed": seed,
-        "error": done.summary["rel_l2"]["final"],
-        "best_error": done.summary["rel_l2"]["best"],
-        "seconds": done.seconds,
-        "cpu_seconds": done.cpu_seconds,
-        "training_seconds": done.summary["seconds"]["training"],
-        "steps": done.summary["step"],
-    }
 
 
 def page(table: pd.DataFrame, further: Sequence[str]) -> str:
@@ -106,20 +91,12 @@ def main() -> None:
     arguments = parser.parse_args()
     name = "_".join(["menu", *(re.sub(r"\W+", "_", each) for each in arguments.overrides)])
     file = OUT / f"{name}.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
-    for seed in [] if arguments.collect else arguments.seeds:
-        for problem in arguments.problems:
-            new = solve(problem, seed, arguments.overrides)
-            print(
-                ", ".join(f"{k} {f'{v:.3g}' if isinstance(v, int | float) else v}" for k, v in new.items()), flush=True
-            )
-            rows = [row for row in rows if (row["problem"], row["seed"]) != (problem, seed)] + [dict(new)]
-            table = pd.DataFrame(rows).sort_values(["problem", "seed"])
-            table.to_csv(file, index=False, float_format="%.4g")
-    if not rows:
+    seeds = [] if arguments.collect else arguments.seeds
+    for table in solve_all(file, arguments.problems, seeds, arguments.overrides):
+        if not table.empty:
+            (OUT / f"{name}.md").write_text(page(table, arguments.overrides), encoding="utf-8")
+    if table.empty:
         sys.exit("there are no runs")
-    table = pd.DataFrame(rows)
-    (OUT / f"{name}.md").write_text(page(table, arguments.overrides), encoding="utf-8")
     if not arguments.overrides and (above := missed(table)):
         sys.exit(f"goals are missed: {', '.join(above)}")
 

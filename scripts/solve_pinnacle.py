@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from whole_run import whole_run
+from whole_run import solve_all
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "benchmarks"
@@ -31,21 +31,6 @@ posed as a user would pose them, in files under `scripts/pinnacle`, from the def
 `ntkrun --config-dir scripts/pinnacle/conf pde=NAME` with nothing else on the command line. The paper's own table of
 errors was not available to this project, which does not quote it.
 """
-
-
-def solve(problem: str, seed: int) -> dict[str, str | float | int]:
-    """Run a problem as a command; its final and best error, seconds in all and of training, and steps."""
-    done = whole_run([f"--config-dir={CONF}", f"pde={problem}", f"seed={seed}"], within=ROOT)
-    return {
-        "problem": problem,
-        "seed": seed,
-        "error": done.summary["rel_l2"]["final"],
-        "best_error": done.summary["rel_l2"]["best"],
-        "seconds": done.seconds,
-        "cpu_seconds": done.cpu_seconds,
-        "training_seconds": done.summary["seconds"]["training"],
-        "steps": done.summary["step"],
-    }
 
 
 def lines(problem: str) -> int:
@@ -90,20 +75,12 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="write the table of the runs that there are")
     arguments = parser.parse_args()
     file = OUT / "pinnacle.csv"
-    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
-    for seed in [] if arguments.collect else arguments.seeds:
-        for problem in arguments.problems:
-            new = solve(problem, seed)
-            print(
-                ", ".join(f"{k} {f'{v:.3g}' if isinstance(v, int | float) else v}" for k, v in new.items()), flush=True
-            )
-            rows = [row for row in rows if (row["problem"], row["seed"]) != (problem, seed)] + [dict(new)]
-            table = pd.DataFrame(rows).sort_values(["problem", "seed"])
-            table.to_csv(file, index=False, float_format="%.4g")
+    seeds = [] if arguments.collect else arguments.seeds
+    for table in solve_all(file, arguments.problems, seeds, [f"--config-dir={CONF}"], within=ROOT):
+        if not table.empty:
             (OUT / "pinnacle.md").write_text(page(table), encoding="utf-8")
-    if not rows:
+    if table.empty:
         sys.exit("there are no runs")
-    (OUT / "pinnacle.md").write_text(page(pd.DataFrame(rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":

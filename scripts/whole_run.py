@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,3 +82,43 @@ def whole_run(
         metrics = pd.read_csv(Path(place) / "run" / "metrics.csv")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return WholeRun(summary, metrics, seconds, cpu)
+
+
+def solve(problem: str, seed: int, further: Sequence[str], within: Path | None) -> dict[str, str | float | int]:
+    """Run a problem as a command; its final and best error, seconds in all and of training, and steps."""
+    done = whole_run([f"pde={problem}", f"seed={seed}", *further], within=within)
+    return {
+        "problem": problem,
+        "seed": seed,
+        "error": done.summary["rel_l2"]["final"],
+        "best_error": done.summary["rel_l2"]["best"],
+        "seconds": done.seconds,
+        "cpu_seconds": done.cpu_seconds,
+        "training_seconds": done.summary["seconds"]["training"],
+        "steps": done.summary["step"],
+    }
+
+
+def solve_all(
+    file: Path, problems: Sequence[str], seeds: Sequence[int], further: Sequence[str] = (), within: Path | None = None
+) -> Iterator[pd.DataFrame]:
+    """Run problems from seeds, one after the other; yields the table of all runs at first and after each.
+
+    Args:
+        file: the table as CSV, written after each; rows of other problems and seeds stay.
+        problems: what is run.
+        seeds: with each.
+        further: what is added to every command line.
+        within: see ``whole_run``.
+    """
+    rows: list[dict[Any, Any]] = pd.read_csv(file).to_dict("records") if file.exists() else []
+    yield pd.DataFrame(rows)
+    for seed in seeds:
+        for problem in problems:
+            new = solve(problem, seed, further, within)
+            print(
+                ", ".join(f"{k} {f'{v:.3g}' if isinstance(v, int | float) else v}" for k, v in new.items()), flush=True
+            )
+            rows = [row for row in rows if (row["problem"], row["seed"]) != (problem, seed)] + [new]
+            pd.DataFrame(rows).sort_values(["problem", "seed"]).to_csv(file, index=False, float_format="%.4g")
+            yield pd.DataFrame(rows)
