@@ -24,8 +24,8 @@ def with_coefficients(network: nn.Module, coefficients: Sequence[Coefficient]) -
     """Wrap a network so that it puts out trainable coefficients beside its own outputs, the same at every point.
 
     A coefficient is a gain p on a column of ones, so its rows of the Jacobian are exact on every route. p starts at 0
-    and stands for start + scale p; for start exp(p) where the coefficient is positive; for a point between its bounds
-    by the logistic function where it has bounds.
+    and stands for start + scale p; for start exp(s p) where the coefficient is positive; for a point between its
+    bounds, by the logistic function of s p, where it has bounds. s is 1, or what makes its slope at p = 0 the scale.
 
     Args:
         network: a ``JetNetwork``, or any module mapping ``[N, d]`` to ``[N, fields]`` row by row.
@@ -118,13 +118,14 @@ def _values(coefficients: Sequence[Coefficient], raw: Tensor) -> list[Tensor]:
 
 
 def _value(c: Coefficient, raw: Value, exp: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Value:
+    s = c.unit / c.natural
     if c.bounds is not None:
         low, high = c.bounds
         middle, half = (low + high) / 2, (high - low) / 2
         inner = math.atanh((c.start - middle) / half)
-        between: Value = tanh(raw * 0.5 + inner) * half + middle
+        between: Value = tanh(raw * (0.5 * s) + inner) * half + middle
         return between
     if c.positive:
-        grown: Value = exp(raw) * c.start
+        grown: Value = exp(raw * s) * c.start
         return grown
     return raw * c.unit + c.start

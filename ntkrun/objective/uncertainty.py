@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 LARGEST = 2**26  # numbers of the Jacobian: half a GiB in float64
 MOST = 2**23  # likewise, where it is made larger than that of the run
 PER_PARAMETER = 4  # rows, where there were fewer than parameters
+INFLATION = 1e6  # of a variance by unknown others, beyond which the network's own error decides
+ADVICE = "fix one of them, or measure what tells them apart"
 NAME = "coefficient"  # of the parameter that the coefficients share
 
 
@@ -35,8 +37,8 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
         batch: the points.
 
     Returns:
-        ``None`` for a coefficient that the rows do not determine, and for all where there are no more rows than
-        parameters or the Jacobian is too large to be formed.
+        ``None`` for a coefficient that the rows do not determine, or only together with others, and for all where
+        there are no more rows than parameters or the Jacobian is too large to be formed.
     """
     slopes = coefficient_slopes(objective.network)
     rows, parameters = sum(objective.row_counts(batch)), objective.layout.size
@@ -63,10 +65,17 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     left = _beyond(network.cpu(), own.cpu())
     least = (torch.finfo(torch.float64).eps * rows) ** 2 * own.cpu().square().sum(0)  # by round-off alone
     left = left * (left.square().sum(0) > least)
-    errors = dict(unknown)
-    for (name, slope), information, smallest in zip(slopes.items(), _information(left), least.tolist(), strict=True):
-        if information > smallest:
+    alone = left.square().sum(0)  # what of each is determined, were all others known
+    errors, together = dict(unknown), []
+    for j, ((name, slope), information) in enumerate(zip(slopes.items(), _information(left), strict=True)):
+        if information <= least[j]:
+            continue
+        if information * INFLATION < alone[j]:
+            together.append(name)
+        else:
             errors[name] = abs(slope) * math.sqrt(rows / (rows - parameters) / information)
+    if together:
+        log.warning("only combinations of %s are determined, so their values are not: %s", ", ".join(together), ADVICE)
     return errors
 
 

@@ -81,9 +81,9 @@ class Coefficient:
         start: the value that training starts from.
         positive: keep it above zero, by an exponential function.
         bounds: keep it between two numbers, by a logistic function.
-        scale: how far it is expected to lie from ``start``; steps of first-order optimisers and its part in kernels are
-            in proportion to it. Without, the size of ``start``, or 1 where that is 0. Not with ``positive`` or
-            ``bounds``, whose transformations have a scale.
+        scale: how far it is expected to lie from ``start``, its derivative by the trained number there; steps of
+            first-order optimisers are in proportion to it, its part in kernels to the square. Without, the size of
+            ``start``, or 1 where that is 0; with bounds the product of the distances to both over their sum.
         true: the value, where it is known, to be compared with.
     """
 
@@ -97,7 +97,15 @@ class Coefficient:
     @property
     def unit(self) -> float:
         """The scale in use."""
-        return self.scale if self.scale is not None else abs(self.start) or 1.0
+        return self.scale if self.scale is not None else self.natural
+
+    @property
+    def natural(self) -> float:
+        """The scale where none is given."""
+        if self.bounds is not None:
+            low, high = self.bounds
+            return (self.start - low) * (high - self.start) / (high - low)
+        return abs(self.start) or 1.0
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _check_coefficients(pde: PDE) -> None:
 
 
 def _check_coefficient(c: Coefficient) -> None:
-    what, free = f"coefficient {c.name}", not c.positive and c.bounds is None
+    what = f"coefficient {c.name}"
     if c.bounds is not None and not (isinstance(c.bounds, tuple | list) and len(c.bounds) == 2):
         raise ProblemError(f"{what}: the bounds are {c.bounds!r}, expected two numbers")
     for number in (c.start, *(c.bounds or ()), c.scale, c.true):
@@ -143,8 +143,8 @@ def _check_coefficient(c: Coefficient) -> None:
         raise ProblemError(f"{what}: start={c.start} does not lie between the bounds {c.bounds}")
     if c.positive and (c.start <= 0 or c.bounds is not None):
         raise ProblemError(f"{what}: a positive one starts above 0 and has no bounds")
-    if c.scale is not None and (c.scale <= 0 or not free):
-        raise ProblemError(f"{what}: scale={c.scale} is to be above 0, and goes without positive and bounds")
+    if c.scale is not None and c.scale <= 0:
+        raise ProblemError(f"{what}: scale={c.scale} is to be above 0")
 
 
 def _check_term(term: Term, pde: PDE) -> None:

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from ntkrun.plots.labels import to_scale
 from ntkrun.plots.run import STYLE
-from ntkrun.plots.saved import axes_of
+from ntkrun.plots.saved import axes_of, of_a_shape
 from ntkrun.plots.slices import TITLES, limits
 from ntkrun.storage.atomic import write_atomically
 
@@ -135,6 +136,8 @@ def _maps(solution: Mapping[str, NDArray[Any]], coordinates: list[str], values: 
             part = np.abs(part) if name == "error" else part
             low, high = limits([part if name == "error" else values["prediction"][..., i]])
             image = _map(axes, x[across], y[along], part[0], 0.0 if name == "error" else low, high, name == "error")
+            if of_a_shape(part[0], right + up):
+                to_scale(axes, x, y)
             axes.set(title=f"{TITLES[name]} ${field}$", xlabel=f"${right}$", ylabel=f"${up}$")
             figure.colorbar(image, ax=axes)
             images.append((image, part))

@@ -1,4 +1,4 @@
-"""Labels of figures: names that users have given, and numbers along logarithmic axes."""
+"""Labels of figures: names that users have given, and what is drawn along them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatterSciNotation
 from numpy.typing import NDArray
 
+SLIM = 8  # of what is longer, lengths are not drawn to scale
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -33,6 +34,19 @@ def logarithmic(axes: Axes, values: NDArray[np.float64]) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(Powers())
         axes.yaxis.set_minor_formatter(Powers())
+
+
+def to_scale(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    """Lengths along both axes alike, so that a disc is round, unless the picture would be slim.
+
+    Args:
+        axes: with the picture.
+        x: coordinates to the right of everything in it.
+        y: upwards.
+    """
+    width, height = np.ptp(x), np.ptp(y)
+    if width < SLIM * height and height < SLIM * width:
+        axes.set_aspect("equal")
 
 
 def words(name: str) -> str:

@@ -12,14 +12,17 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ntkrun.plots.labels import Powers, logarithmic, words
+from ntkrun.plots.labels import Powers, logarithmic, to_scale, words
 
 TERMS = 9  # the most that are drawn
 POINTS = 20_000  # of a term; more could not be told apart
 
 
 def plot_residuals(
-    points: Mapping[str, NDArray[Any]], residuals: Mapping[str, NDArray[Any]], coordinates: Sequence[str]
+    points: Mapping[str, NDArray[Any]],
+    residuals: Mapping[str, NDArray[Any]],
+    coordinates: Sequence[str],
+    shape: bool = False,
 ) -> Figure:
     """One panel per loss term: over the only coordinate, or over the first and time, or the first two, as colours.
 
@@ -27,6 +30,7 @@ def plot_residuals(
         points: of every term, ``[N_i, d]``.
         residuals: their sizes |r|, ``[N_i]``.
         coordinates: letters of the columns of points.
+        shape: whether the domain is one, whose lengths are drawn to scale.
     """
     terms = [name for name in points if name in residuals and len(points[name]) == len(residuals[name])][:TERMS]
     columns = min(3, len(terms))
@@ -36,6 +40,7 @@ def plot_residuals(
     for axes in grid.flat[len(terms) :]:
         axes.set_visible(False)
     right, up = _axes(coordinates)
+    everywhere = np.concatenate([points[name] for name in terms])
     for axes, name in zip(grid.flat, terms, strict=False):
         chosen = slice(None, None, -(-len(points[name]) // POINTS) or 1)
         x, sizes = points[name][chosen], np.asarray(residuals[name][chosen], dtype=np.float64)
@@ -47,6 +52,8 @@ def plot_residuals(
             )
             figure.colorbar(image, ax=axes, format=Powers() if isinstance(image.norm, LogNorm) else None)
             axes.set(ylabel=f"${coordinates[up]}$")
+            if shape and "t" not in (coordinates[right], coordinates[up]):
+                to_scale(axes, everywhere[:, right], everywhere[:, up])
         axes.tick_params(labelbottom=True)
         axes.set(title=f"$|r|$ of {words(name)}", xlabel=f"${coordinates[right]}$")
     return figure

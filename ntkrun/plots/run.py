@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
-from ntkrun.plots.labels import logarithmic, words
+from ntkrun.plots.labels import logarithmic, to_scale, words
 from ntkrun.plots.residuals import plot_residuals
-from ntkrun.plots.saved import axes_of
+from ntkrun.plots.saved import axes_of, of_a_shape
 from ntkrun.plots.slices import plot_slices
 from ntkrun.plots.spectrum import plot_spectrum
 from ntkrun.storage.atomic import write_atomically, writing
@@ -86,9 +86,10 @@ def _residuals(directory: Path, solution: Mapping[str, NDArray[Any]]) -> dict[st
     if not all((directory / name).exists() for name in ("points.npz", "residuals.npz")):
         return {}
     coordinates = axes_of(solution) or [str(c) for c in solution["coordinates"]]
+    shape = of_a_shape(solution["prediction"], "")
     try:
         points, sizes = read_arrays(directory / "points.npz"), read_arrays(directory / "residuals.npz")
-        return {"residuals": plot_residuals(points, sizes, coordinates)} if sizes else {}
+        return {"residuals": plot_residuals(points, sizes, coordinates, shape)} if sizes else {}
     except (ValueError, TypeError, LookupError) as error:  # left by something else than this run
         log.warning("residuals.npz is not drawn: %s", error)
         return {}
@@ -286,6 +287,8 @@ def _solution_2d(solution: dict[str, NDArray[np.float64]], first: str, second: s
                 vmax=high,
                 rasterized=True,
             )
+            if of_a_shape(solution["prediction"], right + up):
+                to_scale(axes, solution[f"axis_{right}"], solution[f"axis_{up}"])
             formatter = ScalarFormatter()
             formatter.set_powerlimits((-2, 3))
             figure.colorbar(image, ax=axes, format=formatter)

@@ -24,6 +24,11 @@ def axes_of(solution: Iterable[str]) -> list[str]:
     return [name.removeprefix("axis_") for name in solution if name.startswith("axis_")]
 
 
+def of_a_shape(values: NDArray[Any], letters: str) -> bool:
+    """Whether two coordinates are lengths of a shape, outside of which nodes have no value; a time is no length."""
+    return "t" not in letters and bool(np.isnan(values).any())
+
+
 def read_solution(directory: Path) -> dict[str, NDArray[Any]]:
     """The arrays of ``solution.npz``, which can be drawn; the directory may have been received.
 

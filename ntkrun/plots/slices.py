@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
-from ntkrun.plots.saved import axes_of
+from ntkrun.plots.labels import to_scale
+from ntkrun.plots.saved import axes_of, of_a_shape
 
 TIMES = 5  # curves over time
 MOMENTS = 4  # heat maps over time
@@ -138,6 +139,9 @@ def _heat_map(
     x, y = solution[f"axis_{right}"], solution[f"axis_{up}"]
     axes.grid(False)
     axes.set(xlabel=f"${right}$", ylabel=f"${up}$")
-    return axes.pcolormesh(
+    image = axes.pcolormesh(
         x[_thinned(len(x))], y[_thinned(len(y))], values, cmap=colours, vmin=low, vmax=high, rasterized=True
     )
+    if of_a_shape(values, right + up):
+        to_scale(axes, x, y)
+    return image

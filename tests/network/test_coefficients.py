@@ -81,6 +81,27 @@ def test_values_and_slopes_against_the_transformations() -> None:
     assert coefficient_slopes(network) == pytest.approx(slopes)
 
 
+@pytest.mark.parametrize("kind", [{}, {"positive": True}, {"bounds": (0.1, 2.5)}], ids=["free", "positive", "bounded"])
+def test_a_scale_is_the_slope_at_the_start(kind: dict[str, Any]) -> None:
+    """Whatever transformation keeps the coefficient where it may lie; the first step of Adam is in proportion to it."""
+    moved = {}
+    for scale in (None, 0.01, 3.0):
+        c = Coefficient(name="c", start=0.4, scale=scale, **kind)
+        network: Any = with_coefficients(MLP(4, 1, domain=Box.of(x=(0.0, 1.0))), (c,)).double()
+        assert coefficient_values(network)["c"] == pytest.approx(0.4)
+        assert coefficient_slopes(network)["c"] == pytest.approx(c.unit)
+        adam = torch.optim.Adam([network.coefficient], lr=1e-6)
+        network(torch.zeros(1, 1, dtype=torch.float64))[0, 1].backward()
+        adam.step()
+        moved[scale] = 0.4 - coefficient_values(network)["c"]
+        with torch.no_grad():
+            network.coefficient.fill_(-50.0 / c.unit)
+        low = {"positive": 0.0, "bounds": 0.1}.get(next(iter(kind), ""), -math.inf)
+        assert low <= coefficient_values(network)["c"] < 0.4
+    natural = {"positive": 0.4, "bounds": 0.3 * 2.1 / 2.4}.get(next(iter(kind), ""), 0.4)
+    assert moved == pytest.approx({None: 1e-6 * natural, 0.01: 1e-8, 3.0: 3e-6}, rel=1e-4)
+
+
 @pytest.mark.parametrize("problem", [ThreeUnknowns, InTheTransform])
 @pytest.mark.parametrize("route", ["structured", "per_point"])
 def test_rows_of_the_jacobian(route: str, problem: type[ThreeUnknowns]) -> None:
@@ -135,6 +156,39 @@ def test_standard_errors_are_those_of_linear_regression(caplog: pytest.LogCaptur
     with caplog.at_level("INFO"):
         assert coefficient_errors(objective, objective.batch({"data": x[:2]})) == {"c": None}
     assert "no standard errors of c: 2 residuals do not determine 2 parameters" in caplog.text
+
+
+@pytest.mark.parametrize(("curvature", "told_apart"), [(1.0, True), (1e-4, False)])
+def test_of_coefficients_that_only_their_sum_determines_no_errors(
+    curvature: float, told_apart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """a + (1 + curvature x^2) b + c sin(9 x), where nothing but the curvature tells a and b apart."""
+
+    class Nearly(PDE):
+        domain = Box.of(x=(0.0, 1.0))
+        coefficients = tuple(Coefficient(name=name, start=1.0) for name in ("a", "b", "c"))
+
+        def terms(self) -> tuple[Term, ...]:
+            def residual(x: Any, d: Any) -> Tensor:
+                value: Tensor = d.u + d.a + d.b * (1 + curvature * x.x**2) + d.c * torch.sin(9 * x.x)
+                return value - torch.sin(40 * x.x)
+
+            return (Term("data", (self.domain,), ("u", "a", "b", "c"), residual),)
+
+    pde = Nearly()
+    objective = Objective(pde, with_coefficients(Slope(), pde.coefficients).double())
+    x = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+    batch = objective.batch({"data": x})
+    z = x.numpy()[:, 0]
+    design = np.column_stack([np.ones(50), 1 + curvature * z**2, np.sin(9 * z), z])
+    variance = float(objective.residuals(batch)[0].detach().square().mean()) * 50 / (50 - 4)
+    root = np.linalg.inv(np.linalg.qr(design, mode="r"))
+    expected = np.sqrt(variance * np.square(root).sum(1))
+    errors = coefficient_errors(objective, batch)
+    assert errors["c"] == pytest.approx(expected[2], rel=1e-6)
+    assert errors["a"] == (pytest.approx(expected[0], rel=1e-6) if told_apart else None)
+    assert errors["b"] == (pytest.approx(expected[1], rel=1e-6) if told_apart else None)
+    assert ("only combinations of a, b are determined" in caplog.text) != told_apart
 
 
 class Decay(PDE):

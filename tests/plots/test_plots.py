@@ -22,6 +22,7 @@ from ntkrun.plots.run import (
     plot_solution,
     plot_weights,
 )
+from ntkrun.plots.slices import plot_slices
 
 
 def solution(coordinates: str, fields: tuple[str, ...], known: bool = True) -> dict[str, Any]:
@@ -82,6 +83,25 @@ def test_heat_maps_have_no_more_cells_than_can_be_seen() -> None:
     arrays |= {"fields": np.array(["u"]), "prediction": np.arange(6000.0).reshape(1200, 5, 1)}
     shown = image(plot_solution(arrays).axes[0])
     assert np.array_equal(shown, arrays["prediction"][::3, :, 0].T)
+
+
+@pytest.mark.parametrize(("coordinates", "wide"), [("xy", 2.0), ("xy", 9.0), ("xt", 2.0), ("xyt", 2.0)])
+@pytest.mark.parametrize("holes", [True, False], ids=["shape", "box"])
+def test_shapes_are_drawn_to_scale(coordinates: str, wide: float, holes: bool) -> None:
+    """A round hole is round; boxes, whose coordinates may be of any kind, times and slim channels fill their panels."""
+    arrays = solution(coordinates, ("u",))
+    arrays["axis_x"] = wide * arrays["axis_x"]
+    for name in ("prediction", "exact", "error") if holes else ():
+        arrays[name][1, 1] = np.nan
+    corners = np.array([[0.0, 0.0, 0.0], [wide, 1.0, 1.0]])[:, : len(coordinates)]
+    points, sizes = {"inside": corners, "flat": corners[:1]}, {"inside": np.ones(2), "flat": np.ones(1)}
+    figures = [plot_solution(arrays), plot_residuals(points, sizes, list(coordinates), shape=holes)]
+    figures += [plot_slices(arrays)["slices"]] if coordinates == "xyt" else []
+    for figure in figures:
+        panels = [axes for axes in figure.axes if axes.get_xlabel() in ("$x$", "$y$") and axes.collections]
+        scaled = holes and coordinates != "xt" and wide < 8
+        assert {axes.get_aspect() for axes in panels} <= {1.0 if scaled else "auto"}
+        assert panels or coordinates == "xt"
 
 
 @pytest.mark.parametrize("known", [True, False])
