@@ -68,12 +68,10 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     alone = left.square().sum(0)  # what of each is determined, were all others known
     errors, together = dict(unknown), []
     for j, ((name, slope), information) in enumerate(zip(slopes.items(), _information(left), strict=True)):
-        if information <= least[j]:
-            continue
-        if information * INFLATION < alone[j]:
-            together.append(name)
-        else:
+        if information > max(float(least[j]), float(alone[j]) / INFLATION):
             errors[name] = abs(slope) * math.sqrt(rows / (rows - parameters) / information)
+        elif alone[j] > least[j]:
+            together.append(name)
     if together:
         log.warning("only combinations of %s are determined, so their values are not: %s", ", ".join(together), ADVICE)
     return errors
