@@ -52,8 +52,10 @@ def _places(hydra: Any) -> list[Path]:
 
 
 def _located(path: str, places: list[Path]) -> str:
-    found = [place / path for place in places if (place / path).exists()]
+    found = [place / path for place in places if path and (place / path).exists()]
     if not found:
+        if not path:
+            raise ConfigError(f"{KEY}=: expected a file, or null for none")
         looked = " or ".join(dict.fromkeys(os.path.relpath(place) for place in places))
         raise ConfigError(f"{KEY}={path}: there is no such file in {looked}")
     return os.path.abspath(found[0])

@@ -234,6 +234,10 @@ def _numbers(rows: Iterator[list[str]], name: str) -> tuple[list[str], array[flo
     header = next(rows)
     if len(header) > COLUMNS:
         raise UnreadableError(f"{name} has more than {COLUMNS} columns")
+    if len(header) == 1 and (sign := next((each for each in ";\t" if each in header[0]), None)):
+        raise UnreadableError(f"{name} has {sign!r} between its columns; expected are commas, and points in numbers")
+    if header and all(_is_number(entry) for entry in header):
+        raise UnreadableError(f"{name} has numbers in its first line; expected are the names of the columns")
     if twice := _repeated(header):
         raise UnreadableError(f"{name} has two columns {twice}")
     values: array[float] = array("d")
@@ -247,6 +251,13 @@ def _numbers(rows: Iterator[list[str]], name: str) -> tuple[list[str], array[flo
         if len(values) > VALUES:
             raise UnreadableError(f"{name} has more than {VALUES} values")
     return header, values
+
+
+def _is_number(entry: str) -> bool:
+    try:
+        return math.isfinite(float(entry))
+    except ValueError:
+        return False
 
 
 def _repeated(names: Sequence[str]) -> str | None:
