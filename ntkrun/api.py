@@ -25,7 +25,7 @@ from ntkrun.config.assembly import Parts, assemble, build_networks
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import Configuration, read_configuration
 from ntkrun.experiment.received import read_received
-from ntkrun.experiment.run import execute, misfit, states_before
+from ntkrun.experiment.run import ends_of, execute, misfit, states_before
 from ntkrun.experiment.trained import TrainedRun
 from ntkrun.runtime.process_state import process_state_kept
 from ntkrun.runtime.threads import set_threads
@@ -119,13 +119,14 @@ def _open(directory: Path, configuration: Configuration, state: Mapping[str, Any
     """The run of a directory with the networks of a state."""
     with process_state_kept():
         try:
-            earlier = states_before(configuration.settings.time_windows, state)
-            pde, networks = build_networks(configuration.without_start(), earlier)
+            ends = ends_of(state)
+            earlier = states_before(configuration.settings.equal_windows, state)
+            pde, networks = build_networks(configuration.without_start(), earlier, ends)
             schema = schema_of(networks[-1].state_dict())
             networks[-1].load_state_dict(read_state(schema, state.get("network"), "network"))
         except (StateError, RuntimeError) as error:
             raise misfit(error) from None
-    return TrainedRun(directory, configuration.values, pde, networks)
+    return TrainedRun(directory, configuration.values, pde, networks, ends)
 
 
 @contextmanager

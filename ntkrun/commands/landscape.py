@@ -37,7 +37,7 @@ def write_landscape(run: TrainedRun, path: Path, directions: str, radius: float)
         ValueError: the run has several time windows, or no points or weights that fit it.
         WriteError: the file cannot be written.
     """
-    if int(run.config["time_windows"]) > 1:
+    if run.windowed:
         raise ValueError("a run of several time windows has a loss for each; there is no landscape of it")
     network = convert(copy.deepcopy(run.network), torch.float64)
     objective = Objective(run.pde, network)

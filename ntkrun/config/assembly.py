@@ -45,9 +45,10 @@ from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, SharedEvaluator
 from ntkrun.training.held_out import HeldOut
 from ntkrun.training.parts import TrainingParts
-from ntkrun.training.time_marching import TimeWindow, frozen
+from ntkrun.training.time_marching import TimeWindow, frozen, time_edges
 from ntkrun.weights import Sketched, Weighting
 
+ADAPTIVE = "adaptive"
 BEGINNING = 0.1  # of the time of a problem without other coordinates
 COPIES = 4  # of the parameters: themselves, their gradient, and the two moments of most optimisers
 DRAWN = 3  # numbers of 8 bytes per coordinate of a point: as drawn, as computed with, and in between
@@ -69,27 +70,35 @@ class Parts(TrainingParts):
     logger: Logger
     held_rows: int = 0
 
+    @property
+    def edges(self) -> list[float]:
+        """Start and ends of the time windows; empty where there is one of all of time."""
+        return window_edges(self.settings, self.pde, self.ends)
 
-def assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = ()) -> Parts:
+
+def assemble(
+    configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = (), ends: Sequence[float] = ()
+) -> Parts:
     """Build everything that a configuration describes.
 
     Args:
         configuration: of the run.
         earlier: states of the networks of earlier time windows; the parts are those of the next window.
+        ends: of the time windows so far and of the next one, where the run chooses them.
 
     Raises:
         ConfigError: a value cannot be used.
     """
     limit_memory()
     try:
-        return _assemble(configuration, earlier)
+        return _assemble(configuration, earlier, ends)
     except (RuntimeError, MemoryError, OverflowError) as error:
         if earlier:
             raise
         raise ConfigError(f"the run cannot be set up: {shortage(error) or str(error).splitlines()[0]}") from error
 
 
-def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]) -> Parts:
+def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]], ends: Sequence[float]) -> Parts:
     settings, setup = configuration.settings, configuration.setup
     whole = configuration.pde.build()
     if configuration.data:
@@ -100,10 +109,14 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
     weighting, point_weights = configuration.weights.build(), configuration.point_weights.build()
     optimizer, schedule = configuration.optimizer.build(), configuration.schedule.build()
     diagnostics, logger = configuration.diagnostics.build(), build_logger(configuration.logger)
-    if settings.time_windows > 1 and not isinstance(diagnostics, NoDiagnostics):
+    observed = not isinstance(diagnostics, NoDiagnostics)
+    if observed and (settings.equal_windows > 1 or settings.time_windows == ADAPTIVE):
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
-        pde, network, networks = _networks(configuration, whole, earlier, _growing(settings, whole, optimizer))
+        growing = _growing(settings, whole, optimizer)
+        if not ends and not observed and _chooses_windows(settings, whole, optimizer):
+            ends = (whole.domain.high[TIME],)
+        pde, network, networks = _networks(configuration, whole, earlier, growing, ends)
         totals = point_counts(setup.points, pde)
         counts = {name: min(total, setup.batch or total) for name, total in totals.items()}
         objective = _objective(pde, network, settings, sum(counts.values()))
@@ -133,6 +146,7 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
             raise ConfigError(f"{key}{error}") from None
     if point_weights.varying and getattr(weighting, "points", "training") != "training":
         raise ConfigError("weights.points: with point_weights, kernels are taken at the training points")
+    windowed = has_windows(settings, whole, ends) and whole.reference() is not None  # some may have no nodes
     return Parts(
         settings=settings,
         pde=whole,
@@ -146,15 +160,16 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
         evaluator=evaluator,
         diagnostics=diagnostics,
         logger=Guarded(logger),
-        held_out=None if evaluator.knows else HeldOut(objective, points.counts, settings.seed, apart),
+        held_out=None if evaluator.knows or windowed else HeldOut(objective, points.counts, settings.seed, apart),
         earlier=networks,
+        ends=tuple(ends),
         held_rows=sum(part.least for region in apart.values() for part in region),
     )
 
 
 def _hold_out(pde: PDE, share: float, settings: Settings) -> dict[str, tuple[Region, ...]]:
     """Take a share of its measured values from a problem; returns them as regions of the loss terms."""
-    if settings.time_windows > 1:
+    if settings.equal_windows > 1 or settings.time_windows == ADAPTIVE:
         raise ConfigError(f"pde.hold_out={share:g}: with time_windows no network is the best; leave it out")
     try:
         pde.measurements, held = held_apart(pde.measurements, share, settings.seed)
@@ -174,20 +189,21 @@ def build_logger(loggers: Sequence[Component[Logger]]) -> Logger:
 
 
 def build_networks(
-    configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = ()
+    configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = (), ends: Sequence[float] = ()
 ) -> tuple[PDE, tuple[nn.Module, ...]]:
     """The problem on all of time and its network; with time windows, those of all windows so far.
 
     Args:
         configuration: of the run.
         earlier: states of the networks of earlier time windows.
+        ends: of the windows so far, where the run chooses them.
 
     Raises:
         ConfigError: a value cannot be used.
     """
     whole = configuration.pde.build()
     try:
-        _, network, networks = _networks(configuration, whole, earlier)
+        _, network, networks = _networks(configuration, whole, earlier, ends=ends)
     except ProblemError as error:
         raise ConfigError(f"pde: {error}") from None
     return whole, (*networks, network)
@@ -208,24 +224,57 @@ def _growing(settings: Settings, whole: PDE, optimizer: Optimizer) -> float | No
     return BEGINNING
 
 
+def _chooses_windows(settings: Settings, whole: PDE, optimizer: Optimizer) -> bool:
+    """Whether the run is to choose its time windows."""
+    if settings.time_windows == ADAPTIVE:
+        if optimizer.gradient_steps(1):
+            raise ConfigError(
+                "time_windows=adaptive: the optimiser does not tell whether a window is solved; give a number"
+            )
+        TimeWindow(whole, 0, 1, None).terms()
+        return True
+    return (
+        settings.time_windows == "auto"
+        and settings.growing_time == "auto"
+        and bool(_growing(settings, whole, optimizer))
+    )
+
+
+def has_windows(settings: Settings, whole: PDE, ends: Sequence[float]) -> bool:
+    """Whether there is another time window than one of all of time."""
+    return settings.equal_windows > 1 or tuple(ends) not in ((), (whole.domain.high.get(TIME),))
+
+
+def window_edges(settings: Settings, whole: PDE, ends: Sequence[float]) -> list[float]:
+    """Start and ends of the time windows; empty where there is one of all of time."""
+    if not has_windows(settings, whole, ends):
+        return []
+    return time_edges(whole.domain, settings.equal_windows, ends)
+
+
 def _networks(
-    configuration: Configuration, whole: PDE, earlier: Sequence[Mapping[str, Any]], growing: float | None = None
+    configuration: Configuration,
+    whole: PDE,
+    earlier: Sequence[Mapping[str, Any]],
+    growing: float | None = None,
+    ends: Sequence[float] = (),
 ) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
     """The problem of the present time window, its network, and those of the windows before.
 
     A window's network starts with the parameters of the one before.
     """
     description, settings = configuration.network, configuration.settings
-    if settings.time_windows == 1 and growing is None:
+    if not has_windows(settings, whole, ends) and growing is None:
         return whole, _first_network(description, settings, whole), ()
-    pde = TimeWindow(whole, 0, settings.time_windows, None, growing)
+    count = settings.equal_windows
+    pde = TimeWindow(whole, 0, count, None, growing, ends)
     network = _first_network(description, settings, pde)
     networks: list[nn.Module] = []
     for k, state in enumerate(earlier, start=1):
         state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
         network.load_state_dict(state)
         networks.append(frozen(network))
-        pde = TimeWindow(whole, k, settings.time_windows, network, growing)
+        pde = TimeWindow(whole, k, count, network, growing, ends)
         network = _network(description, settings, pde)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(state[name])

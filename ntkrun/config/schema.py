@@ -74,7 +74,7 @@ class Settings(BaseModel):
     evaluate_every: Positive[int]
     checkpoint_every: Positive[int]
     start_from: str | None = None
-    time_windows: Few
+    time_windows: Literal["auto", "adaptive"] | Few
     growing_time: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] | None = None
     stop: StopSettings
     keep_best: bool
@@ -85,6 +85,11 @@ class Settings(BaseModel):
     kernel: KernelSettings
     trainer: TrainerSettings
     let: dict[str, Any] = Field(default_factory=dict)  # values that only others refer to
+
+    @property
+    def equal_windows(self) -> int:
+        """Number of equal time windows; 1 where the run is to choose."""
+        return self.time_windows if isinstance(self.time_windows, int) else 1
 
 
 class Setup(BaseModel):

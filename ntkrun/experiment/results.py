@@ -123,7 +123,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "status": outcome.status,
         "message": outcome.message,
         "step": progress.total_steps,
-        "iterations": settings.iterations * settings.time_windows,
+        "iterations": _iterations(settings, trainer),
         "rel_l2": {
             "final": progress.error,
             "final_step": None if progress.error is None else progress.error_step,
@@ -139,6 +139,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "kernel_route": objective.route,
         "weights": dict(zip(objective.names, trainer.weighting.weights.tolist(), strict=True)),
         **({} if growing(objective.pde) is None else {"growing_time": growing(objective.pde)}),
+        **({} if not trainer.progress.ends else {"window_ends": list(trainer.progress.ends)}),
         "configuration": configuration,
         "seed": settings.seed,
         "threads": torch.get_num_threads(),
@@ -153,6 +154,13 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "git_commit": _git_commit(),
     }
     write_text_atomically(directory / SUMMARY, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _iterations(settings: Settings, trainer: Trainer) -> int:
+    """The length of the run, as far as it is known."""
+    if trainer.parts.ends:
+        return trainer.progress.first_step + trainer.loop.iterations
+    return settings.iterations * settings.equal_windows
 
 
 def _by_field(fields: Sequence[str], progress: Progress) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ntkrun.common.state_schema import StateError, read_state, schema_of
+from ntkrun.common.state_schema import ListOf, Real, StateError, read_state, schema_of
 from ntkrun.common.user_frames import cause
 from ntkrun.config.assembly import Parts, assemble
 from ntkrun.config.configuration import Configuration
@@ -46,6 +47,7 @@ from ntkrun.storage.checkpoint import (
     NAME,
     Checkpoint,
     CheckpointError,
+    drop_best,
     drop_damaged,
     has_checkpoint,
     load_best,
@@ -63,7 +65,7 @@ from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Columns, Records, tables_schema
-from ntkrun.training.time_marching import Piecewise, growing, may_grow, time_edges
+from ntkrun.training.time_marching import Piecewise, growing, may_grow
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 
@@ -73,6 +75,12 @@ GRACE = 10.0  # seconds that an interrupted run may still take for its solution
 
 UNSOLVED = 1e-5  # of the first loss; under Gauss-Newton solved problems leave less than 1e-6
 ENOUGH = 50  # steps, after which that can be told
+ACCURATE = 1e-10  # the same for one of several windows that the run chooses, whose errors add up
+EASILY = 1e-14  # so little is left where a window could have been longer
+SHORTEST = 1e-7  # of all of time, that a window may be
+ATTEMPTS = 20  # times the iterations, after which no shorter windows are tried
+MOST_WINDOWS = 1000
+PART = 5  # the iterations of a time window that the run has chosen are a fifth of those of all of time
 
 REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 """What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
@@ -141,8 +149,8 @@ def _follow(configuration: Configuration, parts: Parts | None) -> Outcome:
     with silence(), stop_on_signals() as own, suppress(DivergenceError):
         stop = agreed(own)
         trainer = make_trainer(parts, NoRecords(), Path(), stop, progress)
-        while trainer.fit() is not None and progress.window + 1 < parts.settings.time_windows:
-            parts = _next_window(configuration, trainer)
+        while trainer.fit() is not None and (following := _next_window(configuration, parts, trainer)) is not None:
+            parts = following
             trainer = make_trainer(parts, NoRecords(), Path(), stop, progress)
         part()
     return Outcome("completed")
@@ -178,8 +186,8 @@ def _carry_out(configuration: Configuration, parts: Parts, trainer: Trainer, sto
         _announce(parts, trainer)
         logger.start(directory, configuration.values, progress.total_steps)
         ended = trainer.fit()
-        while ended is not None and progress.window + 1 < parts.settings.time_windows:
-            parts = _next_window(configuration, trainer)
+        while ended is not None and (following := _next_window(configuration, parts, trainer)) is not None:
+            parts = following
             trainer = make_trainer(parts, trainer.records, directory, stop, progress, trainer.configuration)
             ended = trainer.fit()
         part()
@@ -238,7 +246,7 @@ def _find_checkpoint(configuration: Configuration, directory: Path) -> Checkpoin
 
 def _check_best(parts: Parts, progress: Progress, directory: Path) -> None:
     """Say where the network of the smallest error so far is lost, so that the next best one takes its place."""
-    if not parts.settings.keep_best or parts.settings.time_windows > 1 or progress.best_step is None:
+    if not parts.settings.keep_best or parts.edges or progress.best_step is None:
         return
     try:
         read_state(schema_of(parts.objective.network.state_dict()), load_best(directory).get("network"), "network")
@@ -284,9 +292,9 @@ def standing(configuration: Configuration, directory: Path) -> Standing:
 
 def _assemble_window(configuration: Configuration, state: Mapping[str, Any]) -> Parts:
     """The parts of the time window that a checkpoint was written in."""
-    earlier = states_before(configuration.settings.time_windows, state)
+    earlier, ends = states_before(configuration.settings.equal_windows, state), ends_of(state)
     try:
-        return assemble(configuration.without_start(), earlier)  # the checkpoint has the network
+        return assemble(configuration.without_start(), earlier, ends)  # the checkpoint has the network
     except (StateError, RuntimeError) as error:
         raise misfit(error) from None
 
@@ -295,7 +303,7 @@ def states_before(windows: int, state: Mapping[str, Any]) -> list[Any]:
     """The states of the networks of earlier time windows in a checkpoint, one for each.
 
     Args:
-        windows: number of the run's time windows.
+        windows: number of the run's time windows, where they are equal.
         state: of the checkpoint.
 
     Raises:
@@ -303,19 +311,80 @@ def states_before(windows: int, state: Mapping[str, Any]) -> list[Any]:
     """
     earlier, progress = state.get("earlier", []), state.get("progress", {})
     window = progress.get("window", 0) if isinstance(progress, dict) else None
-    if not isinstance(earlier, list) or len(earlier) != window or not window < windows:
+    known = len(ends_of(state)) or windows
+    if not isinstance(earlier, list) or len(earlier) != window or not window < known:
         raise misfit(StateError(f"earlier: the networks of the windows before one of {windows} are expected"))
     return earlier
 
 
-def _next_window(configuration: Configuration, trainer: Trainer) -> Parts:
-    """The parts of the time window after the one that is done."""
-    progress = trainer.progress
-    _advise(trainer)
-    log.info("time window %d of %d is done", progress.window + 1, trainer.loop.windows)
-    earlier = [*trainer.earlier, trainer.objective.network.state_dict()]
-    progress.first_step, progress.step, progress.window = progress.total_steps, 0, progress.window + 1
-    return assemble(configuration, earlier)
+def ends_of(state: Mapping[str, Any]) -> list[float]:
+    """The ends of the time windows in a checkpoint that the run has chosen, in their order; else nothing.
+
+    Raises:
+        CheckpointError: they are no such ends.
+    """
+    progress = state.get("progress", {})
+    ends = progress.get("ends", []) if isinstance(progress, dict) else []
+    try:
+        read: list[float] = read_state(ListOf(Real(), MOST_WINDOWS), ends, "ends")
+    except StateError as error:
+        raise misfit(error) from None
+    if not all(a < b for a, b in itertools.pairwise(read)):
+        raise misfit(StateError("ends: the ends of time windows are expected in their order"))
+    return read
+
+
+def _next_window(configuration: Configuration, parts: Parts, trainer: Trainer) -> Parts | None:
+    """The parts of the time window after the one that is done, or of a shorter one in its place, if there is one."""
+    progress, earlier = trainer.progress, list(trainer.earlier)
+    if parts.ends:
+        ends = next_ends(parts, trainer)
+        if ends is None:
+            return None
+        if len(ends) > len(parts.ends):
+            earlier.append(trainer.objective.network.state_dict())
+        elif not parts.edges:
+            if present().leads:
+                drop_best(trainer.directory)
+            progress.forget_best()
+    elif progress.window + 1 < parts.settings.equal_windows:
+        ends = []
+        _advise(trainer)
+        log.info("time window %d of %d is done", progress.window + 1, trainer.loop.windows)
+        earlier.append(trainer.objective.network.state_dict())
+    else:
+        return None
+    progress.first_step, progress.step, progress.window, progress.ends = progress.total_steps, 0, len(earlier), ends
+    return assemble(configuration, earlier, ends)
+
+
+def next_ends(parts: Parts, trainer: Trainer) -> list[float] | None:
+    """The ends of the time windows so far and of the next attempt; nothing where there is none.
+
+    A window that is not solved gives way to one of half its length. Where it is, the next one is as long, or twice as
+    long if it was solved with digits to spare. Lengths of several windows in a row so follow the solution, as steps of
+    integrators do.
+    """
+    progress, domain, ends = trainer.progress, parts.pde.domain, list(parts.ends)
+    low, high = domain.low[TIME], domain.high[TIME]
+    start, end = ends[-2] if len(ends) > 1 else low, ends[-1]
+    left = trainer.optimizer.left()
+    if left is None or trainer.late or (progress.step < ENOUGH and progress.step == trainer.loop.iterations):
+        return None
+    what = f"window {len(ends)}, {TIME} from {start:.4g} to {end:.4g}"
+    if left < (ACCURATE if parts.edges else UNSOLVED) or trainer.reached:
+        if end >= high:
+            return None
+        length = (end - start) * (2 if left < EASILY else 1)
+        following = end + length if high - end - length > length / 4 else high
+        log.info("time %s, is solved; the next one ends at %.4g", what, following)
+        return [*ends, following]
+    spent = progress.total_steps >= ATTEMPTS * parts.settings.iterations
+    if spent or (end - start) / 2 < SHORTEST * (high - low) or len(ends) == MOST_WINDOWS:
+        return None
+    ends[-1] = start + (end - start) / 2
+    log.info("time %s: the loss is still %.1g of the first; half of it is tried", what, left)
+    return ends
 
 
 def _advise(trainer: Trainer) -> None:
@@ -323,7 +392,9 @@ def _advise(trainer: Trainer) -> None:
     left, progress, loop, pde = trainer.optimizer.left(), trainer.progress, trainer.loop, trainer.objective.pde
     if left is None or left < UNSOLVED or progress.step < ENOUGH or loop.targets or pde.measurements:
         return
-    if TIME not in pde.coordinates:
+    if trainer.parts.ends:
+        words = "more points, a wider network, or more iterations"
+    elif TIME not in pde.coordinates:
         words = "more points, pde.sampling=adaptive, or continuation(...) in a small coefficient"
     else:
         windows = 8 if loop.windows == 1 else 2 * loop.windows
@@ -365,6 +436,11 @@ def _interrupted(stop: StopRequest, step: int) -> Outcome:
     return Outcome("interrupted", 128 + number, message)
 
 
+def attempted(iterations: int) -> int:
+    """Steps of a time window that the run has chosen, of a run of so many on all of time."""
+    return min(iterations, max(ENOUGH, iterations // PART))
+
+
 def make_trainer(
     parts: Parts, records: Records, directory: Path, stop: StopRequest, progress: Progress, configuration: str = ""
 ) -> Trainer:
@@ -374,14 +450,14 @@ def make_trainer(
     choice = choose(settings.trainer.compile, steps, parts.objective, parts.points.counts)
     kind = Trainer if present().leads else Follower
     loop = LoopSettings(
-        iterations=settings.iterations,
-        windows=settings.time_windows,
+        iterations=attempted(settings.iterations) if parts.edges and parts.ends else settings.iterations,
+        windows=settings.equal_windows,
         targets=Targets(settings.stop.error, settings.stop.loss),
         seconds=settings.stop.seconds,
         log_every=settings.log_every,
         evaluate_every=settings.evaluate_every,
         checkpoint_every=settings.checkpoint_every,
-        keep_best=settings.keep_best and settings.time_windows == 1,
+        keep_best=settings.keep_best and not parts.edges,
         show_bar=settings.progress,
     )
     return kind(parts, loop, records, directory, stop, choice, progress, configuration)
@@ -444,7 +520,7 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
     if (part := growing(objective.pde)) is not None:
         log.info(
             "time grows from %g of %s to all of it over the first %g %% of the steps (growing_time)",
-            *(part, "every window" if settings.time_windows > 1 else "its interval", 100 * UNTIL),
+            *(part, "every window" if parts.edges else "its interval", 100 * UNTIL),
         )
     for field in floating_fields(parts.pde):
         log.warning(
@@ -498,7 +574,7 @@ def _finish(parts: Parts, trainer: Trainer, outcome: Outcome, digest: str, stop:
 def _evaluate_end(parts: Parts, trainer: Trainer, interrupted: Interrupted) -> None:
     """Write ``solution.npz``; with time windows, also take the error on all of time."""
     progress = trainer.progress
-    evaluator = parts.evaluator if parts.settings.time_windows == 1 else _whole_evaluator(parts)
+    evaluator = _whole_evaluator(parts) if parts.edges else parts.evaluator
     with progress.phase("saving"):
         write_solution(evaluator, parts.pde, trainer.directory, interrupted)
     if evaluator is not parts.evaluator:  # errors so far were those of single windows
@@ -520,6 +596,5 @@ def _patience(stop: StopRequest) -> Interrupted:
 def _whole_evaluator(parts: Parts) -> Evaluator:
     """Compares the networks of all time windows so far with the solution on all of time."""
     networks = [*parts.earlier, parts.objective.network]
-    starts = time_edges(parts.pde.domain, parts.settings.time_windows)[: len(networks)]
-    whole = Piecewise(networks, starts, parts.pde.coordinates.index(TIME))
+    whole = Piecewise(networks, parts.edges[: len(networks)], parts.pde.coordinates.index(TIME))
     return Evaluator(parts.pde, whole, parts.objective.like, parts.grid)

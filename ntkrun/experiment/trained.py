@@ -37,6 +37,7 @@ class TrainedRun:
         config: its configuration as plain values.
         pde: the problem, on all of time.
         networks: the network; with time windows, those of the windows so far.
+        ends: of the windows so far, where the run has chosen them.
 
     Attributes:
         directory, config, pde: as given.
@@ -44,16 +45,30 @@ class TrainedRun:
             those of the windows.
     """
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], pde: PDE, networks: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        pde: PDE,
+        networks: Sequence[nn.Module],
+        ends: Sequence[float] = (),
+    ) -> None:
         self.directory = directory
         self.config = dict(config)
         self.pde = pde
         self._networks = tuple(network.eval() for network in networks)
-        windows = int(self.config["time_windows"])
-        self._edges = time_edges(pde.domain, windows)[: len(networks) + 1] if windows > 1 else []
+        windows = self.config["time_windows"]
+        count = windows if isinstance(windows, int) else 1
+        one = count == 1 and tuple(ends) in ((), (pde.domain.high.get(TIME),))
+        self._edges = [] if one else time_edges(pde.domain, count, ends)[: len(networks) + 1]
         self.network: nn.Module = self._networks[0]
-        if windows > 1:
+        if self._edges:
             self.network = Piecewise(self._networks, self._edges[:-1], pde.coordinates.index(TIME)).eval()
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the run has time windows."""
+        return bool(self._edges)
 
     def __repr__(self) -> str:
         summary = self.summary

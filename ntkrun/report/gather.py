@@ -223,7 +223,9 @@ def _summarised(run: Run) -> Run:
         run,
         status=status,
         reason=brief(one_line(reason), LONGEST) or ("" if status == COMPLETED else "no reason is recorded"),
-        configuration=_as_long_as(run.configuration, _count(summary, "iterations")),
+        configuration=_as_long_as(
+            run.configuration, None if "window_ends" in summary else _count(summary, "iterations")
+        ),
         step=_count(summary, "step"),
         final_error=_number(summary, "rel_l2", "final"),
         best_error=_number(summary, "rel_l2", "best"),
@@ -244,6 +246,7 @@ def _field_errors(summary: Mapping[str, Any]) -> dict[str, float | None]:
 def _as_long_as(configuration: Mapping[str, Any], iterations: int | None) -> Mapping[str, Any]:
     """The configuration of a run that may have been lengthened on resuming."""
     windows = configuration.get("time_windows", 1)
+    windows = 1 if windows in ("auto", "adaptive") else windows
     if iterations is None or not isinstance(windows, int) or windows < 1:
         return configuration
     return {**configuration, "iterations": iterations // windows}

@@ -132,6 +132,12 @@ def set_aside(directory: Path) -> None:
                 os.replace(directory / name, directory / (EARLIER + name))
 
 
+def drop_best(directory: Path) -> None:
+    """Remove the best network, where there is one."""
+    with writing(directory / BEST):
+        (directory / BEST).unlink(missing_ok=True)
+
+
 def reinstate(directory: Path) -> None:
     """Take what was set aside back, where a run has come to no checkpoint of its own."""
     with writing(directory / NAME):

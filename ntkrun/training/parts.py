@@ -26,6 +26,7 @@ class TrainingParts:
         pde: the problem on all of time.
         held_out: losses at points that are not trained on, where no solution is known.
         earlier: the networks of earlier time windows.
+        ends: of the time windows so far, where the run chooses them.
     """
 
     pde: PDE
@@ -39,6 +40,7 @@ class TrainingParts:
     diagnostics: Diagnostics
     held_out: HeldOut | None = None
     earlier: tuple[nn.Module, ...] = ()
+    ends: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

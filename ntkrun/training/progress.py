@@ -53,6 +53,7 @@ class Progress:
         step: optimiser steps done in this time window.
         window: the time window, from 0.
         first_step: optimiser steps done in the windows before.
+        ends: of the windows so far, where the run chooses them.
         seconds: by phase.
         updates: weight updates done.
         error: the latest relative L2 error over all fields, at ``error_step``.
@@ -67,6 +68,7 @@ class Progress:
     step: int = 0
     window: int = 0
     first_step: int = 0
+    ends: list[float] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     updates: int = 0
     error: float | None = None
@@ -87,10 +89,15 @@ class Progress:
         schema |= {name: NoneOr(Whole()) for name in ("error_step", "best_step")}
         schema |= {name: NoneOr(Real()) for name in ("error", "held_out", "best_error", "best_held_out")}
         schema |= {name: ListOf(NoneOr(Real()), MOST) for name in ("errors", "best_errors")}
-        schema |= {name: ListOf(Real(), MOST) for name in ("best_losses", "compared")}
+        schema |= {name: ListOf(Real(), MOST) for name in ("best_losses", "compared", "ends")}
         schema["seconds"] = {phase: Added(Real(least=0), 0.0) for phase in PHASES}
         whole = {name: schema.get(name, schema_of(value)) for name, value in vars(cls()).items()}
         return {name: each if name in ALWAYS else Added(each, getattr(cls(), name)) for name, each in whole.items()}
+
+    @property
+    def first_window(self) -> bool:
+        """Whether nothing was trained before this time window, and none was tried in its place."""
+        return not (self.window or self.first_step)
 
     @property
     def elapsed(self) -> float:

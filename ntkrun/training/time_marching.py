@@ -19,7 +19,7 @@ from ntkrun.pde.normal import normal_derivatives
 
 
 class TimeWindow(PDE):
-    """A problem on one of several equal parts of its time interval.
+    """A problem on one of several parts of its time interval.
 
     In every window but the first, the terms at the initial time ask for continuity instead: what they
     read of the solution (u, u_t, ...) must equal what the network of the window before gives there.
@@ -35,13 +35,20 @@ class TimeWindow(PDE):
         count: number of windows.
         before: the network of the window before, ``None`` in the first.
         growing: the part of the window that training begins with; all of it by default.
+        ends: of the windows so far, where these are not equal parts of time.
 
     Raises:
         ProblemError: the problem cannot be split in time, or its time cannot grow.
     """
 
     def __init__(
-        self, whole: PDE, index: int, count: int, before: nn.Module | None, growing: float | None = None
+        self,
+        whole: PDE,
+        index: int,
+        count: int,
+        before: nn.Module | None,
+        growing: float | None = None,
+        ends: Sequence[float] = (),
     ) -> None:
         if TIME not in whole.coordinates:
             raise ProblemError(f"time_windows={count}: the problem has no coordinate {TIME}")
@@ -56,7 +63,7 @@ class TimeWindow(PDE):
         self.depends = whole.depends
         self.supports = whole.supports
         self._before = before
-        self._start, self._end = time_edges(whole.domain, count)[index : index + 2]
+        self._start, self._end = time_edges(whole.domain, count, ends)[index : index + 2]
         self.domain = _with_time(whole.domain, self._start, self._end)
         self.fields = whole.fields  # type: ignore[misc]
         self.periods = whole.periods
@@ -86,6 +93,8 @@ class TimeWindow(PDE):
             return None
         slack = 1e-9 * (self._end - self._start)
         inside = (reference.axes[TIME] >= self._start - slack) & (reference.axes[TIME] <= self._end + slack)
+        if not inside.any():
+            return None
         axis = self.coordinates.index(TIME)
         values = np.compress(inside, reference.values, axis=axis)
         return Reference({**reference.axes, TIME: reference.axes[TIME][inside]}, values)
@@ -193,9 +202,17 @@ def joined(values: Sequence[Tensor], time: Tensor, starts: Sequence[float]) -> T
     return result
 
 
-def time_edges(domain: Domain, count: int) -> list[float]:
-    """The ``count + 1`` ends of equal windows of a domain's time interval."""
+def time_edges(domain: Domain, count: int, ends: Sequence[float] = ()) -> list[float]:
+    """The ends of windows of a domain's time interval, the first of them its start.
+
+    Args:
+        domain: of the problem on all of time.
+        count: number of windows, where they are equal.
+        ends: those of unequal windows so far.
+    """
     start, end = domain.low[TIME], domain.high[TIME]
+    if ends:
+        return [start, *ends]
     return [*(start + (end - start) * k / count for k in range(count)), end]
 
 

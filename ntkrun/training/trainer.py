@@ -69,6 +69,10 @@ class Trainer:
         choice: which steps are compiled.
         progress: how far the run has come.
         configuration: identifies the run, part of the checkpoint.
+
+    Attributes:
+        late: that its time is up, if it is.
+        reached: whether a target has ended it.
     """
 
     def __init__(
@@ -111,7 +115,8 @@ class Trainer:
         self._unchecked: list[tuple[int, torch.Tensor]] = []
         self._weight_log = WeightLog(self.objective.names, self.records)
         self._best: dict[str, Any] | None = None
-        self._late = self._time_is_up() if progress.step else ""
+        self.late = self._time_is_up() if progress.step else ""
+        self.reached = False
         ended: str | None = None
         with self._bar() as bar:
             self._stepper = self._make_stepper(bar)
@@ -121,7 +126,7 @@ class Trainer:
             except EvaluationStopped:  # before the step of its row
                 while not self.should_stop():  # until all processes of the run have agreed
                     pass
-            if progress.step or not progress.window:  # else the end of the window before is saved, with its row
+            if progress.step or progress.first_window:  # else the end of the window before is saved, with its row
                 self.save()
         return ended
 
@@ -132,14 +137,14 @@ class Trainer:
     def _ended(self) -> str:
         """Why the run ends before its last step; empty where it may go on."""
         on_the_way = growing(self.objective.pde) is not None and self.progress.step < UNTIL * self.loop.iterations
-        return self._late if on_the_way else self.optimizer.ended() or self.points.ended or self._late
+        return self.late if on_the_way else self.optimizer.ended() or self.points.ended or self.late
 
     def _time_is_up(self) -> str:
         """That the seconds of the run, or its windows so far, have passed; all its processes go by those of one."""
         limit = self.loop.seconds
         if limit is None:
             return ""
-        share = limit * (self.progress.window + 1) / self.loop.windows
+        share = limit * min(1.0, (self.progress.window + 1) / self.loop.windows)
         elapsed = present().broadcast(self.progress.elapsed)
         return f"{elapsed:.4g} seconds have passed, stop.seconds={limit:g}" if elapsed >= share else ""
 
@@ -152,7 +157,8 @@ class Trainer:
             plain = self.points.at(step, self.weighting.weights, weigh, watch=self.optimizer.wants_rows)
             if step and self.points.drawn_at == step:
                 self.optimizer.points_drawn()
-        logged = step % self.loop.log_every == 0 and (step or not progress.window)  # the last window's end has its row
+        # The end of the window before has its row.
+        logged = step % self.loop.log_every == 0 and (step or progress.first_window)
         row = self._start_row() if logged else None
         with progress.phase("diagnostics"):
             self.diagnostics.observe(step, self.objective, plain)
@@ -192,8 +198,9 @@ class Trainer:
             if target is not None:
                 self._take_back(row)
                 progress.updates -= update is not None
+                self.reached = True
                 return target
-            self._late = self._time_is_up()
+            self.late = self._time_is_up()
         if report := self.optimizer.report():
             self.records.step(progress.total_steps, progress.elapsed, report)
         progress.step += 1
