@@ -294,10 +294,11 @@ def _rows(a: Tensor, g: Tensor) -> Tensor:
     if len(a) <= MANY and (tracing() or min(a.shape[-1], g.shape[-1]) <= THIN):
         if a.shape[-1] < g.shape[-1]:  # loops run along the longer side
             return _rows(g, a).mT
-        if not tracing():  # a product per point would be a call per point
-            return (g[..., None] * a[:, :, None, :]).sum(0)
-        parts = [x[:, :, None] * y[:, None, :] for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
-        return sum(parts[1:], start=parts[0])
+        pairs = [(x[:, :, None], y[:, None, :]) for x, y in zip(g.unbind(0), a.unbind(0), strict=True)]
+        rows = pairs[0][0] * pairs[0][1]
+        for x, y in pairs[1:]:  # one stream after the other: all products at once would not fit into a cache
+            rows = rows + x * y if tracing() else rows.addcmul_(x, y)
+        return rows
     return torch.einsum("sno,sni->noi", g, a)
 
 

@@ -152,7 +152,7 @@ class Sketch:
         if self.distribution == "systematic":
             points, d = objective.points(batch), len(objective.pde.coordinates)  # in the order of their groups
             return tuple(
-                torch.arange(n) if in_pass and self._takes_whole(n) else hilbert_order(points[name][:, :d])
+                torch.arange(n) if in_pass and self.takes_whole(n) else hilbert_order(points[name][:, :d])
                 for name, n in zip(objective.names, counts, strict=True)
             )
         return tuple(torch.arange(n) for n in counts)
@@ -166,11 +166,11 @@ class Sketch:
             in_pass: for ``from_samples``, where terms of few points are taken whole.
         """
         return tuple(
-            order if in_pass and self._takes_whole(len(order)) else order[self._positions(len(order), generator)]
+            order if in_pass and self.takes_whole(len(order)) else order[self._positions(len(order), generator)]
             for order in orders
         )
 
-    def _takes_whole(self, count: int) -> bool:
+    def takes_whole(self, count: int) -> bool:
         """Whether all points of a term are taken in the gradient's pass."""
         return count <= (WHOLE if self.distribution == "systematic" else 1) * self.size
 
@@ -212,7 +212,7 @@ class Sketch:
             counts: number of points of every term.
             samples: of all terms, one after the other, as ``ntkrun.objective.objective.samples`` has them.
         """
-        sizes = [n if self._takes_whole(n) else self.size for n in counts]
+        sizes = [n if self.takes_whole(n) else self.size for n in counts]
         lengths = [1 if m == n else 1 + 2 * m for n, m in zip(counts, sizes, strict=True)]
         estimates = []
         for n, own in zip(counts, samples.split(lengths), strict=True):

@@ -99,17 +99,17 @@ class Sketched(NTKWeighting):
     def update(self, step: int, objective: Objective, batch: Batch) -> Request:
         start = objective.clock()
         if self._in_pass(objective):
-            self._counts = objective.point_counts(batch)
             if self._ordered is None or self._ordered[0] is not batch:  # points mostly stay the same for many steps
+                self._counts = objective.point_counts(batch)
                 self._ordered = batch, self.sketch.orders(objective, batch, in_pass=True)
-            chosen = tuple(
-                moved(k, objective.like, torch.int64)
-                for k in self.sketch.choose(self._ordered[1], self.generator, in_pass=True)
-            )
             state = self.rule_state(self.rows(objective, batch))
             if self.average != "none":
                 state |= self.averages
             self._beside = self._compared(objective.traces(batch), state) if self.compare_exact else {}
+            if self.sketch.takes_whole(max(self._counts)):  # the samples are the traces
+                return Request(self.weights, "traces", self.rule_of_samples, state, every=self.every)
+            chosen = self.sketch.choose(self._ordered[1], self.generator, in_pass=True)
+            chosen = tuple(moved(k, self.weights, torch.int64) for k in chosen)
             return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.every)
         points = self.kernel_batch(batch)
         self._restarted: Tensor | None = None

@@ -164,7 +164,7 @@ def test_the_known_part_makes_errors_smaller(problem: str, size: int, method: Me
     traces, errors = population.ratio_estimates(sketch, 400)
     deviation = (traces - exact).square().mean(0).sqrt()
     assert deviation[0] < 0.5 * (plain - exact)[:, 0].square().mean().sqrt()
-    assert (traces.mean(0) - exact)[0].abs() < 0.25 * deviation[0]
+    assert (traces.mean(0) - exact)[0].abs() < 0.25 * deviation[0] + 1e-12 * exact[0]  # all 300 points: rounding alone
     sampled = deviation > 1e-12 * exact
     ratio = errors.square().mean(0).sqrt()[sampled] / deviation[sampled]
     assert (ratio > 0.8).all(), ratio

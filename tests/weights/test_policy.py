@@ -106,11 +106,16 @@ def test_sketched_weights_approach_exact_ones() -> None:
     pde = Wave()
     objective = Objective(pde, MLP(12, 2, domain=pde.domain).double())
     _, batch = draw_batch(objective, [40, 40, 40, 40])
-    exact, sketched = Exact(), Sketched(sketch_size=40)
-    for weighting in (exact, sketched):
+    exact, sketched, whole = Exact(), Sketched(sketch_size=40), Sketched(sketch_size=5, average="kalman")
+    for weighting in (exact, sketched, whole):
         weighting.start(objective, seed=0)
-        weighting.evaluate(0, objective, batch)
+        _, update = weighting.evaluate(0, objective, batch)
     assert relative(sketched.weights, exact.weights) < 1e-12
+    assert relative(whole.weights, exact.weights) < 1e-12
+    assert whole.request(100, objective, batch).signal == "traces"  # as no points are picked out, nothing else is read
+    assert update is not None
+    assert relative(update.columns["trace"], objective.traces(batch)) < 1e-12
+    assert not update.columns["standard_error"].any()
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "point-weights"])
