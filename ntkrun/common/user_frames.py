@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import sysconfig
 import traceback
 from pathlib import Path
@@ -45,6 +47,22 @@ def written(function: object) -> str:
     if code is None or _of_a_library(code.co_filename):
         return ""
     return f" ({_line(code.co_filename, code.co_firstlineno)})"
+
+
+def placed(text: str, error: BaseException, cls: type) -> str:
+    """A message that ends with a place in the user's own code: its own, the error's, or that where a class begins.
+
+    As it is where there is none.
+    """
+    if re.search(r"\([^()]+:\d+\)$", text):
+        return text
+    if place := where(error):
+        return text + place
+    try:
+        filename, line = inspect.getsourcefile(cls), inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):  # of a class that was made without a file
+        return text
+    return text if filename is None or _of_a_library(filename) else f"{text} ({_line(filename, line)})"
 
 
 def from_user_code(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ntkrun.common.errors import ConfigError
 from ntkrun.common.state_schema import StateError, read_state, schema_of
 from ntkrun.common.torchrun import local_count, local_rank, several_processes
+from ntkrun.common.user_frames import placed
 from ntkrun.config.classes import is_own
 from ntkrun.config.component import Component
 from ntkrun.config.configuration import Configuration
@@ -124,7 +125,7 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)
     except ProblemError as error:
-        raise ConfigError(f"pde: {error}") from None
+        raise ConfigError(placed(f"pde: {error}", error, type(whole))) from None
     except RouteError as error:
         raise ConfigError(f"kernel.{error}") from None
     try:
@@ -205,7 +206,7 @@ def build_networks(
     try:
         _, network, networks = _networks(configuration, whole, earlier, ends=ends)
     except ProblemError as error:
-        raise ConfigError(f"pde: {error}") from None
+        raise ConfigError(placed(f"pde: {error}", error, type(whole))) from None
     return whole, (*networks, network)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any, Generic, NotRequired, Required, TypeVar
 
 from ntkrun.common.errors import ConfigError
-from ntkrun.common.user_frames import cause, where
+from ntkrun.common.user_frames import cause, placed
 from ntkrun.config.classes import find_class, is_own
 from ntkrun.config.values import checked, unknown
 from ntkrun.pde import PDE
@@ -53,8 +53,7 @@ class Component(Generic[T]):
             if isinstance(built, PDE):
                 check_problem(built)
         except ValueError as error:
-            text, place = f"{self.key}: {error}", where(error)
-            raise ConfigError(text if text.endswith(place) else text + place) from None
+            raise ConfigError(placed(f"{self.key}: {error}", error, self.cls)) from None
         except Exception as error:
             if is_own(self.cls.__module__):
                 raise

@@ -33,7 +33,7 @@ from ntkrun.geometry import TIME
 from ntkrun.network import feature_count
 from ntkrun.network.coupling import suspects
 from ntkrun.objective.symmetry import left_open, reads_outside
-from ntkrun.pde.check import floating_fields
+from ntkrun.pde.check import floating_fields, unread_coefficients
 from ntkrun.pde.continuation import UNTIL
 from ntkrun.runtime.allocator import keep_freed_memory
 from ntkrun.runtime.distributed import LostError, agreed, part, present
@@ -528,6 +528,8 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
             "best.pt count; a term with its value at one point would fix it",
             field,
         )
+    for name in unread_coefficients(parts.pde):
+        log.warning("no term declares the coefficient %s among its derivatives: nothing trains it", name)
     if objective.ranks.count == 1:
         if ambiguity := left_open(objective, parts.points.counts):
             log.warning("%s", ambiguity)

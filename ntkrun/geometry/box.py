@@ -62,12 +62,24 @@ class Box:
         return math.prod(self.high[c] - self.low[c] for c in self.free)
 
     def face(self, coordinate: str, end: Literal["low", "high"]) -> Box:
-        """The part of the box at one end of one coordinate."""
+        """The part of the box at one end of one coordinate.
+
+        Raises:
+            ValueError: there is no such coordinate, or end.
+        """
+        if coordinate not in self.low:
+            raise ValueError(f"the box has no coordinate {coordinate!r}, only {', '.join(self.low)}")
+        if end not in ("low", "high"):
+            raise ValueError(f"a box has no end {end!r} along {coordinate}, only 'low' and 'high'")
         value = (self.low if end == "low" else self.high)[coordinate]
         return Box({**self.low, coordinate: value}, {**self.high, coordinate: value})
 
     def faces(self, *coordinates: str) -> tuple[Box, ...]:
-        """Both faces of each of the given coordinates."""
+        """Both faces of each of the given coordinates.
+
+        Raises:
+            ValueError: there is no such coordinate.
+        """
         ends: tuple[Literal["low", "high"], ...] = ("low", "high")
         return tuple(self.face(c, end) for c, end in itertools.product(coordinates, ends))
 

@@ -127,15 +127,21 @@ class Planar(Shape):
 
     def __or__(self, other: Planar) -> Planar:
         """The union."""
-        return self._joined(other, self.polygon.union(other.polygon))
+        return self._joined(other, self.polygon.union(self._polygon_of(other)))
 
     def __sub__(self, other: Planar) -> Planar:
         """The difference."""
-        return self._joined(other, self.polygon.difference(other.polygon))
+        return self._joined(other, self.polygon.difference(self._polygon_of(other)))
 
     def __and__(self, other: Planar) -> Planar:
         """The intersection."""
-        return self._joined(other, self.polygon.intersection(other.polygon))
+        return self._joined(other, self.polygon.intersection(self._polygon_of(other)))
+
+    def _polygon_of(self, other: object) -> Any:
+        """The polygon of another shape that is to be combined with this one."""
+        if not isinstance(other, Planar):
+            raise ValueError(f"a plane shape goes with others, as rectangle(x=(0, 1), y=(0, 1)), not with {other}")
+        return other.polygon
 
     def _joined(self, other: Planar, polygon: Any) -> Planar:
         if self.letters != other.letters:

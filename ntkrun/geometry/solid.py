@@ -331,6 +331,8 @@ class Solid(Shape):
         return self._combined("intersection", other)
 
     def _combined(self, kind: Literal["union", "intersection", "difference"], other: Solid) -> Solid:
+        if not isinstance(other, Solid):
+            raise ValueError(f"a solid goes with others, as block(x=(0, 1), y=(0, 1), z=(0, 1)), not with {other}")
         if self.letters != other.letters:
             raise ValueError(f"solids in {', '.join(self.letters)} and in {', '.join(other.letters)}")
         return Solid(self.letters, Combination(kind, self.form, other.form))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ class Table:
     Attributes:
         coordinates: coordinate letters in input order.
         columns: names of the further columns, under which residuals read them.
-        rows: ``[N, d + k]`` in float64.
+        rows: ``[N, d + k]`` in float64; arrays of NumPy become tensors.
 
     Raises:
         ValueError: there are no rows, or they have another number of columns.
@@ -31,6 +32,8 @@ class Table:
     rows: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rows, Tensor):
+            object.__setattr__(self, "rows", torch.as_tensor(np.asarray(self.rows, dtype=np.float64)))
         width = len(self.coordinates) + len(self.columns)
         if self.rows.dim() != 2 or self.rows.shape[1] != width or not len(self.rows):
             raise ValueError(f"rows of shape {list(self.rows.shape)}; expected some of {width} columns")

@@ -65,6 +65,19 @@ def floating_fields(pde: PDE) -> tuple[str, ...]:
     return tuple(field for field in pde.fields if field not in read)
 
 
+def unread_coefficients(pde: PDE) -> tuple[str, ...]:
+    """The unknown coefficients that no loss term declares, so that nothing trains them.
+
+    Where ``constrain`` makes the fields from what the network gives, it may read them, and none is named.
+    """
+    if pde.constrains:
+        return ()
+    read = {name for term in pde.terms() for name in term.derivatives}
+    for each in (each for term in pde.terms() for each in term.integrals.values()):
+        read |= set(each.derivatives)
+    return tuple(c.name for c in pde.coefficients if c.name not in read)
+
+
 def _check_dependence(pde: PDE) -> None:
     given: object = pde.depends
     known = isinstance(given, Mapping) and all(

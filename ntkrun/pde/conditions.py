@@ -77,11 +77,12 @@ def periodic(name: str, domain: Domain, coordinate: str, order: int = 1, fields:
         A term of ``order`` residuals per field, which ``network.periodic=true`` replaces where the problem has that
         period among its ``periods``.
     """
+    low = domain.face(coordinate, "low")
     names = tuple(_derivative(field, k * coordinate) for field in fields for k in range(order))
     period = {coordinate: domain.high[coordinate] - domain.low[coordinate]}
     return Term(
         name,
-        (domain.face(coordinate, "low"),),
+        (low,),
         names,
         lambda x, d: torch.stack([getattr(d, each) - getattr(d.partner, each) for each in names], dim=1),
         period,

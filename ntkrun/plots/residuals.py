@@ -27,7 +27,7 @@ def plot_residuals(
     """One panel per loss term: over the only coordinate, or over the first and time, or the first two, as colours.
 
     Args:
-        points: of every term, ``[N_i, d]``.
+        points: of every term, ``[N_i, d]`` or with further columns.
         residuals: their sizes |r|, ``[N_i]``.
         coordinates: letters of the columns of points.
         shape: whether the domain is one, whose lengths are drawn to scale.
@@ -40,7 +40,7 @@ def plot_residuals(
     for axes in grid.flat[len(terms) :]:
         axes.set_visible(False)
     right, up = _axes(coordinates)
-    everywhere = np.concatenate([points[name] for name in terms])
+    everywhere = np.concatenate([points[name][:, : len(coordinates)] for name in terms])
     for axes, name in zip(grid.flat, terms, strict=False):
         chosen = slice(None, None, -(-len(points[name]) // POINTS) or 1)
         x, sizes = points[name][chosen], np.asarray(residuals[name][chosen], dtype=np.float64)

@@ -261,9 +261,9 @@ def test_own_networks(name: str, route: str, folder: Path) -> None:
     assert np.isfinite(pd.read_csv(result.directory / "weights.csv").to_numpy()).all()
 
 
-def test_errors_at_the_nodes_of_a_reference_and_a_file_without_a_grid(folder: Path) -> None:
+def test_errors_at_the_nodes_of_a_reference_and_a_file_that_says_little(folder: Path) -> None:
     """The solution is x; what it is compared with here is 2 x, so that the relative error is a half."""
-    yaml = "_target_: compared.Line\npoints: {residual: 20, start: 1}\nsampling: sobol\n"
+    yaml = "_target_: compared.Line\npoints: {residual: 20, start: 1}\n"
     write(folder, {"compared.py": COMPARED, "my_conf/pde/line.yaml": yaml})
     made = ["pde=line", "network.width=4", "network.depth=1", "iterations=20", "plots=false"]
     result = ntkrun("--config-dir", "my_conf", *made, cwd=folder)
@@ -271,6 +271,7 @@ def test_errors_at_the_nodes_of_a_reference_and_a_file_without_a_grid(folder: Pa
     assert pd.read_csv(result.directory / "metrics.csv")["error/rel_l2"].iloc[-1] == pytest.approx(0.5, rel=1e-5)
     with np.load(result.directory / "solution.npz") as arrays:
         assert arrays["axis_x"].tolist() == [0.0, 0.1, 0.7, 1.0]
+    assert "sampling: sobol\n" in (result.directory / ".hydra" / "config.yaml").read_text(encoding="utf-8")
 
 
 def test_the_example_of_conditions_and_integrals(folder: Path) -> None:
@@ -295,6 +296,8 @@ BODY = "return self.last(torch.exp(-(self.first(x) ** 2)))"
 HARD = BOX + "\n        self.built_in = {'boundary'}"
 CONSTRAIN = HARD + "\n\n    def constrain(self, x, u):\n        "
 RESIDUAL = "pde: loss term 'residual'"
+HERE = "(my_problems.py:8)"  # where the class begins
+CONDITION = "        from ntkrun.pde.conditions import neumann\n        return (neumann('a', ends, field='w'),)\n"
 
 
 def operators(text: str) -> tuple[str, str, str]:
@@ -391,20 +394,31 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         *(PROBLEM, "self.equation)", 'self.equation, {"x": lambda x: x.x[:1]})'),
         (RESIDUAL, "x of the partner is of shape [1], expected a tensor of shape [3]"),
     ),
-    "two terms of one name": (PROBLEM, '"initial"', '"boundary"', ("two loss terms share a name", "boundary")),
+    "two terms of one name": (PROBLEM, '"initial"', '"boundary"', ("two loss terms share a name", "boundary", HERE)),
     "a term without a name": (PROBLEM, '"initial"', "7", ("loss term 7: expected a name",)),
     "no terms": (PROBLEM, TERMS, "        return ()\n" + TERMS, ("there are no loss terms",)),
     "terms without return": (PROBLEM, TERMS, "        (\n", ("terms() gives a NoneType", "is its return missing?")),
     "one term alone": (
         *(PROBLEM, TERMS, TERMS[:-2] + "Term('a', ends, ('u',), lambda x, d: d.u)\n" + TERMS),
-        ("terms() gives a Term, expected a tuple of Term",),
+        ("terms() gives a Term, expected a tuple of Term", HERE),
     ),
     "terms of names": (PROBLEM, TERMS, "        return ('a',)\n" + TERMS, ("terms() gives a str among its terms",)),
     "terms raising": (
         *(PROBLEM, "self.equation", "self.equatoin"),
         ("terms() fails with AttributeError", "'equatoin' (my_problems.py:18)"),
     ),
-    "no domain": (PROBLEM, f"self.domain = {BOX}", "pass", ("pde: the domain is missing, expected a Box",)),
+    "face of no coordinate": (
+        *(PROBLEM, 'faces("x")', 'faces("y")'),
+        ("terms() fails with ValueError: the box has no coordinate 'y', only x, t (my_problems.py:16)",),
+    ),
+    "face at no end": (
+        PROBLEM,
+        '"low"',
+        '"left"',
+        ("no end 'left' along t, only 'low' and 'high' (my_problems.py:16)",),
+    ),
+    "condition of no field": (PROBLEM, TERMS, CONDITION + TERMS, ("loss term 'a', derivative 'w_n'", HERE)),
+    "no domain": (PROBLEM, f"self.domain = {BOX}", "pass", ("pde: the domain is missing, expected a Box", HERE)),
     "domain a tuple": (PROBLEM, BOX, "(0.0, 1.0)", ("the domain is of type tuple, expected a Box",)),
     "coordinate of many letters": (
         *(PROBLEM, BOX, "Box.of(space=(-3.0, 5.0), t=(0.0, 2.0))"),
@@ -412,7 +426,7 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "domain upside down": (PROBLEM, "(-3.0, 5.0)", "(5.0, -3.0)", ("the domain has x=(5.0, -3.0)", "lower end first")),
     "domain not finite": (PROBLEM, "5.0", "float('inf')", ("the domain has x=(-3.0, inf), expected finite numbers",)),
-    "fields a string": (PROBLEM, CLASS, CLASS + "    fields = 'uv'\n", ("fields='uv': expected a tuple",)),
+    "fields a string": (PROBLEM, CLASS, CLASS + "    fields = 'uv'\n", ("fields='uv': expected a tuple", HERE)),
     "a field with an underscore": (PROBLEM, CLASS, CLASS + "    fields = ('u_a',)\n", ("without underscores",)),
     "period of no coordinate": (PROBLEM, CLASS, CLASS + "    periods = {'y': 1.0}\n", ("periods={'y': 1.0}", "x, t")),
     "built-in name of no term": (

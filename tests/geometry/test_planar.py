@@ -8,7 +8,7 @@ import shapely
 import torch
 from torch import Tensor
 
-from ntkrun.geometry import Box, Domain, Sampler, disc, polygon, rectangle, shape
+from ntkrun.geometry import Box, Domain, Sampler, ball, disc, polygon, rectangle, shape
 from ntkrun.geometry.planar import Planar
 
 L_SHAPE = rectangle(x=(-1, 1), y=(-1, 1)) - rectangle(x=(0, 1), y=(0, 1))
@@ -187,3 +187,12 @@ def test_what_is_no_shape_is_refused(make: object, message: str) -> None:
 def test_equispaced_points_are_for_boxes() -> None:
     with pytest.raises(ValueError, match="equispaced points fill boxes alone"):
         points(RING, 16, "equispaced")
+
+
+def test_what_cannot_be_combined_is_named() -> None:
+    box = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
+    for other in (box, ball((0, 0, 0), 1)):
+        with pytest.raises(ValueError, match="a plane shape goes with others, as rectangle"):
+            disc((0, 0), 1) - other  # type: ignore[operator]
+    with pytest.raises(ValueError, match="a solid goes with others, as block"):
+        ball((0, 0, 0), 1) | disc((0, 0), 1)  # type: ignore[operator]

@@ -9,8 +9,8 @@ from torch import Tensor
 from ntkrun.geometry import Box, Region, Table
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, Columns, ProblemError, Term, integral
-from ntkrun.pde.check import floating_fields
+from ntkrun.pde import PDE, Coefficient, Columns, ProblemError, Term, integral
+from ntkrun.pde.check import floating_fields, unread_coefficients
 from ntkrun.pde.conditions import conserved, dirichlet, interface, neumann, periodic, robin
 from ntkrun.training.time_marching import TimeWindow
 from tests.oracle import derivative, draw_batch, relative, values
@@ -201,3 +201,25 @@ def test_fields_of_which_derivatives_alone_are_read() -> None:
     measured = Single(flow, fields=("u", "p"))
     measured.measurements = {"p": Table(("x", "y", "t"), ("p",), torch.zeros(1, 4, dtype=torch.float64))}
     assert floating_fields(measured) == ()
+
+
+def test_periodic_along_no_coordinate() -> None:
+    with pytest.raises(ValueError, match="the box has no coordinate 'z', only x, y, t"):
+        periodic("ends", SQUARE, "z")
+
+
+def test_coefficients_that_no_term_declares() -> None:
+    """Integrals may read one, too; what is read where the fields are made is not looked into."""
+    fixed = dirichlet("fixed", SQUARE.faces("x"))
+    read = Term("read", (SQUARE,), ("u_t", "a"), lambda x, d: d.u_t - d.a)
+    within = conserved("within", SQUARE.face("x", "low"), integral("a", x=(0.0, 1.0)), 0.0)
+    coefficients = (Coefficient(name="a", start=1.0), Coefficient(name="b", start=1.0))
+
+    def unread(*terms: Term, kind: type[Single] = Single) -> tuple[str, ...]:
+        pde = kind(*terms, fields=("u", "p"))
+        pde.coefficients = coefficients
+        return unread_coefficients(pde)
+
+    assert unread(fixed) == ("a", "b")
+    assert unread(read) == unread(within) == ("b",)
+    assert unread(fixed, kind=Held) == ()

@@ -94,7 +94,8 @@ def test_shapes_are_drawn_to_scale(coordinates: str, wide: float, holes: bool) -
     for name in ("prediction", "exact", "error") if holes else ():
         arrays[name][1, 1] = np.nan
     corners = np.array([[0.0, 0.0, 0.0], [wide, 1.0, 1.0]])[:, : len(coordinates)]
-    points, sizes = {"inside": corners, "flat": corners[:1]}, {"inside": np.ones(2), "flat": np.ones(1)}
+    rim = np.concatenate([corners[:1], np.full((1, 2), 50.0)], axis=1)  # with normals
+    points, sizes = {"inside": corners, "flat": rim}, {"inside": np.ones(2), "flat": np.ones(1)}
     figures = [plot_solution(arrays), plot_residuals(points, sizes, list(coordinates), shape=holes)]
     figures += [plot_slices(arrays)["slices"]] if coordinates == "xyt" else []
     for figure in figures:
