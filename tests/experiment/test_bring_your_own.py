@@ -417,7 +417,7 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         '"left"',
         ("no end 'left' along t, only 'low' and 'high' (my_problems.py:16)",),
     ),
-    "condition of no field": (PROBLEM, TERMS, CONDITION + TERMS, ("loss term 'a', derivative 'w_n'", HERE)),
+    "condition of no field": (PROBLEM, TERMS, CONDITION + TERMS, ("loss term 'a'", "no field 'w'", HERE)),
     "no domain": (PROBLEM, f"self.domain = {BOX}", "pass", ("pde: the domain is missing, expected a Box", HERE)),
     "domain a tuple": (PROBLEM, BOX, "(0.0, 1.0)", ("the domain is of type tuple, expected a Box",)),
     "coordinate of many letters": (
