@@ -29,7 +29,8 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     Rows of a term are taken to be of equal variance, that of its residuals, and independent of each other. With these
     standard deviations s_i, J~ = diag(1 / s_i) J and the covariance of the parameters is (J~'J~)^-1 N / (N - P). All
     parameters of the network are free in it: what they can make up for, the data do not tell. It knows nothing of an
-    equation that is wrong, nor of a network that cannot represent the solution. Where there are no more rows than
+    equation that is wrong, nor of a network that cannot represent the solution. Of tables, which batches take in turn,
+    all rows count. Where there are no more rows than
     parameters, equations are read at so many more points, for they hold everywhere; measured values stay as many.
 
     Args:
@@ -41,6 +42,7 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
         there are no more rows than parameters or the Jacobian is too large to be formed.
     """
     slopes = coefficient_slopes(objective.network)
+    batch = _with_whole_tables(objective, batch)
     rows, parameters = sum(objective.row_counts(batch)), objective.layout.size
     unknown: dict[str, float | None] = dict.fromkeys(slopes)
     if not slopes or rows * parameters > LARGEST:
@@ -75,6 +77,21 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     if together:
         log.warning("only combinations of %s are determined, so their values are not: %s", ", ".join(together), ADVICE)
     return errors
+
+
+def _with_whole_tables(objective: Objective, batch: Batch) -> Batch:
+    """The batch with all rows of tables, such as measured values, of which it has some, unless these were too many."""
+    counts = dict(zip(objective.names, objective.point_counts(batch), strict=True))
+    tables = {
+        term.name: torch.cat([part.rows for part in term.region if isinstance(part, Table)])
+        for term in objective.terms
+        if all(isinstance(part, Table) for part in term.region)
+    }
+    whole = {name: rows for name, rows in tables.items() if len(rows) > counts[name]}
+    rows = objective.residual_rows({**counts, **{name: len(rows) for name, rows in whole.items()}})
+    if not whole or rows * objective.layout.size > LARGEST:
+        return batch
+    return objective.batch({**objective.points(batch), **{name: r.to(objective.like) for name, r in whole.items()}})
 
 
 def _with_more(objective: Objective, batch: Batch, wanted: int) -> Batch:

@@ -191,6 +191,29 @@ def test_of_coefficients_that_only_their_sum_determines_no_errors(
     assert ("only combinations of a, b are determined" in caplog.text) != told_apart
 
 
+def test_standard_errors_are_those_of_all_rows_of_a_table() -> None:
+    """Of which a batch has some; those of half of the rows would be larger by the square root of two."""
+
+    class Tabled(Line):
+        def terms(self) -> tuple[Term, ...]:
+            x = torch.linspace(0, 1, 50, dtype=torch.float64)
+            table = Table(("x",), ("v",), torch.stack([x, torch.sin(40 * x)], dim=1))
+            return (Term("data", (table,), ("u", "c"), lambda x, d: d.u + d.c - x.v),)
+
+    pde = Tabled()
+    objective = Objective(pde, with_coefficients(Slope(), pde.coefficients).double())
+    (table,) = pde.terms()[0].region
+    assert isinstance(table, Table)
+    whole, half = (
+        coefficient_errors(objective, objective.batch({"data": rows})) for rows in (table.rows, table.rows[::2])
+    )
+    assert half == whole
+    residuals = objective.residuals(objective.batch({"data": table.rows}))[0].detach().numpy()
+    design = np.column_stack([np.ones(50), table.rows[:, 0].numpy()])
+    variance = np.linalg.inv(design.T @ design)[0, 0] * (residuals**2).mean() * 50 / 48
+    assert whole["c"] == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
 class Decay(PDE):
     """u_t = -c u with five measured values of u, known to 0.1."""
 
