@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import platform
 import subprocess
@@ -29,6 +30,8 @@ from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.progress import Progress
 from ntkrun.training.time_marching import growing
 from ntkrun.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ def _coefficients(trainer: Trainer, outcome: Outcome) -> dict[str, Any]:
     ended = outcome.status in ("completed", "interrupted") and bool(batch)
     if values and ended and objective.ranks.count == 1:
         errors = coefficient_errors(objective, batch)
+    elif values and ended:
+        log.info("no standard errors of %s: none are made by several processes", ", ".join(values))
     coefficients = {
         c.name: {"value": values[c.name], "standard_error": errors.get(c.name), "true": c.true}
         for c in objective.pde.coefficients
