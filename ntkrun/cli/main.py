@@ -130,7 +130,8 @@ def _arranged(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if not argument.startswith("-"):
             if not equals and not argument.startswith("~"):
-                raise ConfigError(f"{argument}: expected key=value")
+                order = "; it is the first word, as in ntkrun show pde=NAME" if argument == "show" else ""
+                raise ConfigError(f"{argument}: expected key=value{order}")
             overrides.append(argument)
             continue
         if name not in VALUES and argument not in FLAGS:

@@ -35,6 +35,8 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     assert_refused(ntkrun("show", "pde=wav", cwd=tmp_path), tmp_path, "did you mean wave")
     assert_refused(ntkrun("show", "pde.c=-1", "pde=wave", cwd=tmp_path), tmp_path, "pde.c=-1")
     assert_refused(ntkrun("show", "wave", cwd=tmp_path), tmp_path, "expected key=value")
+    late = ntkrun("--config-dir", "conf", "show", "pde=wave", cwd=tmp_path)
+    assert_refused(late, tmp_path, "show: expected key=value; it is the first word")
     assert_refused(ntkrun("show", "--config-dir", "nowhere", cwd=tmp_path), tmp_path, "no such directory")
 
 
