@@ -94,3 +94,12 @@ def test_uniform_points_are_uniform_and_independent() -> None:
         expected = len(points) / 100
         chi_square = float(((torch.bincount(cells, minlength=100) - expected) ** 2 / expected).sum())
         assert abs(chi_square - 99) < 4 * (2 * 99) ** 0.5
+
+
+def test_rows_of_a_table_may_be_an_array_of_numpy() -> None:
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    table = Table(("x",), ("u",), rows)  # type: ignore[arg-type]
+    assert table.rows.dtype == torch.float64
+    assert table.rows.tolist() == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(ValueError, match=r"rows of shape \[2, 3\]; expected some of 2 columns"):
+        Table(("x",), ("u",), rows.T)  # type: ignore[arg-type]
