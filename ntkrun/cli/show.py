@@ -16,9 +16,8 @@ from ntkrun.cli.preflight import own_values
 from ntkrun.common.terminal import shows_unicode
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import Configuration, read_configuration
-from ntkrun.config.measured_data import read_measurements
-from ntkrun.config.schema import Setup
-from ntkrun.geometry import Box
+from ntkrun.config.measured_data import point_counts, read_measurements
+from ntkrun.geometry import Box, Face
 from ntkrun.pde import PDE, Term
 from ntkrun.pde.measured import data_terms
 from ntkrun.pde.notation import NotationError, integral_words, solution_expressions, term_expressions
@@ -57,7 +56,7 @@ def describe(pde: PDE, configuration: Configuration) -> Iterator[str]:
         pde: the problem.
         configuration: that it is of.
     """
-    name, setup = type(pde).__name__, configuration.setup
+    name, counts = type(pde).__name__, point_counts(configuration.setup.points, pde)
     yield name
     yield "=" * len(name)
     about, _, _ = (inspect.getdoc(type(pde)) or "").partition("\nArgs:")
@@ -75,7 +74,7 @@ def describe(pde: PDE, configuration: Configuration) -> Iterator[str]:
         yield f"unknown   {coefficient.name}, starting from {coefficient.start:g}"
     for term in pde.terms():
         yield ""
-        yield from _term(pde, term, setup)
+        yield from _term(pde, term, counts.get(term.name))
     for term, (field, table) in zip(data_terms(pde.measurements), pde.measurements.items(), strict=True):
         yield ""
         yield f"{term.name}: {len(table.rows)} measured values of {field}"
@@ -85,8 +84,7 @@ def describe(pde: PDE, configuration: Configuration) -> Iterator[str]:
     yield from _defaults(configuration.values)
 
 
-def _term(pde: PDE, term: Term, setup: Setup) -> Iterator[str]:
-    count = setup.points.get(term.name)
+def _term(pde: PDE, term: Term, count: int | None) -> Iterator[str]:
     points = "a hard constraint" if term.name in (pde.built_in or ()) else f"{count} points"
     yield f"{term.name}: {points} in"
     for box in term.region[:4]:
@@ -142,7 +140,7 @@ def _text(value: Any) -> str:
 def _region(region: Any) -> str:
     """A region in words: a box by its intervals, anything else by its kind and the box around it, if it has one."""
     low, high = getattr(region, "low", None), getattr(region, "high", None)
-    kind = "" if isinstance(region, Box) else f"{type(region).__name__.lower()} of {', '.join(region.coordinates)}"
+    kind = "" if isinstance(region, Box | Face) else f"{type(region).__name__.lower()} of {', '.join(region.coordinates)}"
     if low is None or high is None:
         return kind
     ends = [(c, f"{low[c]:.6g}", f"{high[c]:.6g}") for c in region.coordinates]

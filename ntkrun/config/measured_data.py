@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ntkrun.common.errors import ConfigError, closest
 from ntkrun.config.classes import find_class
 from ntkrun.geometry import Table
-from ntkrun.pde import PDE
+from ntkrun.pde import PDE, Term
 from ntkrun.pde.check import place
 from ntkrun.pde.measured import DATA, STD, loss_terms
 from ntkrun.storage.reader import UnreadableError, opened, read_arrays, read_bytes, read_table
@@ -61,7 +61,7 @@ def takes_data(node: Mapping[str, Any]) -> bool:
 
 
 def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
-    """The number of points of every term that is given one, and all rows of tables that are not.
+    """The number of points of every term, as given or a usual one, and all rows of tables that are given none.
 
     Args:
         given: numbers by term; ``all`` for all rows of a table. What is given for ``data`` holds for every measured
@@ -71,11 +71,13 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
     Raises:
         ConfigError: all of what is no table is asked for.
     """
+    terms = loss_terms(pde)
     tables = {
         term.name: sum(part.least for part in term.region)
-        for term in loss_terms(pde)
+        for term in terms
         if all(isinstance(part, Table) for part in term.region)
     }
+    usual = {term.name: _usual_count(term, pde) for term in terms if term.name not in (pde.built_in or ())}
     counts = {name: number for name, number in given.items() if isinstance(number, int)}
     for name in given.keys() - counts.keys() - tables.keys() - {DATA}:
         raise ConfigError(f"pde.points.{name}=all: only measured data can be taken as a whole; give a number")
@@ -83,7 +85,21 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
     if of_fields and DATA in counts:
         general = counts.pop(DATA)
         counts = {**dict.fromkeys(of_fields - given.keys(), general), **counts}
-    return {**tables, **counts}
+    return {**usual, **tables, **counts}
+
+
+def _usual_count(term: Term, pde: PDE) -> int:
+    """The number of points of a term that is given none, by the dimension of its region.
+
+    Of the whole domain 200 on a line and 1,000 else, of its faces and other parts 50 for each and no fewer than 100, and
+    single points and rows of tables as they are.
+    """
+    dimension = max(part.dimension for part in term.region)
+    if dimension == 0:
+        return sum(part.least for part in term.region)
+    if dimension == len(pde.coordinates):
+        return 200 if dimension == 1 else 1000
+    return max(100, 50 * len(term.region))
 
 
 def digest(path: Path) -> str:

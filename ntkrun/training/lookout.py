@@ -13,6 +13,7 @@ from ntkrun.common.state_schema import Added, ListOf, Shaped
 from ntkrun.geometry import TIME, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.training.few_points import few_hold
 from ntkrun.training.time_marching import may_grow
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ class Lookout:
 
     Points are left behind where the weighted loss is more than ``LEFT_BEHIND`` times as large at as many independent
     ones. In a row of ``IN_A_ROW`` looks that find this, the loss there must fall; otherwise the network fits points
-    alone. Of points that are drawn anew this is said, once in a row, and points that stay end the run. So does a
-    problem with measured values, whose errors are all that is left to fit from there on. Values have no other points,
+    alone, or few points hold all of the loss, as next to a corner, where it need not tell the error. Of points that are
+    drawn anew this is said, once in a row, and points that stay end the run. So does a problem with measured values, whose errors are all that is left to fit from there on. Values have no other points,
     so that the loss of all other terms tells, and it is looked at wherever values hold most of the loss at the points,
     too. Looks in between that find the points good enough, but a loss that has been lower, do not count.
 
@@ -94,10 +95,10 @@ class Lookout:
         looks = MEASURED_IN_A_ROW if watch and self._measured else IN_A_ROW
         if not self._said and self._of_no_help(looks, weights):
             self._said = True
-            self._conclude(step, ratio, looks)
+            self._conclude(step, ratio, looks, weights)
         return behind
 
-    def _conclude(self, step: int, ratio: float, looks: int) -> None:
+    def _conclude(self, step: int, ratio: float, looks: int, weights: Tensor | None) -> None:
         """End the run, or say what may help."""
         steps = f"{looks * CHECK_EVERY} steps"
         if self._measured:
@@ -111,11 +112,29 @@ class Lookout:
                 "network fits points alone; with pde.sampling=sobol pde.resample_every=auto they are drawn anew"
             )
         else:
-            log.warning(
-                "step %d: %d draws in a row have not lowered the loss at independent points: the network fits "
-                "points alone; take a smaller network, more points%s or fewer steps",
-                *(step, IN_A_ROW, self._advice()),
-            )
+            found = f"step {step}: {IN_A_ROW} draws in a row have not lowered the loss at independent points"
+            few = self._few_places(weights)
+            if few:
+                log.warning(
+                    "%s, of which %s; what is hard there, such as a corner or a layer, wants features, its singular "
+                    "function or points of its own (the solution elsewhere may be good and become better)",
+                    *(found, few),
+                )
+            else:
+                log.warning(
+                    "%s: the network may fit points alone; then a smaller network, more points%s or fewer steps help",
+                    *(found, self._advice()),
+                )
+
+    def _few_places(self, weights: Tensor | None) -> str:
+        """Which few points hold the loss at independent points, empty where they are many."""
+        objective, batch = self._objective, self._independent
+        losses = objective.losses(batch).double() * (1 if weights is None else weights.double())
+        name = objective.names[int(losses.argmax())]
+        points = objective.points(batch)[name]
+        rows = objective.residuals(batch)[objective.names.index(name)]
+        squares = rows.detach().reshape(-1, len(points)).double().square().sum(0)
+        return few_hold(objective.pde, squares, points, f"that of term {name}")
 
     def _advice(self) -> str:
         """What else a problem in time may want."""

@@ -34,7 +34,7 @@ from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Metrics, Records
 from ntkrun.training.time_marching import growing
-from ntkrun.training.trace_shares import COUNT_LESS, FOLLOWS, held_by_few
+from ntkrun.training.few_points import COUNT_LESS, FOLLOWS, held_by_few
 from ntkrun.training.weight_log import WeightLog
 from ntkrun.weights import NTKWeighting
 

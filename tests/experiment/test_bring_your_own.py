@@ -73,11 +73,11 @@ class Line(PDE):
 
 
 def section() -> str:
-    """The README's section and the page that continues it, as far as it is about the same example."""
+    """The README's section and the page that continues it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     own = re.split(r"^## ", text.partition("## Bring your own problem\n")[2], maxsplit=1, flags=re.M)[0]
     page = (ROOT / "docs" / "own_problems.md").read_text(encoding="utf-8")
-    return own + page.partition("## Measured data")[0]
+    return own + page
 
 
 def readme_files() -> dict[str, str]:
@@ -198,15 +198,12 @@ def test_the_example_of_the_readme_runs_from_the_wheel(wheel: Path, tmp_path: Pa
 @pytest.mark.long
 def test_every_example_of_the_page_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     """All files and commands of the page and of the README's section, with two steps."""
-    page = (ROOT / "docs" / "own_problems.md").read_text(encoding="utf-8")
-    text = section() + page.partition("## Measured data")[2]
-    fenced = re.findall(r"^```(?:python|yaml)\n(# (\S+)\n.*?)^```$", text, re.M | re.S)
-    write(tmp_path, {name: each for each, name in fenced})
+    write(tmp_path, readme_files())
     (tmp_path / "thermometers.csv").write_text("x,t,u\n0.5,0.1,0.9\n0.25,0.2,0.6\n", encoding="utf-8")
-    commands = [c for c in re.findall(r"^ntkrun (.*--config-dir.*)$", text, re.M) if "pde=my" in c or "pde=heat" in c]
-    assert len(commands) >= 5
+    commands = [command for command in readme_commands() if "--config-dir" in command]
+    assert len(commands) >= 7
     for command in commands:
-        done = from_wheel(wheel, tmp_path, *shlex.split(command), "iterations=2", "plots=false", "network.width=6")
+        done = from_wheel(wheel, tmp_path, *command, "iterations=2", "plots=false", "network.width=6")
         assert done.status == 0, done.stderr
 
 
@@ -486,12 +483,7 @@ MISTAKES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         *(PROBLEM_YAML, "threshold: 0.25", "thresold: 6"),
         ("unknown key pde.thresold; did you mean pde.threshold?",),
     ),
-    "points missing": (
-        *(PROBLEM_YAML, "points: {residual: 500, boundary: 100, initial: 100}\n", ""),
-        ("pde.points", "given for no loss term; the loss terms are residual, boundary, initial"),
-    ),
     "points of no term": (PROBLEM_YAML, "boundary: 100", "edge: 100", ("pde.points", "edge", "boundary")),
-    "points of a term missing": (PROBLEM_YAML, ", boundary: 100", "", ("pde.points", "loss terms are", "boundary")),
     "no YAML": (PROBLEM_YAML, "points: {", "points: {{", ("my_conf/pde/my_pde.yaml:5: not YAML",)),
     "a list for YAML": (PROBLEM_YAML, "_target_: ", "- ", ("my_conf/pde/my_pde.yaml:3: not YAML",)),
     "network of other outputs": (NETWORK, "(width, outputs)", "(width, 2)", ("has 2 outputs; the fields are u",)),
@@ -564,6 +556,22 @@ def test_an_argument_that_the_file_leaves_out_is_given_with_a_plus(folder: Path)
     with np.load(result.directory / "solution.npz") as arrays:
         known = 1 / (1 + np.exp(2 * arrays["axis_x"][:, None] - 0 * arrays["axis_t"]))  # a front that stands still
         np.testing.assert_allclose(arrays["exact"][..., 0], known, atol=1e-6)
+
+
+def test_a_file_that_names_the_class_alone(folder: Path) -> None:
+    """Points, sampling and grid have defaults: 1,000 points of a plane domain, 100 of its sides and of its start."""
+    write(folder, {PROBLEM_YAML: "_target_: my_problems.Nagumo\n"})
+    small = [*SMALL[:2], "iterations=0", "plots=false"]
+    result = ntkrun(*readme_command("pde=my_pde"), *small, "+pde.points.initial=30", cwd=folder)
+    assert result.status == 0, result.stderr
+    hint = "points of a loss term that the file leaves out are given as +pde.points.initial=..."
+    assert hint in ntkrun(*readme_command("pde=my_pde"), *small, "pde.points.initial=30", cwd=folder).stderr
+    with np.load(result.directory / "points.npz") as arrays:
+        assert {name: len(arrays[name]) for name in arrays} == {"residual": 1000, "boundary": 100, "initial": 30}
+    shown = ntkrun("show", *readme_command("pde=my_pde"), cwd=folder).stdout
+    assert re.findall(r"^(\w+): (\d+) points", shown, re.M) == [
+        *(("residual", "1000"), ("boundary", "100"), ("initial", "100"))
+    ]
 
 
 def test_arguments_that_yaml_writes_as_something_else(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from ntkrun.common.state_schema import read_state
 from ntkrun.geometry import Box, Sampler, Table, mix_seed
 from ntkrun.objective import Objective
-from ntkrun.pde import Poisson, Term, Wave
+from ntkrun.pde import PDE, Poisson, Term, Wave
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.lookout import PLACES
 from tests.problems import mlp
@@ -108,6 +109,35 @@ def test_draws_that_do_not_help_are_said_to_once(
     assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
     assert caplog.text.count("points are drawn anew") == (1 if caught_up_at is None else 2)  # once in a row of them
     assert ("a smaller network, more points, growing_time=0.1 or fewer steps" in caplog.text) == (first is not None)
+
+
+class Peaked(PDE):
+    """A residual that is ``size`` times as large next to x = 0 as elsewhere."""
+
+    def __init__(self, size: float) -> None:
+        self.size = size
+        self.domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u",), lambda x, d: d.u + torch.where(x.x < 0.01, self.size, 1.0)),)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_a_few_points_that_hold_the_loss_are_named(
+    size: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ntkrun.training.lookout.LEFT_BEHIND", 0.0)  # whatever the losses
+    objective = Objective(Peaked(size), mlp(Peaked(size).domain).double())
+    source = PointSource(objective, {"residual": 400}, "sobol", "auto", SEED)
+    for step in range(51):
+        source.at(step)
+    (said,) = [message for message in caplog.messages if "have not lowered" in message]
+    assert ("a smaller network" in said) == (size == 1)
+    if size > 1:
+        place = re.search(r"(\d+) of 400 points hold (\d+) % of that of term residual, most at x=(\S+), y=", said)
+        assert place is not None
+        assert float(place[3]) < 0.01
+        assert int(place[1]) <= 8
 
 
 class Measured(Wave):

@@ -9,7 +9,7 @@ from ntkrun.geometry import Box
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
 from ntkrun.pde import PDE, Term
-from ntkrun.training.trace_shares import held_by_few
+from ntkrun.training.few_points import held_by_few
 from tests.oracle import dense_jacobians, draw_batch
 from tests.problems import mlp
 

@@ -1,11 +1,13 @@
-"""Whether a few points hold most of a term's kernel trace."""
+"""Whether a few points hold most of what all points of a term hold together."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.pde import PDE
 from ntkrun.pde.check import place
 
 LOOKED_AT = 1000  # the most points of a term
@@ -37,14 +39,27 @@ def held_by_few(objective: Objective, batch: Batch) -> dict[str, str]:
     batch = objective.subset(batch, [torch.arange(n) for n in counts])
     points = objective.points(batch)
     found = {}
-    for name, n, diagonal in zip(objective.names, counts, objective.diagonals(batch), strict=True):
-        most = diagonal.detach().sort(descending=True)
-        shares = most.values.cumsum(0) / most.values.sum()
-        few = int((shares <= 0.5).sum()) + 1  # so many hold more than half
-        if n < FEWEST or few > n // FEW or not torch.isfinite(shares).all():
-            continue
-        holds = f"1 of {n} points holds" if few == 1 else f"{few} of {n} points hold"
-        where = place(objective.pde, points[name][most.indices[0]])
-        percent = 100 * float(shares[few - 1])
-        found[name] = f"loss term {name}: {holds} {percent:.0f} % of its kernel's trace, most at {where}"
+    for name, diagonal in zip(objective.names, objective.diagonals(batch), strict=True):
+        holds = few_hold(objective.pde, diagonal.detach(), points[name], "its kernel's trace")
+        if holds:
+            found[name] = f"loss term {name}: {holds}"
     return found
+
+
+def few_hold(pde: PDE, shares: Tensor, points: Tensor, whole: str) -> str:
+    """How many points hold more than half of a sum, and where most of it is; empty if they are more than one in 50.
+
+    Args:
+        pde: names the coordinates.
+        shares: of the points in the sum, ``[n]``.
+        points: ``[n, d]``.
+        whole: what the sum is called.
+    """
+    n, most = len(shares), shares.sort(descending=True)
+    parts = most.values.cumsum(0) / most.values.sum()
+    few = int((parts <= 0.5).sum()) + 1  # so many hold more than half
+    if n < FEWEST or few > n // FEW or not torch.isfinite(parts).all():
+        return ""
+    hold = f"1 of {n} points holds" if few == 1 else f"{few} of {n} points hold"
+    where = place(pde, points[most.indices[0]])
+    return f"{hold} {100 * float(parts[few - 1]):.0f} % of {whole}, most at {where}"
