@@ -140,7 +140,9 @@ def _text(value: Any) -> str:
 def _region(region: Any) -> str:
     """A region in words: a box by its intervals, anything else by its kind and the box around it, if it has one."""
     low, high = getattr(region, "low", None), getattr(region, "high", None)
-    kind = "" if isinstance(region, Box | Face) else f"{type(region).__name__.lower()} of {', '.join(region.coordinates)}"
+    kind = (
+        "" if isinstance(region, Box | Face) else f"{type(region).__name__.lower()} of {', '.join(region.coordinates)}"
+    )
     if low is None or high is None:
         return kind
     ends = [(c, f"{low[c]:.6g}", f"{high[c]:.6g}") for c in region.coordinates]

@@ -91,8 +91,8 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
 def _usual_count(term: Term, pde: PDE) -> int:
     """The number of points of a term that is given none, by the dimension of its region.
 
-    Of the whole domain 200 on a line and 1,000 else, of its faces and other parts 50 for each and no fewer than 100, and
-    single points and rows of tables as they are.
+    Of the whole domain 200 on a line and 1,000 else, of its faces and other parts 50 for each and no fewer than 100,
+    and single points and rows of tables as they are.
     """
     dimension = max(part.dimension for part in term.region)
     if dimension == 0:

@@ -81,6 +81,7 @@ SHORTEST = 1e-7  # of all of time, that a window may be
 ATTEMPTS = 20  # times the iterations, after which no shorter windows are tried
 MOST_WINDOWS = 1000
 PART = 5  # the iterations of a time window that the run has chosen are a fifth of those of all of time
+GROWN = 10  # times the least loss at held-out points, from which on networks are told apart by it, if by anything
 
 REFUSED = (ConfigError, CheckpointError, TableError, BusyError)
 """What ``execute`` raises where there is nothing that it could carry out; the messages are one line."""
@@ -193,6 +194,7 @@ def _carry_out(configuration: Configuration, parts: Parts, trainer: Trainer, sto
         part()
         if ended is not None:
             _advise(trainer)
+            _doubt_best(trainer)
         outcome = _interrupted(stop, progress.total_steps) if ended is None else _completed(ended)
     except (DivergenceError, WriteError, LostError) as error:
         outcome = Outcome("failed", 1, str(error))
@@ -406,6 +408,22 @@ def _advise(trainer: Trainer) -> None:
         "(see Where a run does not get there in docs/own_problems.md)",
         *(f"time window {progress.window + 1} of {loop.windows}: " if loop.windows > 1 else "", left, words),
     )
+
+
+def _doubt_best(trainer: Trainer) -> None:
+    """Say where the loss at held-out points has grown, but few of them hold it: it then says little of the error."""
+    progress, held_out = trainer.progress, trainer.held_out
+    if held_out is None or progress.held_out is None or progress.best_held_out is None:
+        return
+    if progress.held_out < GROWN * progress.best_held_out:
+        return
+    few = held_out.held_by_few(trainer.weighting.weights.tolist())
+    if few:
+        log.warning(
+            "the loss at held-out points is %.2g times that at step %s, but %s: it says little of the error, and the "
+            "network of that step in best.pt may be the worse one",
+            *(progress.held_out / progress.best_held_out, progress.best_step, few),
+        )
 
 
 def _restore(parts: Parts, state: Mapping[str, Any]) -> Progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,23 @@ def held_by_few(objective: Objective, batch: Batch) -> dict[str, str]:
         if holds:
             found[name] = f"loss term {name}: {holds}"
     return found
+
+
+def few_hold_loss(objective: Objective, batch: Batch, weights: Sequence[float]) -> str:
+    """How many points hold more than half of the loss of the largest term, and where; empty if they are not few.
+
+    Args:
+        objective: the problem and network.
+        batch: the points.
+        weights: of the terms.
+    """
+    losses = [float(loss) * weight for loss, weight in zip(objective.losses(batch), weights, strict=True)]
+    largest = losses.index(max(losses))
+    name = objective.names[largest]
+    points = objective.points(batch)[name]
+    rows = objective.residuals(batch)[largest].detach().double()
+    squares = rows.reshape(-1, len(points)).square().sum(0)
+    return few_hold(objective.pde, squares, points, f"that of loss term {name}")
 
 
 def few_hold(pde: PDE, shares: Tensor, points: Tensor, whole: str) -> str:

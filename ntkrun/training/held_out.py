@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from ntkrun.geometry import Region, Sampler, mix_seed
 from ntkrun.objective import Objective
+from ntkrun.training.few_points import few_hold_loss
 
 MOST = 10_000  # points of a term
 
@@ -44,13 +46,23 @@ class HeldOut:
 
         Residuals that read the progress are those of the end of the run, so that networks are compared by one problem.
         """
+        with self._as_at_the_end():
+            losses: list[float] = self._objective.losses(self._batch).tolist()
+        return losses
+
+    def held_by_few(self, weights: Sequence[float]) -> str:
+        """Which few points hold most of the loss, empty where they are many; see ``few_hold_loss``."""
+        with self._as_at_the_end():
+            return few_hold_loss(self._objective, self._batch, weights)
+
+    @contextmanager
+    def _as_at_the_end(self) -> Iterator[None]:
         network, progress = self._objective.network, self._objective.progress
         training, done = network.training, progress.clone()
         network.eval()
         progress.fill_(1)
         try:
-            losses: list[float] = self._objective.losses(self._batch).tolist()
+            yield
         finally:
             network.train(training)
             progress.copy_(done)
-        return losses

@@ -13,7 +13,7 @@ from ntkrun.common.state_schema import Added, ListOf, Shaped
 from ntkrun.geometry import TIME, Sampler, mix_seed
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
-from ntkrun.training.few_points import few_hold
+from ntkrun.training.few_points import few_hold_loss
 from ntkrun.training.time_marching import may_grow
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,10 @@ class Lookout:
     Points are left behind where the weighted loss is more than ``LEFT_BEHIND`` times as large at as many independent
     ones. In a row of ``IN_A_ROW`` looks that find this, the loss there must fall; otherwise the network fits points
     alone, or few points hold all of the loss, as next to a corner, where it need not tell the error. Of points that are
-    drawn anew this is said, once in a row, and points that stay end the run. So does a problem with measured values, whose errors are all that is left to fit from there on. Values have no other points,
-    so that the loss of all other terms tells, and it is looked at wherever values hold most of the loss at the points,
-    too. Looks in between that find the points good enough, but a loss that has been lower, do not count.
+    drawn anew this is said, once in a row, and points that stay end the run. So does a problem with measured values,
+    whose errors are all that is left to fit from there on. Values have no other points, so that the loss of all other
+    terms tells, and it is looked at wherever values hold most of the loss at the points, too. Looks in between that
+    find the points good enough, but a loss that has been lower, do not count.
 
     Args:
         objective: gives the losses.
@@ -113,7 +114,8 @@ class Lookout:
             )
         else:
             found = f"step {step}: {IN_A_ROW} draws in a row have not lowered the loss at independent points"
-            few = self._few_places(weights)
+            given = [1.0] * len(self._counts) if weights is None else weights.tolist()
+            few = few_hold_loss(self._objective, self._independent, given)
             if few:
                 log.warning(
                     "%s, of which %s; what is hard there, such as a corner or a layer, wants features, its singular "
@@ -125,16 +127,6 @@ class Lookout:
                     "%s: the network may fit points alone; then a smaller network, more points%s or fewer steps help",
                     *(found, self._advice()),
                 )
-
-    def _few_places(self, weights: Tensor | None) -> str:
-        """Which few points hold the loss at independent points, empty where they are many."""
-        objective, batch = self._objective, self._independent
-        losses = objective.losses(batch).double() * (1 if weights is None else weights.double())
-        name = objective.names[int(losses.argmax())]
-        points = objective.points(batch)[name]
-        rows = objective.residuals(batch)[objective.names.index(name)]
-        squares = rows.detach().reshape(-1, len(points)).double().square().sum(0)
-        return few_hold(objective.pde, squares, points, f"that of term {name}")
 
     def _advice(self) -> str:
         """What else a problem in time may want."""

@@ -28,13 +28,13 @@ from ntkrun.steps.eager import StepError, Stepper
 from ntkrun.steps.factory import make_stepper
 from ntkrun.storage.checkpoint import save_best, save_checkpoint
 from ntkrun.training.evaluation import Errors, EvaluationStopped
+from ntkrun.training.few_points import COUNT_LESS, FOLLOWS, held_by_few
 from ntkrun.training.finite_checks import DivergenceError, all_finite, check_evaluation
 from ntkrun.training.parts import LoopSettings, TrainingParts
 from ntkrun.training.progress import Progress
 from ntkrun.training.progress_bar import bar_class
 from ntkrun.training.records import Metrics, Records
 from ntkrun.training.time_marching import growing
-from ntkrun.training.few_points import COUNT_LESS, FOLLOWS, held_by_few
 from ntkrun.training.weight_log import WeightLog
 from ntkrun.weights import NTKWeighting
 

@@ -134,7 +134,7 @@ def test_a_few_points_that_hold_the_loss_are_named(
     (said,) = [message for message in caplog.messages if "have not lowered" in message]
     assert ("a smaller network" in said) == (size == 1)
     if size > 1:
-        place = re.search(r"(\d+) of 400 points hold (\d+) % of that of term residual, most at x=(\S+), y=", said)
+        place = re.search(r"(\d+) of 400 points hold (\d+) % of that of loss term residual, most at x=(\S+), y=", said)
         assert place is not None
         assert float(place[3]) < 0.01
         assert int(place[1]) <= 8
