@@ -322,7 +322,7 @@ def in_pass(name: str, case: Case, budget: float) -> None:
             if not size:
                 return objective.fused(batch, lambda t: t.sum() / t).weigh_seconds or 0.0
             start = time.process_time()
-            chosen = member.choose(orders, generator, in_pass=True)
+            chosen = member.choose_in_pass(orders, generator)
             choosing = time.process_time() - start
 
             def weigh(samples: torch.Tensor) -> torch.Tensor:

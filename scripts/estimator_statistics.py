@@ -17,9 +17,9 @@ squared residual, or the exact diagonals 25 steps before.
 The fourth asks what a part of the diagonal gains that is known at all points, on seven problems in float32 at steps
 100, 300 and 1,000: errors with 16 and with 64 points over 200 draws. The first proxy is the share of the first and last
 layer in diag K, the second one adds the sum over hidden maps and streams of |g|^2 |a|^2, which leaves out products of
-different streams; both serve a regression with slopes from the chosen points. The program's own estimate is the ratio
-to the share of the first, last and middle layer, and the table has its bias too. --problems and --layers are options of
-this table.
+different streams; both serve a regression with slopes from the chosen points. The others use the share of the first,
+last and middle layer: the ratio to it, with its bias, and the program's own estimate, that share and the rest at points
+drawn by chances in proportion to it. --problems and --layers are options of this table.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from ntkrun.ntk.sketch import Sketch
 from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.objective.chosen import samples
 from ntkrun.pde import PDE, AllenCahn, Burgers, Cavity, Helmholtz, KleinGordon, Poisson, Wave
 
 SIZE = 8
@@ -271,8 +272,8 @@ def regressed(d: Tensor, proxies: Tensor, chosen: Tensor) -> float:
 
 def regression(names: Sequence[str], depth: int) -> None:
     """Print the fourth table."""
-    print("| problem | step | " + " | ".join(PROXIES) + " | ratio, and middle layer | bias of the ratio |")
-    print("|---|---:" + "|---:" * (len(PROXIES) + 2) + "|")
+    print("| problem | step | " + " | ".join(PROXIES) + " | ratio, and middle layer | its bias | by chances |")
+    print("|---|---:" + "|---:" * (len(PROXIES) + 3) + "|")
     for name in names:
         pde, counts, method = REGRESSED[name]
         objective, batch = build(pde, 64, counts, torch.float32, depth, method)
@@ -286,22 +287,33 @@ def regression(names: Sequence[str], depth: int) -> None:
 
 
 def errors(known: Mapping[str, Tensor]) -> str:
-    """The cells of one row: rms errors at the two sizes by every set of proxies and by the ratio, and its bias."""
+    """The cells of one row: rms errors at the two sizes by every set of proxies, by the ratio and by the program."""
     d, part = known["diagonal"], known["known"]
-    samples = [
+    spread = [
         [systematic_sample(len(d), size, torch.Generator().manual_seed(seed)) for seed in range(REGRESSED_DRAWS)]
         for size in SIZES
     ]
     cells = []
     for keys in PROXIES.values():
         proxies = torch.stack([known[key] for key in keys], dim=1) if keys else d.new_zeros(len(d), 0)
-        found = [torch.tensor([regressed(d, proxies, chosen) for chosen in draws]) for draws in samples]
+        found = [torch.tensor([regressed(d, proxies, chosen) for chosen in draws]) for draws in spread]
         cells.append(" / ".join(f"{100 * float(e.square().mean().sqrt()):.2f} %" for e in found))
-    ratios = [[float(part.mean() * d[k].sum() / part[k].sum() / d.mean() - 1) for k in draws] for draws in samples]
+    ratios = [[float(part.mean() * d[k].sum() / part[k].sum() / d.mean() - 1) for k in draws] for draws in spread]
     found = [torch.tensor(each) for each in ratios]
     cells.append(" / ".join(f"{100 * float(e.square().mean().sqrt()):.2f} %" for e in found))
     cells.append(" / ".join(f"{100 * float(e.mean()):.2f} %" for e in found))
+    found = [torch.tensor([by_chances(d, part, size, seed) for seed in range(REGRESSED_DRAWS)]) for size in SIZES]
+    cells.append(" / ".join(f"{100 * float(e.square().mean().sqrt()):.2f} %" for e in found))
     return " | ".join(cells)
+
+
+def by_chances(d: Tensor, known: Tensor, size: int, seed: int) -> float:
+    """Relative error of the program's estimate of the mean of ``d``, with points in the order of the curve."""
+    sketch = Sketch(size, "residual", "autodiff", "systematic")
+    (chosen,) = sketch.choose_in_pass([torch.arange(len(d))], torch.Generator().manual_seed(seed))
+    points, chances = chosen.drawn(known)
+    estimate = sketch.from_samples([len(d)], samples(known, chosen, chances, (d - known)[points]))
+    return float(estimate.traces[0] / d.sum() - 1)
 
 
 def main() -> None:

@@ -23,10 +23,11 @@ from ntkrun.backend.transfer import constant, moved
 from ntkrun.common.types import Positive
 from ntkrun.jacobian.operators import Jacobian
 from ntkrun.ntk.finite_differences import Difference, Shifted, balanced_step, difference_quotient
-from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
+from ntkrun.ntk.systematic import hilbert_order, places_along, replicate_sizes, systematic_sample
 from ntkrun.ntk.trace import Product, hutchpp_samples, xtrace_samples
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.objective.chosen import Chosen
 
 Side = Literal["parameter", "residual"]
 Derivative = Literal["autodiff", "finite_difference"]
@@ -146,7 +147,7 @@ class Sketch:
         Args:
             objective: tells the terms of the points.
             batch: the points.
-            in_pass: as for ``choose``; terms that are taken whole then keep their order.
+            in_pass: for ``choose_in_pass``; terms that are taken whole then keep their order.
         """
         counts = objective.point_counts(batch)
         if self.distribution == "systematic":
@@ -157,18 +158,32 @@ class Sketch:
             )
         return tuple(torch.arange(n) for n in counts)
 
-    def choose(self, orders: Sequence[Tensor], generator: torch.Generator, in_pass: bool = False) -> tuple[Tensor, ...]:
+    def choose(self, orders: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:
         """Indices of points of every term, ``[m_i]`` each, for the distributions that choose points.
 
         Args:
             orders: from ``orders``.
             generator: source of the choice, on the CPU.
-            in_pass: for ``from_samples``, where terms of few points are taken whole.
         """
-        return tuple(
-            order if in_pass and self.takes_whole(len(order)) else order[self._positions(len(order), generator)]
-            for order in orders
-        )
+        return tuple(order[self._positions(len(order), generator)] for order in orders)
+
+    def choose_in_pass(self, orders: Sequence[Tensor], generator: torch.Generator) -> tuple[Chosen, ...]:
+        """The same for ``from_samples``: terms of few points whole, ``systematic`` points as places along the curve.
+
+        Args:
+            orders: from ``orders``, on the device of the pass.
+            generator: source of the choice, on the CPU.
+        """
+        chosen = []
+        for order in orders:
+            places = torch.zeros(0, dtype=torch.float64)
+            if not self.takes_whole(len(order)):
+                if self.distribution == "coordinate":
+                    order = order[moved(self._positions(len(order), generator), order)]
+                else:
+                    places = places_along(self.size, generator)
+            chosen.append(Chosen(order, moved(places, order, torch.float64)))
+        return tuple(chosen)
 
     def takes_whole(self, count: int) -> bool:
         """Whether all points of a term are taken in the gradient's pass."""
@@ -201,32 +216,20 @@ class Sketch:
         return tuple(math.sqrt(1 - m / n) for n, m in zip(counts, sizes, strict=True))
 
     def from_samples(self, counts: Sequence[int], samples: Tensor) -> TraceEstimate:
-        """Estimates from diag(K_ii) at points that ``choose`` gave, and a part of it that is known at all points.
-
-        With q the known part, d the diagonal and sums over points k chosen, Q sum d_k / sum q_k estimates tr(K_ii), Q
-        the sum of q over all points: a ratio estimate, far better than n / m sum d_k where d is nearly in proportion
-        to q, and of a bias of order 1 / m. Its error is that of the mean of d_k - q_k sum d / sum q. ``coordinate``,
-        which is unbiased, makes no use of q. Source: W. G. Cochran, "Sampling Techniques", chapter 6.
+        """Estimates, unbiased, from traces of the terms that are taken whole and ``samples`` of the others.
 
         Args:
             counts: number of points of every term.
-            samples: of all terms, one after the other, as ``ntkrun.objective.objective.samples`` has them.
+            samples: of all terms, one after the other, as ``ntkrun.objective.chosen`` has them.
         """
         sizes = [n if self.takes_whole(n) else self.size for n in counts]
-        lengths = [1 if m == n else 1 + 2 * m for n, m in zip(counts, sizes, strict=True)]
-        estimates = []
-        for n, own in zip(counts, samples.split(lengths), strict=True):
-            if len(own) == 1:
-                estimates.append(own)
-                continue
-            q, d = self._means(own[1:].view(2, -1)).unbind()
-            plain = n * d
-            if self.distribution == "systematic":
-                mean = q.mean()
-                ratio = d.mean() / mean
-                plain = torch.where(mean > 0, own[0] * (ratio + (d - ratio * q) / mean), plain)
-            estimates.append(plain)
-        return TraceEstimate(tuple(estimates), self._factors(counts, sizes))
+        estimates, factors = [], self._factors(counts, sizes)
+        pieces = samples.split([1 if m == n else 1 + m for n, m in zip(counts, sizes, strict=True)])
+        for own in pieces:
+            estimates.append(own if len(own) == 1 else own[0] + self._means(own[1:]))
+        if self.distribution == "systematic":  # a point may be drawn more than once
+            factors = tuple(float(m < n) for n, m in zip(counts, sizes, strict=True))
+        return TraceEstimate(tuple(estimates), factors)
 
     def _means(self, values: Tensor) -> Tensor:
         """Of values at chosen points, ``[..., m]``, independent samples of the mean: these, or means of replicates."""

@@ -95,6 +95,17 @@ def systematic_sample(count: int, size: int, generator: torch.Generator) -> Tens
     return ((offsets[replicate] + step) * distance).long().clamp_(max=count - 1)
 
 
+def places_along(size: int, generator: torch.Generator) -> Tensor:
+    """Places on a line of length 1, ``[size]``, those of one replicate after the other, whose offsets are independent.
+
+    Each of a replicate's m places is as likely anywhere in its m-th of the line. In a stretch of length w, which stands
+    for a point with that chance, m w of them are expected.
+    """
+    replicate, step, distance = _strides(1, size)
+    offsets = torch.rand(len(replicate_sizes(size)), generator=generator, dtype=torch.float64)
+    return (offsets[replicate] + step) * distance
+
+
 @lru_cache(maxsize=64)
 def _strides(count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of every point of a sample: its replicate, its number there, and the distance to the next, ``[size]`` each."""

@@ -15,7 +15,8 @@ from ntkrun.jacobian.chunked import PiecewiseJacobian
 from ntkrun.jets import LinearUse, StreamPlan
 from ntkrun.network import JetNetwork
 from ntkrun.objective.batch import Batch, Group
-from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock, samples, scaled
+from ntkrun.objective.chosen import Chosen, samples
+from ntkrun.objective.objective import Clock, Evaluation, Objective, Route, Weigh, no_clock, scaled
 from ntkrun.objective.residuals import PROBE_POINTS
 from ntkrun.objective.sharding import ALONE, Sharding
 from ntkrun.pde import PDE
@@ -123,20 +124,20 @@ class ChunkedObjective(Objective):
             return Evaluation(losses, weights, self.layout.unflatten(weights @ gradients), None, seconds)
         n = len(self.terms)
         totals = self.like.new_zeros(n + self.layout.size)
-        for piece, sums in self._all_sums(batch, ["no"] * n):
+        for piece, sums, _ in self._all_sums(batch, ["no"] * n):
             totals[piece.term] += sums[0]
             totals[n:] += weights[piece.term] * sums[2:]
         self.ranks.sum(totals)
         return Evaluation(totals[:n], weights, self.layout.unflatten(totals[n:]))
 
     def term_gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        totals = self._term_sums(batch, ["no"] * len(self.terms))
+        totals, _ = self._term_sums(batch, ["no"] * len(self.terms))
         return totals[:, 0], totals[:, 2:]
 
-    def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Tensor] = ()) -> Evaluation:
+    def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Chosen] = ()) -> Evaluation:
         """As ``Objective.fused``: the pullbacks c_k = 2 r_k / N_i of every term are kept apart until it has weights.
 
-        The chosen points are evaluated once more by themselves, but for those of terms whose points are all chosen.
+        Drawn points are evaluated once more by themselves, but for those of terms that are taken whole.
         """
         if self.route != "structured":
             return super().fused(batch, weigh)
@@ -144,28 +145,37 @@ class ChunkedObjective(Objective):
         counts = self.point_counts(batch)
         traced: list[Traced] = ["whole"] * len(counts)
         if chosen:
-            traced = ["whole" if len(k) == n else "known" for k, n in zip(chosen, counts, strict=True)]
-        totals = self._term_sums(batch, traced)
+            traced = ["whole" if own.whole(n) else "known" for own, n in zip(chosen, counts, strict=True)]
+        totals, known = self._term_sums(batch, traced)
         start = self.clock()
-        weights = weigh(self._samples_beside(totals[:, 1], batch, chosen) if chosen else totals[:, 1])
+        weights = weigh(self._samples_beside(totals[:, 1], known, batch, chosen) if chosen else totals[:, 1])
         seconds = None if self._seconds is None else self._seconds + self.clock() - start
         gradients = self.layout.unflatten(weights @ totals[:, 2:])
         return Evaluation(totals[:, 0], weights, gradients, None if chosen else totals[:, 1], seconds)
 
-    def _samples_beside(self, known: Tensor, batch: Batch, chosen: Sequence[Tensor]) -> Tensor:
-        """``samples`` at the chosen points, for the sums of the known part over all points, or traces, ``[n]``."""
-        counts = self.point_counts(batch)
-        few = [k if len(k) < n else k[:0] for k, n in zip(chosen, counts, strict=True)]
+    def _samples_beside(
+        self, traces: Tensor, known: Mapping[int, Tensor], batch: Batch, chosen: Sequence[Chosen]
+    ) -> Tensor:
+        """Traces of the terms that are taken whole and ``samples`` of the others, one after the other.
 
-        def parts(group: Group) -> Tensor:
-            blocks = [block.parts() for block in self._rows(group)[1]]
-            return torch.stack([self._diagonal(group, [pair[k] for pair in blocks]) for k in range(2)], dim=1)
+        Args:
+            traces: ``[n]``.
+            known: the part of diag(K_ii) that is known at all points, by term.
+            batch: the points.
+            chosen: of every term.
+        """
+        drawn = {i: chosen[i].drawn(diagonal) for i, diagonal in known.items()}
+        none = traces.new_zeros(0, dtype=torch.int64)
 
-        tables = self._gather(self.subset(batch, few), parts, (2,) * len(self.terms))
-        pieces: list[Tensor] = []
-        for i, k in enumerate(few):
-            first, rest = tables[i].unbind(1)
-            pieces += samples(known[i], first, rest, counts[i]) if len(k) else [known[i][None]]
+        def rest(group: Group) -> Tensor:
+            return self._diagonal(group, [block.parts()[1] for block in self._rows(group)[1]])[:, None]
+
+        points = [drawn[i][0] if i in drawn else none for i in range(len(chosen))]
+        tables = self._gather(self.subset(batch, points), rest, (1,) * len(chosen))
+        pieces = [
+            samples(known[i], chosen[i], drawn[i][1], tables[i][:, 0]) if i in known else traces[i : i + 1]
+            for i in range(len(chosen))
+        ]
         return torch.cat(pieces)
 
     def piece_sums(self, group: Group, traced: Traced) -> Tensor:
@@ -173,7 +183,8 @@ class ChunkedObjective(Objective):
 
         Args:
             group: the points.
-            traced: what the trace is of, which is 0 for nothing; by the structured route.
+            traced: what the trace is of, which is 0 for nothing; by the structured route. Of what is ``known``, the
+                part of diag(K) comes after the gradient, ``[n]``.
         """
         if traced == "no":
             loss = self._rows_of(group).square().sum()
@@ -182,14 +193,15 @@ class ChunkedObjective(Objective):
         (rows,), blocks = self._rows(group)
         start = self.clock()
         known = [block.parts()[0] for block in blocks] if traced == "known" else blocks
-        trace = self._diagonal(group, known).sum()
+        diagonal = self._diagonal(group, known)
         self._seconds = (self._seconds or 0.0) + self.clock() - start
         own = scaled(group, rows)
         parts = {name: own.new_zeros(shape) for name, shape in self.layout.shapes.items()}
         for block, column in zip(blocks, scaled(group, 2 * own).unbind(1), strict=True):
             for name, part in block.pullback(column).items():
                 parts[name] = parts[name] + part
-        return torch.cat([own.square().sum()[None], trace[None], self.layout.flatten(parts)])
+        sums = [own.square().sum()[None], diagonal.sum()[None], self.layout.flatten(parts)]
+        return torch.cat([*sums, diagonal] if traced == "known" else sums)
 
     def diagonals(self, batch: Batch) -> tuple[Tensor, ...]:
         def diagonal(group: Group) -> Tensor:
@@ -259,17 +271,24 @@ class ChunkedObjective(Objective):
         parts = everything.split([table.numel() for table in tables.values()])
         return {i: part.view_as(tables[i]) for i, part in zip(tables, parts, strict=True)}
 
-    def _term_sums(self, batch: Batch, traced: Sequence[Traced]) -> Tensor:
-        """Loss, trace and gradient of the loss of every term, ``[n, 2 + P]``, over all processes."""
-        totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
-        for piece, sums in self._all_sums(batch, traced):
-            totals[piece.term] += sums
-        return self.ranks.sum(totals)
+    def _term_sums(self, batch: Batch, traced: Sequence[Traced]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Loss, trace and gradient of the loss of every term, ``[n, 2 + P]``, over all processes.
 
-    def _all_sums(self, batch: Batch, traced: Sequence[Traced]) -> Iterator[tuple[Piece, Tensor]]:
+        And the part of diag(K_ii) that is known, ``[N_i]``, of the terms of which it is asked for.
+        """
+        totals = self.like.new_zeros(len(self.terms), 2 + self.layout.size)
+        counts = self.point_counts(batch)
+        known = {i: self.like.new_zeros(counts[i]) for i, own in enumerate(traced) if own == "known"}
+        for piece, sums, diagonal in self._all_sums(batch, traced):
+            totals[piece.term] += sums
+            if piece.term in known:
+                known[piece.term][piece.rows] = diagonal
+        return self.ranks.sum(totals), {i: self.ranks.sum(diagonal) for i, diagonal in known.items()}
+
+    def _all_sums(self, batch: Batch, traced: Sequence[Traced]) -> Iterator[tuple[Piece, Tensor, Tensor]]:
         """Every piece with its share of loss, trace and gradient of the loss of its term, ``[2 + P]``.
 
-        What the trace is of is told by term.
+        What the trace is of is told by term; where it is what is known, its diagonal comes beside, else nothing.
         """
         counts = self.row_counts(batch)
         for piece in self._pieces(batch):
@@ -279,9 +298,10 @@ class ChunkedObjective(Objective):
                 sums = self.piece_sums(piece.group, own)
             else:
                 self._seconds = None  # traces are part of a graph
+            sums, diagonal = sums.split([2 + self.layout.size, len(sums) - 2 - self.layout.size])
             sums[:1] /= counts[piece.term]
             sums[2:] /= counts[piece.term]
-            yield piece, sums
+            yield piece, sums, diagonal[: piece.rows.stop - piece.rows.start]
 
     def _rows_of(self, group: Group) -> Tensor:
         """The rows of a group of one term with its point weights, ``[n, m]``."""

@@ -23,6 +23,7 @@ from ntkrun.jets import LinearUse
 from ntkrun.network.base import JetNetwork
 from ntkrun.network.coupling import suspects
 from ntkrun.objective.batch import Batch, Group
+from ntkrun.objective.chosen import Chosen, samples
 from ntkrun.objective.residuals import PROBE_POINTS, Residuals
 from ntkrun.objective.sharding import ALONE, Sharding
 from ntkrun.objective.validation import GROWTH, size_of_terms
@@ -153,7 +154,7 @@ class Objective(Residuals):
             gradients.append(self.layout.flatten(parts))
         return losses.detach(), torch.stack(gradients)
 
-    def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Tensor] = ()) -> Evaluation:
+    def fused(self, batch: Batch, weigh: Weigh, chosen: Sequence[Chosen] = ()) -> Evaluation:
         """Gradient and exact traces from one forward and one backward pass.
 
         Row k depends on point k alone, so the loss gradient at a layer's output is the gradient of the
@@ -164,8 +165,8 @@ class Objective(Residuals):
         Args:
             batch: the points.
             weigh: makes the weights from the traces tr(K_ii), or from samples of diag(K_ii).
-            chosen: if any, indices of points of every term, ``[m_i]`` each, where there are ``samples_in_pass``;
-                the ``samples`` of all terms go to ``weigh`` in place of the traces, one after the other.
+            chosen: if any, points of every term, where there are ``samples_in_pass``; then ``weigh`` gets their
+                ``samples``, or the trace of a term of which these are all points, of one term after the other.
         """
         if self.route != "structured":
             start = self.clock()
@@ -339,31 +340,30 @@ class Objective(Residuals):
     def _names(self) -> dict[int, str]:
         return {id(p): name for name, p in self.trainable.items()}
 
-    def _samples(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]], chosen: Sequence[Tensor]) -> Tensor:
-        """``samples`` of all terms, with the part of the diagonal of formed rows and of the middle factored weight.
+    def _samples(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]], chosen: Sequence[Chosen]) -> Tensor:
+        """Traces of terms that are taken whole, ``samples`` of the others, one after the other.
 
-        The rows of the other weights are looked at in the chosen points alone. Where these are all points of a group,
-        everything is known.
+        Of these, rows that are formed and those of the middle factored weight are looked at in all points, the rows of
+        the other weights in the drawn points alone.
         """
-        known: dict[int, Tensor] = {}
-        rest: dict[int, Tensor] = {}
+        pieces: dict[int, Tensor] = {}
         for group, blocks in passes:
-            sizes = [
-                (len(chosen[i]), rows.stop - rows.start) for i, rows in zip(group.members, group.slices, strict=True)
-            ]
-            if all(few == n for few, n in sizes):
-                known |= _group_diagonals(group, blocks, self.components)
+            counts = {i: rows.stop - rows.start for i, rows in zip(group.members, group.slices, strict=True)}
+            if all(chosen[i].whole(n) for i, n in counts.items()):
+                whole = _group_diagonals(group, blocks, self.components)
+                pieces |= {i: diagonal.sum()[None] for i, diagonal in whole.items()}
                 continue
             parts = [block.parts() for block in blocks]
-            known |= _group_diagonals(group, [first for first, _ in parts], self.components)
-            for i in group.members:
-                own, seconds = _choose(group, i, [second for _, second in parts], chosen[i])
-                rest |= _group_diagonals(own, seconds, self.components)
-        pieces = []
-        for i, k in enumerate(chosen):
-            at = known[i] if len(k) == len(known[i]) else known[i].index_select(0, k)
-            pieces += samples(known[i].sum(), at, rest.get(i), len(known[i]))
-        return torch.cat(pieces)
+            seconds = [second for _, second in parts]
+            for i, known in _group_diagonals(group, [first for first, _ in parts], self.components).items():
+                if chosen[i].whole(counts[i]):
+                    rest = _group_diagonals(*_at(group, i, seconds), self.components)[i]
+                    pieces[i] = (known.sum() + rest.sum())[None]
+                    continue
+                points, chances = chosen[i].drawn(known)
+                rest = _group_diagonals(*_at(group, i, seconds, points), self.components)[i]
+                pieces[i] = samples(known, chosen[i], chances, rest)
+        return torch.cat([pieces[i] for i in range(len(self.terms))])
 
     def _block_diagonals(self, passes: Sequence[tuple[Group, Sequence[RowBlock]]]) -> tuple[Tensor, ...]:
         diagonals: dict[int, Tensor] = {}
@@ -385,36 +385,20 @@ def _group_diagonals(group: Group, blocks: Sequence[RowBlock], components: Seque
     }
 
 
-def samples(total: Tensor, known: Tensor, rest: Tensor | None, count: int) -> list[Tensor]:
-    """What the trace of a term is estimated from, as pieces of a vector ``[1 + 2m]``, or ``[1]`` where m = N.
-
-    That is the sum over all N points of a part of diag(K_ii) that is known there, that part at the m points chosen, and
-    all of diag(K_ii) at these; or the trace itself, where all points are chosen.
-
-    Args:
-        total: the sum, 0-d.
-        known: that part at the chosen points, ``[m]``; in any order where these are all.
-        rest: of diag(K_ii) at the chosen points, ``[m]``; ``None`` where there is none.
-        count: N.
-    """
-    if len(known) == count:
-        return [(total if rest is None else total + rest.sum())[None]]
-    return [total[None], known, known if rest is None else known + rest]
-
-
 def scaled(group: Group, rows: Tensor) -> Tensor:
     """Rows of a group of one term, ``[n, m]``, with its point weights."""
     return rows if group.scales is None else rows * group.scales[0]
 
 
-def _choose(group: Group, term: int, blocks: Sequence[RowBlock], chosen: Tensor) -> tuple[Group, list[RowBlock]]:
-    """A term of a group alone and its rows at the ``chosen`` points, in their own order where these are all."""
+def _at(
+    group: Group, term: int, blocks: Sequence[RowBlock], points: Tensor | None = None
+) -> tuple[Group, list[RowBlock]]:
+    """A term of a group alone and its rows, at some of its points if they are given."""
     k = group.members.index(term)
-    all_rows, count = group.slices[k], len(chosen)
-    rows: slice | Tensor = all_rows if count == all_rows.stop - all_rows.start else all_rows.start + chosen
-    scales = group.scales and (group.scales[k][chosen] if isinstance(rows, Tensor) else group.scales[k],)
-    part = replace(group, members=(term,), slices=(slice(0, count),), x=group.x[rows], scales=scales)
-    return part, [block[rows] for block in blocks]
+    rows: slice | Tensor = group.slices[k] if points is None else group.slices[k].start + points
+    scales = group.scales and (group.scales[k] if points is None else group.scales[k][points],)
+    x = group.x[rows]
+    return replace(group, members=(term,), slices=(slice(0, len(x)),), x=x, scales=scales), [b[rows] for b in blocks]
 
 
 def _close(ours: Tensor, expected: Tensor, scale: Tensor) -> bool:

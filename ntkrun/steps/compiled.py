@@ -18,6 +18,7 @@ from torch import Tensor
 from ntkrun.geometry import Sampler
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.objective.chosen import Chosen
 from ntkrun.optimizer import GraphUpdate, Optimizer
 from ntkrun.steps.cost_model import CompileChoice
 from ntkrun.steps.eager import Stepper
@@ -49,7 +50,7 @@ class Signature(NamedTuple):
         """The signature of a step."""
         shapes: tuple[Hashable, ...] = tuple((group.plan, group.members, group.x.shape) for group in batch)
         if request.chosen:
-            shapes = (*shapes, *map(len, request.chosen))
+            shapes = (*shapes, *(len(part) for own in request.chosen for part in own))
         scaled = any(group.scales is not None for group in batch)
         return cls(tuple(request.state), scaled, moves, (request.signal, request.rule), shapes)
 
@@ -162,7 +163,8 @@ class Program:
             inputs += [*self._update.tensors(), *self._numbers]
         for group in batch:
             inputs += [group.x, *(group.scales or ())]
-        return [*inputs, request.weights, *request.chosen, *request.state.values(), self._objective.progress]
+        chosen = [part for own in request.chosen for part in own]
+        return [*inputs, request.weights, *chosen, *request.state.values(), self._objective.progress]
 
     def _function(self, request: Request, batch: Batch) -> Callable[..., list[Tensor]]:
         """The step as a function of its tensors, which it changes in place where the optimiser does."""
@@ -180,7 +182,7 @@ class Program:
                 replace(group, x=next(rest), scales=group.scales and tuple(next(rest) for _ in group.scales))
                 for group in batch
             )
-            weights, chosen = next(rest), tuple(next(rest) for _ in request.chosen)
+            weights, chosen = next(rest), tuple(Chosen(next(rest), next(rest)) for _ in request.chosen)
             asked = replace(request, weights=weights, chosen=chosen, state={name: next(rest) for name in request.state})
             progress, objective = next(rest), self._objective
             with torch.enable_grad():

@@ -76,7 +76,7 @@ class CompiledPieces:
         self._buffers = dict(objective.network.named_buffers())
 
     def __call__(self, piece: Piece, traced: Traced) -> Tensor | None:
-        """The sums of a piece, ``[2 + P]``; ``None`` where there is no graph for it.
+        """The sums of a piece, as long as of the longest; ``None`` where there is no graph for it.
 
         Args:
             piece: some points of one term.

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.objective.chosen import samples
 from ntkrun.objective.linearized import LinearizedRows
-from ntkrun.objective.objective import samples
 from ntkrun.optimizer import Optimizer
 from ntkrun.weights import Request
 
@@ -41,9 +41,12 @@ def step_on_rows(objective: Objective, optimizer: Optimizer, request: Request, b
 
 
 def _signal(system: LinearizedRows, request: Request) -> Tensor:
-    """Kernel traces, or samples, as ``Objective.fused`` gives them to a rule; the known part is the whole diagonal."""
+    """Kernel traces, or samples, as ``Objective.fused`` gives them to a rule; all of the diagonal is known."""
     diagonals = system.diagonals()
     if request.signal == "traces":
         return torch.stack([d.sum() for d in diagonals])
-    each = zip(diagonals, request.chosen, strict=True)
-    return torch.cat([piece for d, k in each for piece in samples(d.sum(), d[k], None, len(d))])
+    pieces = []
+    for d, chosen in zip(diagonals, request.chosen, strict=True):
+        _, chances = chosen.drawn(d)
+        pieces.append(d.sum()[None] if chosen.whole(len(d)) else samples(d, chosen, chances, torch.zeros_like(chances)))
+    return torch.cat(pieces)

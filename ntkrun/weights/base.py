@@ -13,6 +13,7 @@ from torch import Tensor
 from ntkrun.common.state_schema import schema_of
 from ntkrun.objective import Evaluation, Objective
 from ntkrun.objective.batch import Batch
+from ntkrun.objective.chosen import Chosen
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Request:
     Attributes:
         weights: of this step, where they are known before the pass.
         signal: what the weights are made from otherwise: the ``losses`` or the kernel ``traces`` of the pass, or
-            ``samples`` of diag(K_ii) at the points ``chosen`` of all terms (``ntkrun.objective.objective.samples``).
+            ``samples`` of diag(K_ii) at the points ``chosen`` of all terms (``ntkrun.objective.chosen``).
         rule: how. The same function in every step, so that one compiled step serves all.
         state: what the rule reads.
-        chosen: indices of points of every term.
+        chosen: points of every term.
         evaluation: the pass itself, where the weighting has made it already.
         update: of the weights, where it was made before the pass.
         every: a request of this kind is made in one of so many steps.
@@ -62,7 +63,7 @@ class Request:
     signal: Literal["losses", "traces", "samples"] | None = None
     rule: Rule | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    chosen: tuple[Tensor, ...] = ()
+    chosen: tuple[Chosen, ...] = ()
     evaluation: Evaluation | None = None
     update: WeightUpdate | None = None
     every: int = 1

@@ -101,15 +101,15 @@ class Sketched(NTKWeighting):
         if self._in_pass(objective):
             if self._ordered is None or self._ordered[0] is not batch:  # points mostly stay the same for many steps
                 self._counts = objective.point_counts(batch)
-                self._ordered = batch, self.sketch.orders(objective, batch, in_pass=True)
+                orders = self.sketch.orders(objective, batch, in_pass=True)
+                self._ordered = batch, tuple(moved(order, self.weights, torch.int64) for order in orders)
             state = self.rule_state(self.rows(objective, batch))
             if self.average != "none":
                 state |= self.averages
             self._beside = self._compared(objective.traces(batch), state) if self.compare_exact else {}
             if self.sketch.takes_whole(max(self._counts)):  # the samples are the traces
                 return Request(self.weights, "traces", self.rule_of_samples, state, every=self.every)
-            chosen = self.sketch.choose(self._ordered[1], self.generator, in_pass=True)
-            chosen = tuple(moved(k, self.weights, torch.int64) for k in chosen)
+            chosen = self.sketch.choose_in_pass(self._ordered[1], self.generator)
             return Request(self.weights, "samples", self.rule_of_samples, state, chosen, every=self.every)
         points = self.kernel_batch(batch)
         self._restarted: Tensor | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ from torch import nn
 from ntkrun.geometry import Box
 from ntkrun.network import MLP
 from ntkrun.objective import Objective, Route, RouteError
+from ntkrun.objective.chosen import EQUAL, Chosen
+from ntkrun.objective.objective import _group_diagonals
 from ntkrun.pde import PDE, Columns, Poisson, Term, Wave
 from tests import problems
 from tests.oracle import dense_jacobians, draw_points, relative, values
@@ -161,39 +163,49 @@ def test_fused_pass(case: Case) -> None:
 
 
 def test_samples_of_the_fused_pass(case: Case) -> None:
-    """Diagonals at chosen points against the dense Jacobians, and a part of them whose sum over all points is known."""
+    """Against the dense Jacobians: every second point as it is, then every point drawn once by its chance."""
     objective = case.objective
     if not objective.samples_in_pass:
         pytest.skip("the route takes samples in a pass of its own")
     counts = objective.point_counts(case.batch)
-    halves = [torch.arange(n).flip(0).split([n // 2 + 1, n - n // 2 - 1]) for n in counts]
-    found: list[torch.Tensor] = []
+    diagonals = [dense.square().sum(1).view(-1, n).sum(0) for n, dense in zip(counts, case.dense, strict=True)]
+    none, found = torch.zeros(0, dtype=torch.float64), list[torch.Tensor]()
 
     def weigh(signal: torch.Tensor) -> torch.Tensor:
         found.append(signal)
         return torch.ones(len(counts), dtype=torch.float64)
 
-    for chosen in zip(*halves, strict=True):
+    def signals(chosen: list[Chosen]) -> Iterator[torch.Tensor]:
         evaluation = objective.fused(case.batch, weigh, chosen)
         plain = objective.gradient(case.batch, evaluation.weights)
         flatten = objective.layout.flatten
         assert relative(flatten(evaluation.gradient), flatten(plain.gradient)) < 1e-12
-    signals = [
-        signal.split([1 + 2 * len(half) if len(half) < n else 1 for half, n in zip(chosen, counts, strict=True)])
-        for signal, chosen in zip(found, zip(*halves, strict=True), strict=True)
-    ]
-    for n, own, dense, *pair in zip(counts, halves, case.dense, *signals, strict=True):
-        diagonal = dense.square().sum(1).view(-1, n).sum(0)
-        if n == 1:  # all are chosen: the trace
-            assert relative(pair[0][0], diagonal.sum()) < 1e-10
-            continue
-        both = [signal[1:].chunk(2) for signal in pair]
-        for half, (known_at, found_at) in zip(own, both, strict=True):
-            assert torch.allclose(found_at, diagonal[half], rtol=1e-10, atol=1e-10 * float(diagonal.max()))
-            assert (known_at >= 0).all()
-            assert (known_at <= found_at * (1 + 1e-12)).all()
-        known = torch.cat([known_at for known_at, _ in both]).sum()
-        assert all(relative(signal[0], known) < 1e-10 for signal in pair)
+        lengths = [
+            1 if own.whole(n) else 1 + len(own.places if len(own.places) else own.points)
+            for n, own in zip(counts, chosen, strict=True)
+        ]
+        return iter(found.pop().split(lengths))
+
+    halves = [Chosen(torch.arange(0, n, 2), none) for n in counts]
+    for n, diagonal, own, signal in zip(counts, diagonals, halves, signals(halves), strict=True):
+        expected = diagonal if n == 1 else torch.cat([diagonal.new_zeros(1), n * diagonal[own.points]])
+        assert torch.allclose(signal, expected, rtol=1e-10, atol=1e-10 * float(expected.max()))
+    known = dict[int, torch.Tensor]()
+    for group in case.batch:
+        first = [block.parts()[0] for block in objective._rows(group)[1]]
+        known |= _group_diagonals(group, first, objective.components)
+    ends = [Chosen(torch.arange(n), places_of_all(known[i])) for i, n in enumerate(counts)]
+    for i, (n, diagonal, signal) in enumerate(zip(counts, diagonals, signals(ends), strict=True)):
+        q, atol = known[i], 1e-10 * float(diagonal.max())
+        chances = (1 - EQUAL) * q / q.sum() + EQUAL / n
+        assert torch.allclose(signal[:1], q.sum()[None], rtol=1e-10)
+        assert torch.allclose(q + chances * signal[1:], diagonal, rtol=1e-10, atol=atol)
+
+
+def places_of_all(known: torch.Tensor) -> torch.Tensor:
+    """In the middle of what each point has of the line, by its chance."""
+    chances = (1 - EQUAL) * known / known.sum() + EQUAL / len(known)
+    return chances.cumsum(0) - chances / 2
 
 
 def test_gradient(case: Case) -> None:

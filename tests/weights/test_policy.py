@@ -10,7 +10,7 @@ import torch
 from ntkrun.geometry import mix_seed
 from ntkrun.network import MLP
 from ntkrun.ntk.sketch import Distribution
-from ntkrun.ntk.systematic import hilbert_order, systematic_sample
+from ntkrun.ntk.systematic import hilbert_order
 from ntkrun.objective import Objective
 from ntkrun.objective.chunked import ChunkedObjective
 from ntkrun.pde import PDE, Cavity, Poisson, Wave
@@ -144,11 +144,14 @@ def test_samples_of_a_sketch_are_rows_of_the_dense_jacobian(pde: PDE, size: int 
             traces.append(diagonal.sum())
             errors.append(torch.zeros((), dtype=torch.float64))
             continue
-        chosen = hilbert_order(points[name])[systematic_sample(n, 5, generator)]
-        d, q = (torch.stack([x[chosen[:2]].mean(), x[chosen[2:]].mean()]) for x in (diagonal, diagonal - rest))
-        known, ratio = (diagonal - rest).sum(), d.mean() / q.mean()
-        traces.append(known * ratio)
-        errors.append(math.sqrt(1 - 5 / n) * known / q.mean() * (d - ratio * q).std() / math.sqrt(2))
+        order, known = hilbert_order(points[name]), diagonal - rest
+        chances = 0.9 * known / known.sum() + 0.1 / n
+        ends, means = chances[order].cumsum(0), []
+        for offset, m in zip(torch.rand(2, generator=generator, dtype=torch.float64), (2, 3), strict=True):
+            drawn = [order[int((ends <= (offset + k) / m).sum())] for k in range(m)]
+            means.append(torch.stack([rest[k] / chances[k] for k in drawn]).mean())
+        traces.append(known.sum() + torch.stack(means).mean())
+        errors.append(torch.stack(means).std() / math.sqrt(2))
     assert update is not None
     assert relative(update.columns["trace"], torch.stack(traces)) < 1e-11
     assert relative(update.columns["standard_error"], torch.stack(errors)) < 1e-9
