@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,29 +77,42 @@ class Parts(TrainingParts):
         return window_edges(self.settings, self.pde, self.ends)
 
 
-def assemble(
-    configuration: Configuration, earlier: Sequence[Mapping[str, Any]] = (), ends: Sequence[float] = ()
-) -> Parts:
+@dataclass(frozen=True, kw_only=True)
+class Marching:
+    """How a run goes through time, as its start has decided it.
+
+    Attributes:
+        earlier: states of the networks of earlier time windows; the parts are those of the next window.
+        ends: of the time windows so far and of the next one, where the run chooses them.
+        growing: the part of the time, or of a window, that training begins with, if it is not all; ``auto`` where that
+            is to be decided.
+    """
+
+    earlier: Sequence[Mapping[str, Any]] = ()
+    ends: Sequence[float] = ()
+    growing: float | Literal["auto"] | None = None
+
+
+def assemble(configuration: Configuration, marching: Marching | None = None) -> Parts:
     """Build everything that a configuration describes.
 
     Args:
         configuration: of the run.
-        earlier: states of the networks of earlier time windows; the parts are those of the next window.
-        ends: of the time windows so far and of the next one, where the run chooses them.
+        marching: of a run that is under way.
 
     Raises:
         ConfigError: a value cannot be used.
     """
     limit_memory()
     try:
-        return _assemble(configuration, earlier, ends)
+        return _assemble(configuration, marching)
     except (RuntimeError, MemoryError, OverflowError) as error:
-        if earlier:
+        if marching is not None and marching.earlier:
             raise
         raise ConfigError(f"the run cannot be set up: {shortage(error) or str(error).splitlines()[0]}") from error
 
 
-def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]], ends: Sequence[float]) -> Parts:
+def _assemble(configuration: Configuration, marching: Marching | None) -> Parts:
     settings, setup = configuration.settings, configuration.setup
     whole = configuration.pde.build()
     if configuration.data:
@@ -114,10 +127,12 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
     if observed and (settings.equal_windows > 1 or settings.time_windows == ADAPTIVE):
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
-        growing = _growing(settings, whole, optimizer)
-        if not ends and not observed and _chooses_windows(settings, whole, optimizer):
-            ends = (whole.domain.high[TIME],)
-        pde, network, networks = _networks(configuration, whole, earlier, growing, ends)
+        if marching is None:
+            chooses = not observed and _chooses_windows(settings, whole, optimizer)
+            marching = Marching(ends=[whole.domain.high[TIME]] if chooses else [], growing="auto")
+        if marching.growing == "auto":
+            marching = replace(marching, growing=_growing(settings, whole, optimizer))
+        pde, network, networks = _networks(configuration, whole, marching)
         totals = point_counts(setup.points, pde)
         counts = {name: min(total, setup.batch or total) for name, total in totals.items()}
         objective = _objective(pde, network, settings, sum(counts.values()))
@@ -147,7 +162,7 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
             raise ConfigError(f"{key}{error}") from None
     if point_weights.varying and getattr(weighting, "points", "training") != "training":
         raise ConfigError("weights.points: with point_weights, kernels are taken at the training points")
-    windowed = has_windows(settings, whole, ends) and whole.reference() is not None  # some may have no nodes
+    windowed = has_windows(settings, whole, marching.ends) and whole.reference() is not None  # some may have no nodes
     return Parts(
         settings=settings,
         pde=whole,
@@ -163,7 +178,7 @@ def _assemble(configuration: Configuration, earlier: Sequence[Mapping[str, Any]]
         logger=Guarded(logger),
         held_out=None if evaluator.knows or windowed else HeldOut(objective, points.counts, settings.seed, apart),
         earlier=networks,
-        ends=tuple(ends),
+        ends=tuple(marching.ends),
         held_rows=sum(part.least for region in apart.values() for part in region),
     )
 
@@ -204,7 +219,7 @@ def build_networks(
     """
     whole = configuration.pde.build()
     try:
-        _, network, networks = _networks(configuration, whole, earlier, ends=ends)
+        _, network, networks = _networks(configuration, whole, Marching(earlier=earlier, ends=ends))
     except ProblemError as error:
         raise ConfigError(placed(f"pde: {error}", error, type(whole))) from None
     return whole, (*networks, network)
@@ -254,24 +269,22 @@ def window_edges(settings: Settings, whole: PDE, ends: Sequence[float]) -> list[
 
 
 def _networks(
-    configuration: Configuration,
-    whole: PDE,
-    earlier: Sequence[Mapping[str, Any]],
-    growing: float | None = None,
-    ends: Sequence[float] = (),
+    configuration: Configuration, whole: PDE, marching: Marching
 ) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
     """The problem of the present time window, its network, and those of the windows before.
 
     A window's network starts with the parameters of the one before.
     """
     description, settings = configuration.network, configuration.settings
+    ends, growing = marching.ends, marching.growing
+    assert growing != "auto"
     if not has_windows(settings, whole, ends) and growing is None:
         return whole, _first_network(description, settings, whole), ()
     count = settings.equal_windows
     pde = TimeWindow(whole, 0, count, None, growing, ends)
     network = _first_network(description, settings, pde)
     networks: list[nn.Module] = []
-    for k, state in enumerate(earlier, start=1):
+    for k, state in enumerate(marching.earlier, start=1):
         state = read_state(schema_of(network.state_dict()), state, f"earlier.{k - 1}")
         network.load_state_dict(state)
         networks.append(frozen(network))

@@ -19,6 +19,7 @@ import torch
 
 from ntkrun import __version__
 from ntkrun.config.schema import Settings
+from ntkrun.geometry import TIME
 from ntkrun.network import coefficient_values
 from ntkrun.objective import Objective
 from ntkrun.objective.uncertainty import coefficient_errors
@@ -142,7 +143,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "kernel_route": objective.route,
         "weights": dict(zip(objective.names, trainer.weighting.weights.tolist(), strict=True)),
         **({} if growing(objective.pde) is None else {"growing_time": growing(objective.pde)}),
-        **({} if not trainer.progress.ends else {"window_ends": list(trainer.progress.ends)}),
+        **_windows(trainer),
         "configuration": configuration,
         "seed": settings.seed,
         "threads": torch.get_num_threads(),
@@ -157,6 +158,12 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
         "git_commit": _git_commit(),
     }
     write_text_atomically(directory / SUMMARY, json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _windows(trainer: Trainer) -> dict[str, list[float]]:
+    """The ends of time windows that the run has chosen, where there are such."""
+    ends = trainer.progress.ends
+    return {"window_ends": list(ends)} if ends and ends != [trainer.parts.pde.domain.high[TIME]] else {}
 
 
 def _iterations(settings: Settings, trainer: Trainer) -> int:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from ntkrun.common.state_schema import ListOf, Real, StateError, read_state, schema_of
+from ntkrun.common.state_schema import ListOf, NoneOr, Real, StateError, read_state, schema_of
 from ntkrun.common.user_frames import cause
-from ntkrun.config.assembly import Parts, assemble
+from ntkrun.config.assembly import Marching, Parts, assemble
 from ntkrun.config.configuration import Configuration
 from ntkrun.config.schema import ConfigError
 from ntkrun.experiment.description import write_description
@@ -165,7 +165,8 @@ def _set_up(
         parts = _assemble_window(configuration, state)
     elif parts is None:
         parts = assemble(configuration)
-    progress = _restore(parts, state) if state else Progress()
+    fresh = Progress(ends=list(parts.ends), growing=growing(parts.objective.pde))
+    progress = _restore(parts, state) if state else fresh
     if progress.step > parts.settings.iterations:
         given, done = parts.settings.iterations, progress.step
         raise ConfigError(f"iterations={given}: the run has done {done} steps; give {done} or more")
@@ -294,9 +295,13 @@ def standing(configuration: Configuration, directory: Path) -> Standing:
 
 def _assemble_window(configuration: Configuration, state: Mapping[str, Any]) -> Parts:
     """The parts of the time window that a checkpoint was written in."""
-    earlier, ends = states_before(configuration.settings.equal_windows, state), ends_of(state)
+    earlier, progress = states_before(configuration.settings.equal_windows, state), state.get("progress", {})
     try:
-        return assemble(configuration.without_start(), earlier, ends)  # the checkpoint has the network
+        given: float | Literal["auto"] | None = "auto"  # earlier versions decided it anew
+        if isinstance(progress, dict) and "growing" in progress:
+            given = read_state(NoneOr(Real(0)), progress["growing"], "progress.growing")
+        marching = Marching(earlier=earlier, ends=ends_of(state), growing=given)
+        return assemble(configuration.without_start(), marching)  # the checkpoint has the network
     except (StateError, RuntimeError) as error:
         raise misfit(error) from None
 
@@ -357,7 +362,7 @@ def _next_window(configuration: Configuration, parts: Parts, trainer: Trainer) -
     else:
         return None
     progress.first_step, progress.step, progress.window, progress.ends = progress.total_steps, 0, len(earlier), ends
-    return assemble(configuration, earlier, ends)
+    return assemble(configuration, Marching(earlier=earlier, ends=ends, growing=growing(trainer.objective.pde)))
 
 
 def next_ends(parts: Parts, trainer: Trainer) -> list[float] | None:
@@ -373,20 +378,25 @@ def next_ends(parts: Parts, trainer: Trainer) -> list[float] | None:
     left = trainer.optimizer.left()
     if left is None or trainer.late or (progress.step < ENOUGH and progress.step == trainer.loop.iterations):
         return None
-    what = f"window {len(ends)}, {TIME} from {start:.4g} to {end:.4g}"
-    if left < (ACCURATE if parts.edges else UNSOLVED) or trainer.reached:
-        if end >= high:
-            return None
+    what = f"time window {len(ends)}, {TIME} from {start:.4g} to {end:.4g}"
+    solved = left < (ACCURATE if parts.edges else UNSOLVED) or trainer.reached
+    if solved and end >= high:
+        return None
+    spent = progress.total_steps >= ATTEMPTS * parts.settings.iterations or len(ends) == MOST_WINDOWS
+    if spent or (not solved and (end - start) / 2 < SHORTEST * (high - low)):
+        log.warning(
+            "%s: the loss is %.1g of the first, after %d steps in all; nothing beyond is trained. Try more points, a "
+            "wider network or more iterations",
+            *(what, left, progress.total_steps),
+        )
+        return None
+    if solved:
         length = (end - start) * (2 if left < EASILY else 1)
         following = end + length if high - end - length > length / 4 else high
-        log.info("time %s, is solved; the next one ends at %.4g", what, following)
+        log.info("%s, is solved; the next one ends at %.4g", what, following)
         return [*ends, following]
-    spent = progress.total_steps >= ATTEMPTS * parts.settings.iterations
-    if spent or (end - start) / 2 < SHORTEST * (high - low) or len(ends) == MOST_WINDOWS:
-        return None
-    ends[-1] = start + (end - start) / 2
-    log.info("time %s: the loss is still %.1g of the first; half of it is tried", what, left)
-    return ends
+    log.info("%s: the loss is still %.1g of the first; half of it is tried", what, left)
+    return [*ends[:-1], start + (end - start) / 2]
 
 
 def _advise(trainer: Trainer) -> None:
@@ -394,9 +404,9 @@ def _advise(trainer: Trainer) -> None:
     left, progress, loop, pde = trainer.optimizer.left(), trainer.progress, trainer.loop, trainer.objective.pde
     if left is None or left < UNSOLVED or progress.step < ENOUGH or loop.targets or pde.measurements:
         return
-    if trainer.parts.ends:
-        words = "more points, a wider network, or more iterations"
-    elif TIME not in pde.coordinates:
+    if trainer.parts.ends not in ((), (trainer.parts.pde.domain.high.get(TIME),)):
+        return  # it has been said of this window
+    if TIME not in pde.coordinates:
         words = "more points, pde.sampling=adaptive, or continuation(...) in a small coefficient"
     else:
         windows = 8 if loop.windows == 1 else 2 * loop.windows

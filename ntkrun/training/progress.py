@@ -54,6 +54,7 @@ class Progress:
         window: the time window, from 0.
         first_step: optimiser steps done in the windows before.
         ends: of the windows so far, where the run chooses them.
+        growing: the part of the time, or of a window, that training begins with, if it is not all.
         seconds: by phase.
         updates: weight updates done.
         error: the latest relative L2 error over all fields, at ``error_step``.
@@ -69,6 +70,7 @@ class Progress:
     window: int = 0
     first_step: int = 0
     ends: list[float] = field(default_factory=list)
+    growing: float | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     updates: int = 0
     error: float | None = None
@@ -87,7 +89,7 @@ class Progress:
         """What saved attributes must look like; those that earlier versions lack have their defaults."""
         schema: dict[str, Any] = {name: Whole() for name in ("step", "window", "first_step", "updates")}
         schema |= {name: NoneOr(Whole()) for name in ("error_step", "best_step")}
-        schema |= {name: NoneOr(Real()) for name in ("error", "held_out", "best_error", "best_held_out")}
+        schema |= {name: NoneOr(Real()) for name in ("error", "held_out", "best_error", "best_held_out", "growing")}
         schema |= {name: ListOf(NoneOr(Real()), MOST) for name in ("errors", "best_errors")}
         schema |= {name: ListOf(Real(), MOST) for name in ("best_losses", "compared", "ends")}
         schema["seconds"] = {phase: Added(Real(least=0), 0.0) for phase in PHASES}

@@ -94,6 +94,16 @@ def test_a_resumed_run_chooses_the_windows_that_it_would_have_chosen(tmp_path: P
         assert table(parts / "run" / "metrics.csv") == table(whole / "metrics.csv")
 
 
+def test_a_resumed_run_goes_through_time_as_it_began(tmp_path: Path, stop_at: Any) -> None:
+    """Also where it is given a limit of time, with which a new run would have all of time from the start."""
+    assert run(tmp_path / "whole", "iterations=40").status == 0
+    stop_at(15)
+    assert run(tmp_path / "parts", "iterations=40").status == 143
+    stop_at(1000)
+    assert resume(tmp_path / "parts" / "run", f"trust={HERE}", "stop.seconds=1000").status == 0
+    assert table(tmp_path / "parts" / "run" / "metrics.csv") == table(tmp_path / "whole" / "run" / "metrics.csv")
+
+
 @pytest.mark.parametrize(
     "overrides",
     [("time_windows=1",), ("growing_time=null",), ("optimizer=adam",), ("iterations=49",), ("stop.loss=1e-20",)],
@@ -140,14 +150,22 @@ def finished(ends: list[float], left: float | None, **changes: Any) -> tuple[Any
         ([4.0], 1e-3, {"step": 10, "steps": 10}, None),  # too few to tell
         ([4.0], 1e-3, {"step": 10}, [2.0]),  # no step lowers the loss
         ([4.0], 1e-3, {"total_steps": 2000}, None),  # 20 times the iterations
+        ([4.0], 1e-11, {"total_steps": 2000}, None),
         ([5e-7], 1e-3, {}, None),  # shorter than any
         ([4.0], None, {}, None),
     ],
 )
 def test_lengths_follow_the_solution(
-    ends: list[float], left: float | None, changes: dict[str, Any], expected: list[float] | None
+    ends: list[float],
+    left: float | None,
+    changes: dict[str, Any],
+    expected: list[float] | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    found = next_ends(*finished(ends, left, **changes))
+    with caplog.at_level("WARNING"):
+        found = next_ends(*finished(ends, left, **changes))
+    gives_up = changes.get("total_steps") == 2000 or ends == [5e-7]
+    assert ("nothing beyond is trained" in caplog.text) == gives_up
     assert (None if found is None else pytest.approx(found)) == expected
 
 
