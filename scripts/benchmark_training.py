@@ -18,8 +18,8 @@ arithmetic floor of a step.
 
 Every program waits in a warm process of its own and has its turn in every round, in changing order. Ratios are formed
 round by round; tables give medians and quartiles. Weightings of ntkrun are compared with `weights=none` in turns of
-whole hundreds of steps. The number of points grows on wave, 4 layers of 50, and the width on wave, 3 layers, 1,000
-points (and 600 others).
+whole hundreds of steps, on two larger cases as well. The number of points grows on wave, 4 layers of 50, and the width
+on wave, 3 layers, 1,000 points (and 600 others).
 
 Writes docs/benchmarks/training.csv, a row per turn, after every case (rows of other cases are kept), training.md,
 training.png and training_growth.png.
@@ -36,7 +36,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-from training.cases import CASES, MAIN, Case
+from training.cases import CASES, MAIN, WEIGHED, Case
 from training.lead import Program, Running, differences
 from training.page import OUT, write_page
 
@@ -143,7 +143,8 @@ def main() -> None:
         ).stdout.strip()
         about = {"threads": arguments.threads, "machine": machine(), "commit": commit}
         for case in [CASES[name] for name in arguments.cases or CASES]:
-            for part in arguments.parts if case in MAIN else ["rivals"]:
+            own = PARTS if case in MAIN else PARTS[1:] if case in WEIGHED else PARTS[:1]
+            for part in [each for each in own if each in arguments.parts]:
                 print(f"{case.name}, {part}", flush=True)
                 chosen = WEIGHTINGS if part == "weightings" else GROWTH if case.series else RIVALS
                 programs = [p for p in chosen if part == "weightings" or p.name in versions]

@@ -107,6 +107,10 @@ MAIN = (
     Case("wave 2-500x3-1", "wave", 500, 3, {"residual": 300, "boundary": 200, "initial": 100, "initial_velocity": 100}),
     Case("helmholtz 2-128x4-1", "helmholtz", 128, 4, {"residual": 5000, "boundary": 400}),
 )
+WEIGHED = (  # under several weightings alone; names and points of scripts/benchmark_kernel.py
+    Case("wave 2-128x4-1, 2,000", "wave", 128, 4, dict(zip(STREAMS["wave"], (2000, 200, 200, 200), strict=True))),
+    Case("wave 2-256x4-1, 10,000", "wave", 256, 4, dict(zip(STREAMS["wave"], (10_000, 500, 500, 500), strict=True))),
+)
 POINTS = tuple(
     Case(f"points {n}", "wave", 50, 4, wave_counts(n), "points")
     for n in (100, 300, 1000, 3000, 10_000, 30_000, 100_000)
@@ -119,5 +123,5 @@ LARGE = tuple(
     for width, depth in ((500, 3), (256, 4))
 )
 SMALL = (Case("wave 2-16x2-1", "wave", 16, 2, wave_counts(64)),)
-CASES = {case.name: case for case in (*MAIN, *POINTS, *WIDTHS)}
+CASES = {case.name: case for case in (*MAIN, *WEIGHED, *POINTS, *WIDTHS)}
 EVERY = {**CASES, **{case.name: case for case in (*LARGE, *SMALL)}}  # those of a card as well
