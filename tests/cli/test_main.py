@@ -88,7 +88,7 @@ REFUSED = {
     "pde=wave pde.sampling=equispaced pde.resample_every=null pde.points.residual=13": ("pde.points", "13", "16"),
     "pde.points.bondary=3": ("pde.points.bondary", "did you mean pde.points.boundary?"),
     "+pde.points.bondary=3": ("pde.points", "bondary", "residual, boundary"),
-    "~pde.points.boundary": ("pde.points", "residual, boundary"),
+    "+pde.points.edge=3": ("pde.points", "edge", "residual, boundary"),
     "pde.points.residual=0": ("pde.points.residual=0", "greater than 0"),
     "pde.points=3": ("pde.points=3", "keys with values"),
     "pde=null": ("pde=null", ", ".join(choices("pde"))),

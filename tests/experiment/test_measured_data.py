@@ -160,13 +160,15 @@ def test_numbers_of_rows() -> None:
     rows = torch.rand(7, 3).double()
     pde.measurements = {"u": Table(("x", "y"), ("u",), rows), "v": Table(("x", "y"), ("v",), rows[:3])}
     assert [term.name for term in loss_terms(pde)[-2:]] == ["data_u", "data_v"]
-    assert point_counts({"lid": 5}, pde) == {"lid": 5, "data_u": 7, "data_v": 3}
-    assert point_counts({"lid": 5, "data": "all"}, pde) == {"lid": 5, "data_u": 7, "data_v": 3}
-    assert point_counts({"data": 2}, pde) == {"data_u": 2, "data_v": 2}
-    assert point_counts({"data": 2, "data_v": "all"}, pde) == {"data_u": 2, "data_v": 3}
+    usual = {"residual": 1000, "lid": 100, "walls": 150, "pressure": 1}  # by the dimensions of their regions
+    given = {**usual, "lid": 5}
+    assert point_counts({"lid": 5}, pde) == {**given, "data_u": 7, "data_v": 3}
+    assert point_counts({"lid": 5, "data": "all"}, pde) == {**given, "data_u": 7, "data_v": 3}
+    assert point_counts({"data": 2}, pde) == {**usual, "data_u": 2, "data_v": 2}
+    assert point_counts({"data": 2, "data_v": "all"}, pde) == {**usual, "data_u": 2, "data_v": 3}
     with pytest.raises(ConfigError, match=r"pde\.points\.lid=all: only measured data"):
         point_counts({"lid": "all"}, pde)
-    assert point_counts({"residual": 3, "data": "all"}, Diffusion()) == {"residual": 3}
+    assert point_counts({"residual": 3, "data": "all"}, Diffusion()) == {"residual": 3, "boundary": 100, "initial": 100}
 
 
 # What rows say
