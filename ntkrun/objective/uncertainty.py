@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 LARGEST = 2**26  # numbers of the Jacobian: half a GiB in float64
 MOST = 2**23  # likewise, where it is made larger than that of the run
 PER_PARAMETER = 4  # rows, where there were fewer than parameters
+RESTLESS = 3  # standard errors of a step, beyond which training has not come to an end; 0.03 to 2.3 where it has
 INFLATION = 1e6  # of a variance by unknown others, beyond which the network's own error decides
 ADVICE = "fix one of them, or measure what tells them apart"
 NAME = "coefficient"  # of the parameter that the coefficients share
@@ -31,7 +32,8 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     parameters of the network are free in it: what they can make up for, the data do not tell. It knows nothing of an
     equation that is wrong, nor of a network that cannot represent the solution. Of tables, which batches take in turn,
     all rows count. Where there are no more rows than
-    parameters, equations are read at so many more points, for they hold everywhere; measured values stay as many.
+    parameters, equations are read at so many more points, for they hold everywhere; measured values stay as many. It
+    holds at the end of training; where a step of least squares is still large, the log says so.
 
     Args:
         objective: the problem and the network.
@@ -68,12 +70,22 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     least = (torch.finfo(torch.float64).eps * rows) ** 2 * own.cpu().square().sum(0)  # by round-off alone
     left = left * (left.square().sum(0) > least)
     alone = left.square().sum(0)  # what of each is determined, were all others known
-    errors, together = dict(unknown), []
+    errors, together, moving = dict(unknown), [], []
+    steps = torch.linalg.lstsq(left, -(torch.cat(residuals) / deviations).cpu()[:, None], driver="gelsd").solution[:, 0]
     for j, ((name, slope), information) in enumerate(zip(slopes.items(), _information(left), strict=True)):
         if information > max(float(least[j]), float(alone[j]) / INFLATION):
-            errors[name] = abs(slope) * math.sqrt(rows / (rows - parameters) / information)
+            deviation = math.sqrt(rows / (rows - parameters) / information)
+            errors[name] = abs(slope) * deviation
+            if abs(float(steps[j])) > RESTLESS * deviation:
+                moving.append(f"{name} by {abs(float(steps[j])) / deviation:.2g}")
         elif alone[j] > least[j]:
             together.append(name)
+    if moving:
+        log.warning(
+            "a step of least squares would still move %s standard errors: training has not come to an end there, and "
+            "standard errors say nothing",
+            ", ".join(moving),
+        )
     if together:
         log.warning("only combinations of %s are determined, so their values are not: %s", ", ".join(together), ADVICE)
     return errors

@@ -155,9 +155,17 @@ def test_standard_errors_are_those_of_linear_regression(caplog: pytest.LogCaptur
     covariance = np.linalg.inv(design.T @ design) * squares[0] / (50 - 2)
     errors = coefficient_errors(objective, objective.batch({"data": x}))
     assert errors == pytest.approx({"c": math.sqrt(covariance[0, 0])}, rel=1e-9)
+    assert not caplog.text
     with caplog.at_level("INFO"):
         assert coefficient_errors(objective, objective.batch({"data": x[:2]})) == {"c": None}
     assert "no standard errors of c: 2 residuals do not determine 2 parameters" in caplog.text
+    # Where it is 3 off, a step moves it by 3, in units of the errors that residuals of that size stand for.
+    with torch.no_grad():
+        network.coefficient.add_(3)
+    unit = math.sqrt(np.linalg.inv(design.T @ design)[0, 0] * (squares[0] + 50 * 9) / (50 - 2))
+    assert coefficient_errors(objective, objective.batch({"data": x})) == pytest.approx({"c": unit}, rel=1e-9)
+    assert f"would still move c by {3 / unit:.2g} standard errors" in caplog.text
+    assert 3 / unit > 3
 
 
 @pytest.mark.parametrize(("curvature", "told_apart"), [(1.0, True), (1e-4, False)])
