@@ -25,8 +25,9 @@ from ntkrun.config.assembly import Parts, assemble, build_networks
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import Configuration, read_configuration
 from ntkrun.experiment.received import read_received
-from ntkrun.experiment.run import ends_of, execute, misfit, states_before
+from ntkrun.experiment.run import execute
 from ntkrun.experiment.trained import TrainedRun
+from ntkrun.experiment.windows import ends_of, misfit, states_before
 from ntkrun.runtime.process_state import process_state_kept
 from ntkrun.runtime.threads import set_threads
 from ntkrun.storage.atomic import writing

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import ntkrun as package
-from ntkrun.experiment.run import next_ends
+from ntkrun.experiment.windows import next_ends
 from ntkrun.geometry import Box
 from ntkrun.pde import PDE, Columns, Term
 from ntkrun.training.time_marching import TimeWindow
