@@ -107,10 +107,10 @@ ABOUT = """\
 Goals of this project, not a claim of the abstract: 1 % with 64 points, 3 % with 16. Default sketch (points drawn in
 proportion to the part of the diagonal that is known at all of them, terms of no more than eight times as many points
 taken whole), networks (64 x 3, tanh), numbers and sampling of points of seven problems, Adam for its default of 15,000
-steps, trained under the sketched weights; every 50 steps the exact weights at the same parameters and points are logged beside
-them. The error is that of all weights at an update, relative and rms, in windows of 10 updates in the figure and over
-the whole run in the table. Those of poisson, and with 64 points of wave and klein_gordon, are exact: their terms are
-taken whole."""
+steps, trained under the sketched weights; every 50 steps the exact weights at the same parameters and points are logged
+beside them. The error is that of all weights at an update, relative and rms, in windows of 10 updates in the figure and
+over the whole run in the table. Those of poisson, and with 64 points of wave and klein_gordon, are exact: their terms
+are taken whole."""
 
 FIGURE = Figure(
     "deviations",
