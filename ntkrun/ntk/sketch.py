@@ -92,7 +92,8 @@ class Sketch:
         side: ``parameter`` probes parameters, all terms at once; ``residual`` probes residual rows.
         derivative: ``autodiff``, or ``finite_difference`` (predictor and corrector).
         distribution: of the probes. ``coordinate``, points drawn at random without replacement, and ``systematic``,
-            points spread out along a space-filling curve, exist on the residual side only.
+            points spread out along a space-filling curve, in the gradient's pass by their chances, exist on the
+            residual side only.
         difference: ``forward`` or ``central``.
         delta: step of the difference as a multiple of the probe (of J^T omega on the residual side),
             or ``"auto"``, which measures truncation and round-off at every estimate and balances them.

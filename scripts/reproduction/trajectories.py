@@ -169,11 +169,11 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
 ABOUT = """\
 Claims (b) and (c). Default networks (sin activation for the wave), trained under the sketched weights; at every
 update the exact weights at the same parameters and points are logged beside them (`weights.compare_exact=true`).
-*Systematic*, the default, takes s points per term at equal distances along a space-filling curve, a part of the
-diagonal at all points, and terms of no more than 8 s points whole; where all are taken whole its weights are exact, and
-not shown in the last column. *Coordinate* takes s points per term at random. *Parameter, differences* uses forward
-passes alone, with s Gaussian probes and the automatic step. The terms of a sketch share its probes there, and the
-kernel is nearly of rank one, so that errors are near √(2/s)."""
+*Systematic*, the default, takes a part of the diagonal at all points, the rest at s points per term that are drawn in
+proportion to it along a space-filling curve, and terms of no more than 8 s points whole; where all are taken whole its
+weights are exact, and not shown in the last column. *Coordinate* takes s points per term at random. *Parameter,
+differences* uses forward passes alone, with s Gaussian probes and the automatic step. The terms of a sketch share its
+probes there, and the kernel is nearly of rank one, so that errors are near √(2/s)."""
 
 FIGURE = Figure(
     "trajectories",
