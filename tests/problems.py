@@ -302,6 +302,18 @@ def periodic_mlp(domain: Box, outputs: int = 1) -> MLP:
     return MLP(5, 1, periodic=True, domain=domain, outputs=outputs, periods=period)
 
 
+class Peaked(PDE):
+    """A residual that is ``size`` times as large next to x = 0 as elsewhere."""
+
+    domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
+
+    def __init__(self, size: float) -> None:
+        self.size = size
+
+    def terms(self) -> tuple[Term, ...]:
+        return (Term("residual", (self.domain,), ("u",), lambda x, d: d.u + torch.where(x.x < 0.01, self.size, 1.0)),)
+
+
 class Anchored(PDE):
     """Fields that vanish at one x by construction, with all operations that a construction may use."""
 

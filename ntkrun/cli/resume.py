@@ -59,7 +59,7 @@ def read_resume(arguments: Sequence[str]) -> Resumed:
         look_for_modules_in(os.getcwd())
     changes = {key: _read(key, value) for key, value in overrides.items()}
     configuration = read_received(Path(given), f"resume={given}", trusted, changes)
-    if "iterations" in changes and configuration.settings.time_windows not in (1, "auto"):
+    if "iterations" in changes and configuration.settings.wants_windows:
         raise ConfigError("iterations cannot change on resume of a run in time windows; earlier ones are done")
     return Resumed(Path(given), configuration, accepted)
 

@@ -46,10 +46,9 @@ from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, SharedEvaluator
 from ntkrun.training.held_out import HeldOut
 from ntkrun.training.parts import TrainingParts
-from ntkrun.training.time_marching import TimeWindow, frozen, time_edges
+from ntkrun.training.time_marching import TimeWindow, chosen, frozen, window_edges
 from ntkrun.weights import Sketched, Weighting
 
-ADAPTIVE = "adaptive"
 BEGINNING = 0.1  # of the time of a problem without other coordinates
 COPIES = 4  # of the parameters: themselves, their gradient, and the two moments of most optimisers
 DRAWN = 3  # numbers of 8 bytes per coordinate of a point: as drawn, as computed with, and in between
@@ -74,7 +73,7 @@ class Parts(TrainingParts):
     @property
     def edges(self) -> list[float]:
         """Start and ends of the time windows; empty where there is one of all of time."""
-        return window_edges(self.settings, self.pde, self.ends)
+        return window_edges(self.pde.domain, self.settings.equal_windows, self.ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ def _assemble(configuration: Configuration, marching: Marching | None) -> Parts:
     optimizer, schedule = configuration.optimizer.build(), configuration.schedule.build()
     diagnostics, logger = configuration.diagnostics.build(), build_logger(configuration.logger)
     observed = not isinstance(diagnostics, NoDiagnostics)
-    if observed and (settings.equal_windows > 1 or settings.time_windows == ADAPTIVE):
+    if observed and settings.wants_windows:
         raise ConfigError(f"time_windows={settings.time_windows}: diagnostics observe one window only; leave them out")
     try:
         if marching is None:
@@ -162,7 +161,8 @@ def _assemble(configuration: Configuration, marching: Marching | None) -> Parts:
             raise ConfigError(f"{key}{error}") from None
     if point_weights.varying and getattr(weighting, "points", "training") != "training":
         raise ConfigError("weights.points: with point_weights, kernels are taken at the training points")
-    windowed = has_windows(settings, whole, marching.ends) and whole.reference() is not None  # some may have no nodes
+    edges = window_edges(whole.domain, settings.equal_windows, marching.ends)
+    windowed = bool(edges) and whole.reference() is not None  # some may have no nodes
     return Parts(
         settings=settings,
         pde=whole,
@@ -185,7 +185,7 @@ def _assemble(configuration: Configuration, marching: Marching | None) -> Parts:
 
 def _hold_out(pde: PDE, share: float, settings: Settings) -> dict[str, tuple[Region, ...]]:
     """Take a share of its measured values from a problem; returns them as regions of the loss terms."""
-    if settings.equal_windows > 1 or settings.time_windows == ADAPTIVE:
+    if settings.wants_windows:
         raise ConfigError(f"pde.hold_out={share:g}: with time_windows no network is the best; leave it out")
     try:
         pde.measurements, held = held_apart(pde.measurements, share, settings.seed)
@@ -242,7 +242,7 @@ def _growing(settings: Settings, whole: PDE, optimizer: Optimizer) -> float | No
 
 def _chooses_windows(settings: Settings, whole: PDE, optimizer: Optimizer) -> bool:
     """Whether the run is to choose its time windows."""
-    if settings.time_windows == ADAPTIVE:
+    if settings.time_windows == "adaptive":
         if optimizer.gradient_steps(1):
             raise ConfigError(
                 "time_windows=adaptive: the optimiser does not tell whether a window is solved; give a number"
@@ -256,18 +256,6 @@ def _chooses_windows(settings: Settings, whole: PDE, optimizer: Optimizer) -> bo
     )
 
 
-def has_windows(settings: Settings, whole: PDE, ends: Sequence[float]) -> bool:
-    """Whether there is another time window than one of all of time."""
-    return settings.equal_windows > 1 or tuple(ends) not in ((), (whole.domain.high.get(TIME),))
-
-
-def window_edges(settings: Settings, whole: PDE, ends: Sequence[float]) -> list[float]:
-    """Start and ends of the time windows; empty where there is one of all of time."""
-    if not has_windows(settings, whole, ends):
-        return []
-    return time_edges(whole.domain, settings.equal_windows, ends)
-
-
 def _networks(
     configuration: Configuration, whole: PDE, marching: Marching
 ) -> tuple[PDE, nn.Module, tuple[nn.Module, ...]]:
@@ -278,9 +266,9 @@ def _networks(
     description, settings = configuration.network, configuration.settings
     ends, growing = marching.ends, marching.growing
     assert growing != "auto"
-    if not has_windows(settings, whole, ends) and growing is None:
-        return whole, _first_network(description, settings, whole), ()
     count = settings.equal_windows
+    if count == 1 and not chosen(whole.domain, ends) and growing is None:
+        return whole, _first_network(description, settings, whole), ()
     pde = TimeWindow(whole, 0, count, None, growing, ends)
     network = _first_network(description, settings, pde)
     networks: list[nn.Module] = []

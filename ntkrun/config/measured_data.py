@@ -85,7 +85,7 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
     if of_fields and DATA in counts:
         general = counts.pop(DATA)
         counts = {**dict.fromkeys(of_fields - given.keys(), general), **counts}
-    return {**usual, **tables, **counts}
+    return {**usual, **counts}
 
 
 def _usual_count(term: Term, pde: PDE) -> int:

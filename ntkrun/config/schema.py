@@ -91,6 +91,11 @@ class Settings(BaseModel):
         """Number of equal time windows; 1 where the run is to choose."""
         return self.time_windows if isinstance(self.time_windows, int) else 1
 
+    @property
+    def wants_windows(self) -> bool:
+        """Whether time windows are asked for, and not left to the run."""
+        return self.time_windows not in (1, "auto")
+
 
 class Setup(BaseModel):
     """The keys of a ``pde`` that say how it is sampled and evaluated; the others go to its class."""

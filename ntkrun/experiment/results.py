@@ -19,7 +19,6 @@ import torch
 
 from ntkrun import __version__
 from ntkrun.config.schema import Settings
-from ntkrun.geometry import TIME
 from ntkrun.network import coefficient_values
 from ntkrun.objective import Objective
 from ntkrun.objective.uncertainty import coefficient_errors
@@ -29,7 +28,7 @@ from ntkrun.storage.summary import SUMMARY, read_summary
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.progress import Progress
-from ntkrun.training.time_marching import growing
+from ntkrun.training.time_marching import chosen, growing
 from ntkrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -163,7 +162,7 @@ def write_summary(settings: Settings, trainer: Trainer, outcome: Outcome, direct
 def _windows(trainer: Trainer) -> dict[str, list[float]]:
     """The ends of time windows that the run has chosen, where there are such."""
     ends = trainer.progress.ends
-    return {"window_ends": list(ends)} if ends and ends != [trainer.parts.pde.domain.high[TIME]] else {}
+    return {"window_ends": list(ends)} if chosen(trainer.parts.pde.domain, ends) else {}
 
 
 def _iterations(settings: Settings, trainer: Trainer) -> int:

@@ -64,7 +64,7 @@ from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Columns, Records, tables_schema
-from ntkrun.training.time_marching import Piecewise, growing, may_grow
+from ntkrun.training.time_marching import Piecewise, chosen, growing, may_grow
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 
@@ -326,7 +326,7 @@ def _advise(trainer: Trainer) -> None:
     left, progress, loop, pde = trainer.optimizer.left(), trainer.progress, trainer.loop, trainer.objective.pde
     if left is None or left < UNSOLVED or progress.step < ENOUGH or loop.targets or pde.measurements:
         return
-    if trainer.parts.ends not in ((), (trainer.parts.pde.domain.high.get(TIME),)):
+    if chosen(trainer.parts.pde.domain, trainer.parts.ends):
         return  # it has been said of this window
     if TIME not in pde.coordinates:
         words = "more points, pde.sampling=adaptive, or continuation(...) in a small coefficient"
@@ -389,7 +389,7 @@ def make_trainer(
     choice = choose(settings.trainer.compile, steps, parts.objective, parts.points.counts)
     kind = Trainer if present().leads else Follower
     loop = LoopSettings(
-        iterations=attempted(settings.iterations) if parts.edges and parts.ends else settings.iterations,
+        iterations=attempted(settings.iterations) if chosen(parts.pde.domain, parts.ends) else settings.iterations,
         windows=settings.equal_windows,
         targets=Targets(settings.stop.error, settings.stop.loss),
         seconds=settings.stop.seconds,

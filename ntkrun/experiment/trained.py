@@ -22,7 +22,7 @@ from ntkrun.pde import PDE
 from ntkrun.pde.check import place
 from ntkrun.storage.reader import read_table
 from ntkrun.storage.summary import read_summary
-from ntkrun.training.time_marching import Piecewise, time_edges
+from ntkrun.training.time_marching import Piecewise, window_edges
 
 ROWS = 2**14  # of streams times points that are evaluated at a time
 
@@ -59,8 +59,7 @@ class TrainedRun:
         self._networks = tuple(network.eval() for network in networks)
         windows = self.config["time_windows"]
         count = windows if isinstance(windows, int) else 1
-        one = count == 1 and tuple(ends) in ((), (pde.domain.high.get(TIME),))
-        self._edges = [] if one else time_edges(pde.domain, count, ends)[: len(networks) + 1]
+        self._edges = window_edges(pde.domain, count, ends)[: len(networks) + 1]
         self.network: nn.Module = self._networks[0]
         if self._edges:
             self.network = Piecewise(self._networks, self._edges[:-1], pde.coordinates.index(TIME)).eval()

@@ -224,13 +224,12 @@ class Sketch:
             samples: of all terms, one after the other, as ``ntkrun.objective.chosen`` has them.
         """
         sizes = [n if self.takes_whole(n) else self.size for n in counts]
-        estimates, factors = [], self._factors(counts, sizes)
         pieces = samples.split([1 if m == n else 1 + m for n, m in zip(counts, sizes, strict=True)])
-        for own in pieces:
-            estimates.append(own if len(own) == 1 else own[0] + self._means(own[1:]))
-        if self.distribution == "systematic":  # a point may be drawn more than once
-            factors = tuple(float(m < n) for n, m in zip(counts, sizes, strict=True))
-        return TraceEstimate(tuple(estimates), factors)
+        estimates = tuple(own if len(own) == 1 else own[0] + self._means(own[1:]) for own in pieces)
+        if self.distribution == "coordinate":
+            return TraceEstimate(estimates, self._factors(counts, sizes))
+        # A point may be drawn more than once.
+        return TraceEstimate(estimates, tuple(float(m < n) for n, m in zip(counts, sizes, strict=True)))
 
     def _means(self, values: Tensor) -> Tensor:
         """Of values at chosen points, ``[..., m]``, independent samples of the mean: these, or means of replicates."""

@@ -31,9 +31,9 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
     standard deviations s_i, J~ = diag(1 / s_i) J and the covariance of the parameters is (J~'J~)^-1 N / (N - P). All
     parameters of the network are free in it: what they can make up for, the data do not tell. It knows nothing of an
     equation that is wrong, nor of a network that cannot represent the solution. Of tables, which batches take in turn,
-    all rows count. Where there are no more rows than
-    parameters, equations are read at so many more points, for they hold everywhere; measured values stay as many. It
-    holds at the end of training; where a step of least squares is still large, the log says so.
+    all rows count. Where there are no more rows than parameters, equations are read at so many more points, for they
+    hold everywhere; measured values stay as many. It holds at the end of training; where a step of least squares is
+    still large, the log says so.
 
     Args:
         objective: the problem and the network.
@@ -76,8 +76,9 @@ def coefficient_errors(objective: Objective, batch: Batch) -> dict[str, float | 
         if information > max(float(least[j]), float(alone[j]) / INFLATION):
             deviation = math.sqrt(rows / (rows - parameters) / information)
             errors[name] = abs(slope) * deviation
-            if abs(float(steps[j])) > RESTLESS * deviation:
-                moving.append(f"{name} by {abs(float(steps[j])) / deviation:.2g}")
+            ratio = abs(float(steps[j])) / deviation
+            if ratio > RESTLESS:
+                moving.append(f"{name} by {ratio:.2g}")
         elif alone[j] > least[j]:
             together.append(name)
     if moving:

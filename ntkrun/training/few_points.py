@@ -56,12 +56,13 @@ def few_hold_loss(objective: Objective, batch: Batch, weights: Sequence[float]) 
         batch: the points.
         weights: of the terms.
     """
-    losses = [float(loss) * weight for loss, weight in zip(objective.losses(batch), weights, strict=True)]
+    with torch.no_grad():
+        rows = objective.residuals(batch)
+    losses = [float(own.square().mean()) * weight for own, weight in zip(rows, weights, strict=True)]
     largest = losses.index(max(losses))
     name = objective.names[largest]
     points = objective.points(batch)[name]
-    rows = objective.residuals(batch)[largest].detach().double()
-    squares = rows.reshape(-1, len(points)).square().sum(0)
+    squares = rows[largest].double().reshape(-1, len(points)).square().sum(0)
     return few_hold(objective.pde, squares, points, f"that of loss term {name}")
 
 

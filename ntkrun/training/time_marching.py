@@ -202,6 +202,16 @@ def joined(values: Sequence[Tensor], time: Tensor, starts: Sequence[float]) -> T
     return result
 
 
+def chosen(domain: Domain, ends: Sequence[float]) -> bool:
+    """Whether a run has chosen other time windows, with these ends, than one of all of time."""
+    return tuple(ends) not in ((), (domain.high.get(TIME),))
+
+
+def window_edges(domain: Domain, count: int, ends: Sequence[float] = ()) -> list[float]:
+    """As ``time_edges``, but empty where there is one window of all of time."""
+    return time_edges(domain, count, ends) if count > 1 or chosen(domain, ends) else []
+
+
 def time_edges(domain: Domain, count: int, ends: Sequence[float] = ()) -> list[float]:
     """The ends of windows of a domain's time interval, the first of them its start.
 

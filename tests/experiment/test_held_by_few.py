@@ -6,32 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
-from ntkrun.geometry import Box
-from ntkrun.pde import PDE, Term
 from tests.driver import ntkrun
 
 COMMAND = ["--config-dir", "conf", "pde=own", "network.width=4", "network.depth=1", "iterations=3", "plots=false"]
-
-
-class Peaked(PDE):
-    """A residual that is ``size`` times as large next to x = 0 as elsewhere."""
-
-    domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
-
-    def __init__(self, size: float) -> None:
-        self.size = size
-
-    def terms(self) -> tuple[Term, ...]:
-        return (Term("residual", (self.domain,), ("u",), lambda x, d: d.u + torch.where(x.x < 0.01, self.size, 1.0)),)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3])
 def test_the_best_network_is_doubted(size: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ntkrun.experiment.run.GROWN", 0.0)  # whatever the losses
     (tmp_path / "conf" / "pde").mkdir(parents=True)
-    (tmp_path / "conf" / "pde" / "own.yaml").write_text(f"_target_: {__name__}.Peaked\nsize: {size}\ngrid: 9\n")
+    (tmp_path / "conf" / "pde" / "own.yaml").write_text(f"_target_: tests.problems.Peaked\nsize: {size}\ngrid: 9\n")
     result = ntkrun(*COMMAND, cwd=tmp_path)
     assert result.status == 0, result.stderr
     log = (result.directory / "ntkrun.log").read_text()

@@ -13,10 +13,10 @@ import torch
 from ntkrun.common.state_schema import read_state
 from ntkrun.geometry import Box, Sampler, Table, mix_seed
 from ntkrun.objective import Objective
-from ntkrun.pde import PDE, Poisson, Term, Wave
+from ntkrun.pde import Poisson, Term, Wave
 from ntkrun.training.collocation import PointSource
 from ntkrun.training.lookout import PLACES
-from tests.problems import mlp
+from tests.problems import Peaked, mlp
 
 SEED = 3
 COUNTS = {"residual": 60, "boundary": 20, "initial": 10, "initial_velocity": 10}
@@ -109,17 +109,6 @@ def test_draws_that_do_not_help_are_said_to_once(
     assert said == ({} if first is None else dict.fromkeys(range(first, 96), 1))
     assert caplog.text.count("points are drawn anew") == (1 if caught_up_at is None else 2)  # once in a row of them
     assert ("a smaller network, more points, growing_time=0.1 or fewer steps" in caplog.text) == (first is not None)
-
-
-class Peaked(PDE):
-    """A residual that is ``size`` times as large next to x = 0 as elsewhere."""
-
-    def __init__(self, size: float) -> None:
-        self.size = size
-        self.domain = Box.of(x=(0.0, 1.0), y=(0.0, 1.0))
-
-    def terms(self) -> tuple[Term, ...]:
-        return (Term("residual", (self.domain,), ("u",), lambda x, d: d.u + torch.where(x.x < 0.01, self.size, 1.0)),)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3])
