@@ -131,10 +131,6 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
         if target and not is_own(target):
             name = target.rpartition(".")[2]
             hint += f"; an argument of {name} that its file leaves out is given as +{key}=..."
-        if parent == "pde.points":
-            hint += f"; points of a loss term that the file leaves out are given as +{key}=..."
-    if key.startswith("let."):
-        hint = f"; values of your own are added, +{key}"
     return f"unknown key {key}{hint}"
 
 

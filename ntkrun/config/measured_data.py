@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ntkrun.common.errors import ConfigError, closest
 from ntkrun.config.classes import find_class
+from ntkrun.config.values import unknown
 from ntkrun.geometry import Table
 from ntkrun.pde import PDE, Term
 from ntkrun.pde.check import place
@@ -69,7 +70,7 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
         pde: the problem, of which terms may live on tables.
 
     Raises:
-        ConfigError: all of what is no table is asked for.
+        ConfigError: a number is given for no term, or all of what is no table is asked for.
     """
     terms = loss_terms(pde)
     tables = {
@@ -78,6 +79,9 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
         if all(isinstance(part, Table) for part in term.region)
     }
     usual = {term.name: _usual_count(term, pde) for term in terms if term.name not in (pde.built_in or ())}
+    names = [term.name for term in terms]
+    if strange := [name for name in given if name not in {*names, DATA}]:
+        raise ConfigError(unknown(f"pde.points.{strange[0]}", "pde.points.", names))
     counts = {name: number for name, number in given.items() if isinstance(number, int)}
     for name in given.keys() - counts.keys() - tables.keys() - {DATA}:
         raise ConfigError(f"pde.points.{name}=all: only measured data can be taken as a whole; give a number")
@@ -304,9 +308,17 @@ def files_of(node: Mapping[str, Any]) -> dict[str, str]:
     if given is None:
         return {}
     paths = [given] if isinstance(given, str) else list(given) if isinstance(given, list | dict) else []
-    if not paths or not all(isinstance(path, str) and path for path in paths):
-        raise ConfigError(f"pde.data={given}: expected a file, or a list of files")
+    known = given if isinstance(given, dict) else {}
+    if (
+        not paths
+        or not all(isinstance(path, str) and path for path in paths)
+        or not all(map(_is_digest, known.values()))
+    ):
+        raise ConfigError(f"pde.data={given}: expected a file, or a list of files, with columns named as the fields")
     if len(set(paths)) < len(paths):
         raise ConfigError(f"pde.data={given}: a file is given twice")
-    known = given if isinstance(given, dict) else {}
     return {path: str(known.get(path) or digest(Path(path))) for path in paths}
+
+
+def _is_digest(value: object) -> bool:
+    return value is None or (isinstance(value, str) and len(value) == 2 * hashlib.sha256().digest_size)

@@ -77,7 +77,7 @@ def unknown(key: str, prefix: str, choices: Iterable[str]) -> str:
     hint = closest(key.removeprefix(prefix), choices, prefix)
     if not hint:
         hint = "; known are " + ", ".join(prefix + choice for choice in choices)
-        hint += "" if prefix else f"; for a value that others refer to, ${{let.{key}}}, there is +let.{key}"
+        hint += "" if prefix else f"; for a value that others refer to, ${{let.{key}}}, there is let.{key}"
     return f"unknown key {key}{hint}"
 
 

@@ -38,8 +38,7 @@ REFUSED = {
     "network.widht=3": ("network.widht", "did you mean network.width?"),
     "iteratons=10": ("iteratons", "did you mean iterations?"),
     "pde=wave pde.cc=1": ("pde.cc", "did you mean pde.c?"),
-    "+qqq=1": ("qqq", "iterations", "pde", "schedule", "${let.qqq}, there is +let.qqq"),
-    "let.n=1": ("unknown key let.n", "+let.n"),
+    "+qqq=1": ("qqq", "iterations", "pde", "schedule", "${let.qqq}, there is let.qqq"),
     "let=3": ("let=3: expected keys with values",),
     "seed='3.5'": ("seed=3.5: expected a valid integer",),
     "progress='maybe'": ("progress=maybe: expected a valid boolean",),
@@ -87,8 +86,9 @@ REFUSED = {
     "pde.sampling=equispaced pde.resample_every=5": ("pde", "equispaced", "resample_every", "uniform", "sobol"),
     "pde=wave pde.sampling=equispaced pde.resample_every=null pde.points.residual=13": ("pde.points", "13", "16"),
     "pde.points.bondary=3": ("pde.points.bondary", "did you mean pde.points.boundary?"),
-    "+pde.points.bondary=3": ("pde.points", "bondary", "residual, boundary"),
-    "+pde.points.edge=3": ("pde.points", "edge", "residual, boundary"),
+    "+pde.points.bondary=3": ("pde.points.bondary", "did you mean pde.points.boundary?"),
+    "pde.points.edge=3": ("unknown key pde.points.edge", "pde.points.residual, pde.points.boundary"),
+    "pde.data={u:probe.csv}": ("pde.data={'u': 'probe.csv'}", "a file, or a list of files", "columns"),
     "pde.points.residual=0": ("pde.points.residual=0", "greater than 0"),
     "pde.points=3": ("pde.points=3", "keys with values"),
     "pde=null": ("pde=null", ", ".join(choices("pde"))),
@@ -155,7 +155,7 @@ def test_numbers_given_as_text_are_numbers(tmp_path: Path, monkeypatch: pytest.M
 
 def test_values_that_others_refer_to(tmp_path: Path) -> None:
     given = [
-        "+let.n=50",
+        "let.n=50",
         "pde.points.residual=${let.n}",
         "iterations=0",
         "network.width=4",
