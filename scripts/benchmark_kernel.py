@@ -17,6 +17,10 @@ default sketch do, in processor time, not compiled: the work on traces and weigh
 over a plain step, less one; then an estimate by the same sketch in passes of its own, and, in steps, what it takes to
 put new points in order along the curve, which comes on top where points have been drawn anew since the last update.
 
+"fused" are updates that come out of the gradient's own pass, with the Adam step of that pass, less a step: of
+weights=exact, and of the default sketch, which takes terms of few points whole. "systematic" is the same sketch in a
+pass of its own, as where weights.points asks for other points.
+
 Sketches whose cost would exceed --max-cost training steps, by the cost of the smaller size, are left out.
 
 Writes docs/benchmarks/kernel.csv after every case (rows of other cases are kept), kernel.md and kernel.png.
@@ -52,9 +56,11 @@ from ntkrun.objective.batch import Batch
 from ntkrun.optimizer import Adam
 from ntkrun.pde import PDE, Poisson, Wave
 from ntkrun.runtime.allocator import keep_freed_memory
+from ntkrun.weights import Exact, Sketched
+from ntkrun.weights.policy import NTKWeighting
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
-LEAST_SHOWN = 0.01  # per cent, in the plot
+LEAST_SHOWN, LEAST_COST = 0.01, 1e-3  # per cent, and in steps, in the plot
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,10 @@ CASES = {
     "wave 2-256x4-1, 10,000": Case(Wave(), 256, 4, (10000, 500, 500, 500)),
 }
 
+EXACT, FUSED = "fused exact, excess", "fused systematic, excess"
+FUSED_SIZES = (4, 16, 64)
 SIZES = {
+    "systematic": (4, 16, 64, 256),
     "coordinate": (4, 16, 64, 256),
     "rademacher": (4, 16, 64),
     "gaussian": (4, 16, 64),
@@ -98,7 +107,7 @@ SIZES = {
 
 def sketch(family: str, size: int) -> Sketch:
     """A member of the estimator family by the names of the table."""
-    if family in ("coordinate", "rademacher", "gaussian"):
+    if family in ("systematic", "coordinate", "rademacher", "gaussian"):
         return Sketch(size, "residual", "autodiff", family)  # type: ignore[arg-type]
     if family in ("hutchpp", "xtrace"):
         return Sketch(size, "residual", "autodiff", "gaussian", estimator=family)  # type: ignore[arg-type]
@@ -144,23 +153,27 @@ def status_field(name: str) -> int:
     raise KeyError(name)
 
 
-def relative_errors(objective: Objective, batch: Batch, member: Sketch, budget: float) -> tuple[float, float, int]:
-    """Root mean square relative error of t_i and of lambda_i, and the number of estimates made."""
+def relative_errors(
+    objective: Objective, batch: Batch, estimate: Callable[[], torch.Tensor], budget: float
+) -> dict[str, float]:
+    """Root mean square relative error of t_i and of lambda_i, and the number of estimates of the traces made."""
     rows = torch.tensor(objective.row_counts(batch))
     exact = objective.traces(batch) / rows
     weights = exact.sum() / exact
-    generator = torch.Generator().manual_seed(0)
     squares: list[tuple[float, float]] = []
     start = time.perf_counter()
     while len(squares) < 8 or (time.perf_counter() - start < budget and len(squares) < 100):
-        t = (member.estimate(objective, batch, generator).traces / rows).clamp_min(1e-12)
-        estimate = t.sum() / t
-        squares.append(((t / exact - 1).square().mean().item(), (estimate / weights - 1).square().mean().item()))
-    return (
-        math.sqrt(statistics.fmean(s[0] for s in squares)),
-        math.sqrt(statistics.fmean(s[1] for s in squares)),
-        len(squares),
-    )
+        t = (estimate() / rows).clamp_min(1e-12)
+        squares.append(((t / exact - 1).square().mean().item(), (t.sum() / t / weights - 1).square().mean().item()))
+    error_t, error_weight = (math.sqrt(statistics.fmean(column)) for column in zip(*squares, strict=True))
+    return {"error_t": error_t, "error_weight": error_weight, "estimates": len(squares)}
+
+
+def traces_in_pass(weighting: NTKWeighting, objective: Objective, batch: Batch) -> torch.Tensor:
+    """The traces that a weighting makes its weights from in one step."""
+    update = weighting.evaluate(0, objective, batch)[1]
+    assert update is not None
+    return update.columns["trace"]
 
 
 def plain_copy(case: Case) -> nn.Module:
@@ -174,9 +187,9 @@ def plain_copy(case: Case) -> nn.Module:
 
 def methods(
     case: Case, objective: Objective, batch: Batch
-) -> dict[tuple[str, int], tuple[Callable[[], object], float]]:
-    """Every method to be timed, with the factor by which its time is scaled up."""
-    calls: dict[tuple[str, int], tuple[Callable[[], object], float]] = {}
+) -> dict[tuple[str, int], tuple[Callable[[], torch.Tensor], float]]:
+    """Every method to be timed in passes of its own, which gives traces, and the factor that scales its time up."""
+    calls: dict[tuple[str, int], tuple[Callable[[], torch.Tensor], float]] = {}
     for method, route, network, limit in (
         ("dense exact", "dense", objective.network, 300),
         ("per-point exact", "per_point", objective.network, 100),
@@ -211,8 +224,9 @@ def measure(name: str, case: Case, budget: float, max_cost: float) -> pd.DataFra
     def step() -> None:
         optimizer.step(objective.gradient(batch, ones), 1.0, lambda: None, False)
 
-    def fused() -> None:
-        optimizer.step(objective.fused(batch, lambda t: t.sum() / t), 1.0, lambda: None, False)
+    def fused(weighting: NTKWeighting) -> Callable[[], None]:
+        weighting.start(objective, 0)
+        return lambda: optimizer.step(weighting.evaluate(0, objective, batch)[0], 1.0, lambda: None, False)
 
     def row(method: str, size: int, rounds: list[tuple[float, float]], scale: float = 1.0, excess: float = 0.0) -> dict:
         ratios = sorted(scale * a / b - excess for a, b in rounds)
@@ -234,8 +248,13 @@ def measure(name: str, case: Case, budget: float, max_cost: float) -> pd.DataFra
     step()
     memory_of_step = peak_memory(step)
     rows = [row("training step", 0, interleaved(step, step, budget)) | {"memory_mib": memory_of_step}]
-    rows.append(row("fused exact, excess", 0, interleaved(fused, step, 2 * budget), excess=1.0))
-    rows[-1]["memory_mib"] = peak_memory(fused)
+    exact = fused(Exact(update_every=1))
+    rows.append(row(EXACT, 0, interleaved(exact, step, 2 * budget), excess=1.0) | {"memory_mib": peak_memory(exact)})
+    for size in FUSED_SIZES:
+        print(f"  {FUSED} {size}", flush=True)
+        weighting = Sketched(sketch_size=size, update_every=1)
+        rows.append(row(FUSED, size, interleaved(fused(weighting), step, 2 * budget), excess=1.0))
+        rows[-1] |= relative_errors(objective, batch, lambda w=weighting: traces_in_pass(w, objective, batch), budget)
     for (method, size), (call, scale) in methods(case, objective, batch).items():
         smaller = [r for r in rows if r["method"] == method]
         if smaller and smaller[-1]["ratio"] * size / smaller[-1]["size"] > max_cost:
@@ -245,8 +264,7 @@ def measure(name: str, case: Case, budget: float, max_cost: float) -> pd.DataFra
         if "exact" in method:
             rows[-1]["memory_mib"] = peak_memory(call)
         else:
-            error_t, error_weight, estimates = relative_errors(objective, batch, sketch(method, size), budget)
-            rows[-1] |= {"error_t": error_t, "error_weight": error_weight, "estimates": estimates}
+            rows[-1] |= relative_errors(objective, batch, call, budget)
     return pd.DataFrame(rows)
 
 
@@ -271,20 +289,21 @@ def plot(table: pd.DataFrame) -> None:
     figure, panels = plt.subplots(
         1, len(names), figsize=(3.4 * len(names), 4), sharex=True, sharey=True, layout="constrained"
     )
-    markers = dict(zip(SIZES, "osD^vXP*", strict=True))
+    markers = dict(zip((FUSED, *SIZES), "ohsD^vXP*<", strict=True))
     for axes, name in zip(panels, names, strict=True):
         own = table[table["case"] == name]
         for family, marker in markers.items():
             points = own[own["method"] == family]
             error = (100 * points["error_weight"]).clip(lower=LEAST_SHOWN)
-            axes.loglog(points["ratio"], error, marker=marker, label=family, markersize=5)
-        for method, style in (("structured exact", "--"), ("fused exact, excess", "-")):
+            axes.loglog(points["ratio"].clip(lower=LEAST_COST), error, marker=marker, label=family, markersize=5)
+        for method, style in (("structured exact", "--"), (EXACT, "-")):
             cost = own[own["method"] == method]["ratio"].iloc[0]
-            if cost > 0:
-                axes.axvline(cost, color="black", linestyle=style, linewidth=1, label=method)
+            axes.axvline(max(cost, LEAST_COST), color="black", linestyle=style, linewidth=1, label=method)
         axes.axhline(5, color="0.6", linewidth=1, linestyle=":", label="5 %")
         axes.set(title=name, xlabel="cost of an update in training steps")
-    panels[0].set_ylabel(f"rms relative error of the weights, %\n({LEAST_SHOWN} stands for that or less)")
+    panels[0].set_ylabel(
+        f"rms relative error of the weights, %\n({LEAST_SHOWN} and {LEAST_COST:g} steps stand for that or less)"
+    )
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
     figure.savefig(OUT / "kernel.png", dpi=110)
@@ -312,24 +331,15 @@ def in_pass(name: str, case: Case, budget: float) -> None:
     plain, batch = case.build()
     objective = Objective(case.pde, plain.network, clock=time.process_time)
     ones = torch.ones(len(objective.terms))
-    counts = objective.point_counts(batch)
     generator = torch.Generator().manual_seed(0)
     for size in (0, 16, 64):
         member = Sketch(size or 1, "residual", "autodiff", "systematic")
-        orders = member.orders(objective, batch, in_pass=True)
+        weighting = Sketched(sketch_size=size, update_every=1) if size else Exact(update_every=1)
+        weighting.start(objective, 0)
 
-        def fused(size: int = size, member: Sketch = member, orders: tuple[torch.Tensor, ...] = orders) -> float:
-            if not size:
-                return objective.fused(batch, lambda t: t.sum() / t).weigh_seconds or 0.0
-            start = time.process_time()
-            chosen = member.choose_in_pass(orders, generator)
-            choosing = time.process_time() - start
-
-            def weigh(samples: torch.Tensor) -> torch.Tensor:
-                t = member.from_samples(counts, samples).traces
-                return t.sum() / t
-
-            return choosing + (objective.fused(batch, weigh, chosen).weigh_seconds or 0.0)
+        def fused(weighting: NTKWeighting = weighting) -> float:
+            update = weighting.evaluate(0, objective, batch)[1]
+            return update.seconds if update and update.seconds else 0.0
 
         def timed(call: Callable[[], object]) -> float:
             start = time.process_time()
