@@ -90,6 +90,23 @@ CASES = {
     "wave 2-256x4-1, 10,000": Case(Wave(), 256, 4, (10000, 500, 500, 500)),
 }
 
+ABOUT = """# Kernel routes and estimators
+
+What an update of NTK weights costs, in unweighted training steps of the same problem (gradient and Adam, not compiled),
+and how far estimates of the traces and the weights are from the exact ones (rms over terms and draws, at the initial
+parameters): `python scripts/benchmark_kernel.py --threads 1`. Names of cases are of a problem and a tanh network, with
+the number of points of the equation where there are many.
+
+- *fused* updates come out of the gradient's own pass and cost what is given on top of it: `weights=exact`, and the
+  default sketch, which takes terms of few points whole. All other methods take passes of their own.
+- *structured*, *per-point* and *dense* are the routes of the kernel ([method](../method.md)); *nested autograd* is the
+  per-point one with a network of torch's own layers.
+- *systematic* to *xtrace* are sketches on the side of the residuals, *parameter* on that of the parameters, and
+  *difference* uses difference quotients in place of products with the Jacobian ([weights](../weights.md)). Those that
+  would cost more than ten steps are left out.
+
+![Error of the weights against the cost of an update](kernel.png)
+"""
 EXACT, FUSED = "fused exact, excess", "fused systematic, excess"
 FUSED_SIZES = (4, 16, 64)
 SIZES = {
@@ -397,7 +414,7 @@ def main() -> None:
                 tables.insert(0, older[older["case"] != name])
             pd.concat(tables).to_csv(path, index=False, float_format="%.5g")
     table = pd.read_csv(path)
-    (OUT / "kernel.md").write_text(f"# Kernel routes and estimators\n\n{markdown(table)}", encoding="utf-8")
+    (OUT / "kernel.md").write_text(f"{ABOUT}\n{markdown(table)}", encoding="utf-8")
     plot(table)
     print(markdown(table))
 

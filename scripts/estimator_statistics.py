@@ -37,10 +37,10 @@ from ntkrun.jacobian.structured import StructuredJacobian
 from ntkrun.network import MLP
 from ntkrun.ntk.finite_differences import Difference, balanced_step, difference_quotient
 from ntkrun.ntk.sketch import Sketch
-from ntkrun.ntk.systematic import hilbert_order, replicate_sizes, systematic_sample
+from ntkrun.ntk.systematic import hilbert_order, places_along, systematic_sample
 from ntkrun.objective import Objective
 from ntkrun.objective.batch import Batch
-from ntkrun.objective.chosen import samples
+from ntkrun.objective.chosen import Chosen, samples
 from ntkrun.pde import PDE, AllenCahn, Burgers, Cavity, Helmholtz, KleinGordon, Poisson, Wave
 
 SIZE = 8
@@ -64,7 +64,6 @@ PROXIES: dict[str, tuple[str, ...]] = {
 REGRESSED_STATES, REGRESSED_DRAWS = (100, 300, 1000), 200
 STATES, BEFORE = (100, 300, 500), (25, 100)
 SIZES, DRAWS = (16, 64), 400
-UNIFORM = 0.1  # part of the probability of a point that no proxy takes from it
 
 SKETCHES = {
     "parameter, gaussian": Sketch(SIZE, "parameter", "autodiff", "gaussian"),
@@ -185,21 +184,6 @@ def descend(objective: Objective, batch: Batch, rows: Tensor, optimizer: torch.o
     optimizer.step()
 
 
-def proportional_sample(proxy: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A systematic sample with probabilities proportional to a proxy, and the factors of an unbiased sum.
-
-    Points taken at equal distances of the cumulated probability, in replicates as in ``systematic_sample``. Source:
-    W. G. Madow, "On the theory of systematic sampling, II", Ann. Math. Statist. 20 (1949).
-    """
-    probability = (1 - UNIFORM) * proxy / proxy.sum() + UNIFORM / len(proxy)
-    bounds = probability.cumsum(0)
-    sizes = replicate_sizes(size)
-    start, order = torch.rand(1, generator=generator), torch.randperm(len(sizes), generator=generator)
-    at = torch.cat([(torch.arange(m) + (order[k] + start) / len(sizes)) / m for k, m in enumerate(sizes)])
-    chosen = torch.searchsorted(bounds, at.double(), right=True).clamp_max(len(proxy) - 1)
-    return chosen, 1 / (size * probability[chosen])
-
-
 def estimates(states: Mapping[int, Mapping[str, Tensor]], step: int, size: int, seed: int) -> dict[str, float]:
     """The trace of the equation from one sample of every kind."""
     d = states[step]["diagonal"]
@@ -217,8 +201,8 @@ def estimates(states: Mapping[int, Mapping[str, Tensor]], step: int, size: int, 
     proxies = {name: states[step][name] for name in ("output layer", "residual")}
     proxies[f"diagonal {BEFORE[0]} before"] = states[step - BEFORE[0]]["diagonal"]
     for name, proxy in proxies.items():
-        chosen, factors = proportional_sample(proxy, size, generator)
-        found[f"by {name}"] = (d[chosen] * factors).sum()
+        chosen, chances = Chosen(torch.arange(n), places_along(size, generator)).drawn(proxy)
+        found[f"by {name}"] = (d[chosen] / chances).mean()
     return {name: float(value / d.sum() - 1) for name, value in found.items()}
 
 
@@ -309,11 +293,10 @@ def errors(known: Mapping[str, Tensor]) -> str:
 
 def by_chances(d: Tensor, known: Tensor, size: int, seed: int) -> float:
     """Relative error of the program's estimate of the mean of ``d``, with points in the order of the curve."""
-    sketch = Sketch(size, "residual", "autodiff", "systematic")
-    (chosen,) = sketch.choose_in_pass([torch.arange(len(d))], torch.Generator().manual_seed(seed))
+    chosen = Chosen(torch.arange(len(d)), places_along(size, torch.Generator().manual_seed(seed)))
     points, chances = chosen.drawn(known)
-    estimate = sketch.from_samples([len(d)], samples(known, chosen, chances, (d - known)[points]))
-    return float(estimate.traces[0] / d.sum() - 1)
+    found = samples(known, chosen, chances, (d - known)[points])
+    return float((found[0] + found[1:].mean()) / d.sum() - 1)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from ntkrun.cli.preflight import own_values
 from ntkrun.common.terminal import shows_unicode
 from ntkrun.config.classes import look_for_modules_in
 from ntkrun.config.configuration import Configuration, read_configuration
-from ntkrun.config.measured_data import point_counts, read_measurements
+from ntkrun.config.measured_data import check_point_names, point_counts, read_measurements
 from ntkrun.geometry import Box, Face
 from ntkrun.pde import PDE, Term
 from ntkrun.pde.measured import data_terms
@@ -44,6 +44,7 @@ def show(arguments: Sequence[str]) -> int:
     pde = configuration.pde.build()
     if configuration.data:
         pde.measurements = read_measurements(configuration.data, pde)
+    check_point_names(configuration.setup.points, pde)
     for line in describe(pde, configuration):
         print(line)
     return 0

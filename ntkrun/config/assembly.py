@@ -19,7 +19,7 @@ from ntkrun.common.user_frames import placed
 from ntkrun.config.classes import is_own
 from ntkrun.config.component import Component
 from ntkrun.config.configuration import Configuration
-from ntkrun.config.measured_data import point_counts, read_measurements
+from ntkrun.config.measured_data import check_point_names, point_counts, read_measurements
 from ntkrun.config.schema import Settings
 from ntkrun.diagnostics import NoDiagnostics
 from ntkrun.geometry import TIME, Box, Region, mix_seed
@@ -135,6 +135,7 @@ def _assemble(configuration: Configuration, marching: Marching | None) -> Parts:
         totals = point_counts(setup.points, pde)
         counts = {name: min(total, setup.batch or total) for name, total in totals.items()}
         objective = _objective(pde, network, settings, sum(counts.values()))
+        check_point_names(setup.points, whole)
         _check_size(pde, counts, weighting, optimizer, objective)
         evaluator_class = Evaluator if objective.ranks.count == 1 else SharedEvaluator
         evaluator = evaluator_class(pde, network, objective.like, setup.grid)

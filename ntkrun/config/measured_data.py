@@ -61,6 +61,17 @@ def takes_data(node: Mapping[str, Any]) -> bool:
     return DATA in inspect.signature(find_class(node.get("_target_"), "pde", PDE)).parameters
 
 
+def check_point_names(given: Mapping[str, int | str], pde: PDE) -> None:
+    """See that numbers of points are given for loss terms alone.
+
+    Raises:
+        ConfigError: there is no term of such a name.
+    """
+    names = [term.name for term in loss_terms(pde)]
+    if strange := [name for name in given if name not in {*names, DATA}]:
+        raise ConfigError(unknown(f"pde.points.{strange[0]}", "pde.points.", names))
+
+
 def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
     """The number of points of every term, as given or a usual one, and all rows of tables that are given none.
 
@@ -70,7 +81,7 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
         pde: the problem, of which terms may live on tables.
 
     Raises:
-        ConfigError: a number is given for no term, or all of what is no table is asked for.
+        ConfigError: all of what is no table is asked for.
     """
     terms = loss_terms(pde)
     tables = {
@@ -79,9 +90,6 @@ def point_counts(given: Mapping[str, int | str], pde: PDE) -> dict[str, int]:
         if all(isinstance(part, Table) for part in term.region)
     }
     usual = {term.name: _usual_count(term, pde) for term in terms if term.name not in (pde.built_in or ())}
-    names = [term.name for term in terms]
-    if strange := [name for name in given if name not in {*names, DATA}]:
-        raise ConfigError(unknown(f"pde.points.{strange[0]}", "pde.points.", names))
     counts = {name: number for name, number in given.items() if isinstance(number, int)}
     for name in given.keys() - counts.keys() - tables.keys() - {DATA}:
         raise ConfigError(f"pde.points.{name}=all: only measured data can be taken as a whole; give a number")
