@@ -95,7 +95,8 @@ ABOUT = """# Kernel routes and estimators
 What an update of NTK weights costs, in unweighted training steps of the same problem (gradient and Adam, not compiled),
 and how far estimates of the traces and the weights are from the exact ones (rms over terms and draws, at the initial
 parameters): `python scripts/benchmark_kernel.py --threads 1`. Names of cases are of a problem and a tanh network, with
-the number of points of the equation where there are many.
+the number of points of the equation where there are many. Made on one core of a shared machine with other work on the
+second one; what fused updates cost on the largest case is less than its steps differ by.
 
 - *fused* updates come out of the gradient's own pass and cost what is given on top of it: `weights=exact`, and the
   default sketch, which takes terms of few points whole. All other methods take passes of their own.
