@@ -64,7 +64,7 @@ from ntkrun.training.finite_checks import DivergenceError
 from ntkrun.training.parts import LoopSettings
 from ntkrun.training.progress import Progress, Targets
 from ntkrun.training.records import Columns, Records, tables_schema
-from ntkrun.training.time_marching import Piecewise, chosen, growing, may_grow
+from ntkrun.training.time_marching import Piecewise, chosen, growing, may_grow, may_march
 from ntkrun.training.trainer import Trainer, restore
 from ntkrun.training.workers import Follower, NoRecords, silence
 
@@ -331,8 +331,8 @@ def _advise(trainer: Trainer) -> None:
     if TIME not in pde.coordinates:
         words = "more points, pde.sampling=adaptive, or continuation(...) in a small coefficient"
     else:
-        windows = 8 if loop.windows == 1 else 2 * loop.windows
-        words = f"{'growing_time=0.1' if may_grow(pde) else 'point_weights=causal'} or time_windows={windows}"
+        words = "growing_time=0.1" if may_grow(pde) else "point_weights=causal"
+        words += " or time_windows=adaptive" if may_march(trainer.parts.pde) else ""
     if loop.windows > 1:
         words += "; what follows begins with what this window has missed"
     log.warning(

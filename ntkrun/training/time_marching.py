@@ -241,6 +241,15 @@ def may_grow(pde: PDE) -> bool:
     return TIME in pde.coordinates and growing(pde) is None and not at_fixed_times(pde)
 
 
+def may_march(pde: PDE) -> bool:
+    """Whether a problem can be split in time."""
+    try:
+        TimeWindow(pde, 1, 2, nn.Identity()).terms()
+    except ProblemError:
+        return False
+    return True
+
+
 def at_fixed_times(pde: PDE) -> str:
     """What of a problem belongs to times that a growing one would move; empty where there is nothing."""
     if pde.coefficients:

@@ -169,6 +169,19 @@ def test_lengths_follow_the_solution(
     assert (None if found is None else pytest.approx(found)) == expected
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("windows", "solved"), [("adaptive", True), ("1", False)])
+def test_a_wave_that_goes_round_many_times(windows: str, solved: bool, tmp_path: Path) -> None:
+    """sin(x - 80 t) on [0, 2 pi], of which one network finds nothing."""
+    small = ("network.width=10", "iterations=60", "pde.points.residual=200", "pde.points.initial=40", "plots=false")
+    result = ntkrun("pde=advection", "pde.c=80", *small, "threads=1", f"time_windows={windows}", cwd=tmp_path)
+    assert result.status == 0, result.stderr
+    error = json.loads((result.directory / "summary.json").read_text())["rel_l2"]["final"]
+    assert error < 1e-3 if solved else error > 0.5
+    advice = "try point_weights=causal or time_windows=adaptive (see"
+    assert (advice in (result.directory / "ntkrun.log").read_text(encoding="utf-8")) == (not solved)
+
+
 def test_a_window_of_given_ends() -> None:
     window = TimeWindow(Oscillator(), 1, 1, torch.nn.Linear(1, 2), ends=[3.0, 7.5])
     assert (window.domain.low["t"], window.domain.high["t"]) == (3.0, 7.5)

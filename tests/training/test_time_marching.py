@@ -13,7 +13,7 @@ from ntkrun.geometry import Box
 from ntkrun.network import MLP
 from ntkrun.objective import Objective
 from ntkrun.pde import PDE, Burgers, Poisson, ProblemError, Term, Wave
-from ntkrun.training.time_marching import TimeWindow, frozen, time_edges
+from ntkrun.training.time_marching import TimeWindow, frozen, may_march, time_edges
 from tests.cli.test_resume import assert_same_end, checkpoint, resume, start, steps, stop_at, summary
 from tests.driver import assert_refused, ntkrun
 from tests.oracle import derivative, draw_batch, relative, values
@@ -29,6 +29,7 @@ def test_edges() -> None:
 
 def test_the_first_window_has_the_terms_of_the_whole() -> None:
     whole, window = Wave(), TimeWindow(Wave(), 0, 4, None)
+    assert may_march(whole)
     assert (window.domain.low["t"], window.domain.high["t"]) == (0, 0.25)
     assert [term.name for term in window.terms()] == [term.name for term in whole.terms()]
     assert all(box.high["t"] == 0.25 for term in window.terms()[:2] for box in term.region)
@@ -132,6 +133,7 @@ class Hard(Wave):
 def test_problems_that_cannot_be_split(pde: PDE, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         TimeWindow(pde, 0, 2, None).terms()
+    assert not may_march(pde)
 
 
 @pytest.mark.parametrize(
