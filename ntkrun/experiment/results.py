@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import math
 import platform
 import subprocess
@@ -30,8 +29,6 @@ from ntkrun.training.evaluation import Evaluator, Interrupted
 from ntkrun.training.progress import Progress
 from ntkrun.training.time_marching import chosen, growing
 from ntkrun.training.trainer import Trainer
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,12 @@ def write_residuals(points: PointSource, objective: Objective, directory: Path) 
     """Write ``residuals.npz``: by term the sizes of the residuals at the points in use, ``[N_i]``.
 
     Of several residuals per point it is the root of the sum of their squares. Point weights have no part in it. Nothing
-    is written where there are no points yet, or several processes share them.
+    is written where there are no points yet.
     """
-    if not points.batch or objective.ranks.count > 1:
+    if not points.batch:
         return
     with torch.no_grad():
-        rows = objective.residuals(points.batch)
+        rows = objective.alone().residuals(points.batch)
     arrays: dict[str, Any] = {
         name: row.view(-1, len(points.points[name])).norm(dim=0).numpy(force=True)
         for name, row in zip(objective.names, rows, strict=True)
@@ -185,10 +182,8 @@ def _coefficients(trainer: Trainer, outcome: Outcome) -> dict[str, Any]:
     objective, batch, errors = trainer.objective, trainer.points.batch, dict[str, float | None]()
     values = coefficient_values(objective.network)
     ended = outcome.status in ("completed", "interrupted") and bool(batch)
-    if values and ended and objective.ranks.count == 1:
-        errors = coefficient_errors(objective, batch)
-    elif values and ended:
-        log.info("no standard errors of %s: none are made by several processes", ", ".join(values))
+    if values and ended:
+        errors = coefficient_errors(objective.alone(), batch)
     coefficients = {
         c.name: {"value": values[c.name], "standard_error": errors.get(c.name), "true": c.true}
         for c in objective.pde.coefficients

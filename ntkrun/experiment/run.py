@@ -469,13 +469,13 @@ def _announce(parts: Parts, trainer: Trainer) -> None:
         )
     for name in unread_coefficients(parts.pde):
         log.warning("no term declares the coefficient %s among its derivatives: nothing trains it", name)
-    if objective.ranks.count == 1:
-        if ambiguity := left_open(objective, parts.points.counts):
-            log.warning("%s", ambiguity)
-        for name, where in reads_outside(objective, parts.points.counts).items():
-            log.warning(
-                "loss term %s at %s reads the solution outside of the domain, where nothing is trained", name, where
-            )
+    alone = objective.alone()
+    if ambiguity := left_open(alone, parts.points.counts):
+        log.warning("%s", ambiguity)
+    for name, where in reads_outside(alone, parts.points.counts).items():
+        log.warning(
+            "loss term %s at %s reads the solution outside of the domain, where nothing is trained", name, where
+        )
     for field, table in parts.pde.measurements.items():
         log.info("%d measured values of %s", len(table.rows), field)
     if parts.held_rows:

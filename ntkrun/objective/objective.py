@@ -7,10 +7,11 @@ weights are made from.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +125,14 @@ class Objective(Residuals):
         self.memory = memory
         self.route: Route
         self._choose_route(route, self.probe_batch())
+
+    def alone(self) -> Self:
+        """The same objective with all points to this process, for what one of several does by itself."""
+        if self.ranks.count == 1:
+            return self
+        other = copy.copy(self)
+        other.ranks = ALONE
+        return other
 
     def losses(self, batch: Batch) -> Tensor:
         """Mean squared residual of each term, ``[n]``, without a graph."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntkrun.experiment.results import Outcome, _coefficients
 from ntkrun.geometry import Box, Table
 from ntkrun.network import MLP, coefficient_values, with_coefficients
 from ntkrun.network.coefficients import coefficient_slopes
@@ -222,17 +220,6 @@ def test_standard_errors_are_those_of_all_rows_of_a_table() -> None:
     design = np.column_stack([np.ones(50), table.rows[:, 0].numpy()])
     variance = np.linalg.inv(design.T @ design)[0, 0] * (residuals**2).mean() * 50 / 48
     assert whole["c"] == pytest.approx(math.sqrt(variance), rel=1e-9)
-
-
-def test_several_processes_say_that_they_make_no_standard_errors(caplog: pytest.LogCaptureFixture) -> None:
-    pde = Line()
-    network = with_coefficients(Slope(), pde.coefficients).double()
-    shared = SimpleNamespace(network=network, pde=pde, ranks=SimpleNamespace(count=2))
-    trainer: Any = SimpleNamespace(objective=shared, points=SimpleNamespace(batch=[None]))
-    with caplog.at_level("INFO"):
-        found = _coefficients(trainer, Outcome("completed"))
-    assert found == {"coefficients": {"c": {"value": 1.0, "standard_error": None, "true": None}}}
-    assert "no standard errors of c: none are made by several processes" in caplog.text
 
 
 class Decay(PDE):

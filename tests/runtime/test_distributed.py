@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -124,6 +125,22 @@ def test_a_run_that_is_stopped_and_resumed_ends_like_one_alone(tmp_path: Path) -
     assert (summary(together)["status"], summary(together)["processes"]) == ("completed", 3)
     assert_alike(together, alone)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "together"]
+
+
+@pytest.mark.long
+def test_standard_errors_and_residuals_are_those_of_one_process(tmp_path: Path) -> None:
+    """The process that leads makes them of all points."""
+    small = ["pde=diffusion_inverse", "network.width=8", "network.depth=2", "iterations=40", "plots=false"]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    assert train_together(*small, f"hydra.run.dir={together}", cwd=tmp_path).returncode == 0
+    assert run_ntkrun(*small, f"hydra.run.dir={alone}", cwd=tmp_path).status == 0
+    (name, expected), (_, found) = (next(iter(summary(each)["coefficients"].items())) for each in (alone, together))
+    assert found["value"] == pytest.approx(expected["value"], rel=1e-6)
+    assert found["standard_error"] == pytest.approx(expected["standard_error"], rel=1e-4), name
+    residuals = np.load(alone / "residuals.npz"), np.load(together / "residuals.npz")
+    assert set(residuals[0]) == set(residuals[1])
+    for term, rows in residuals[0].items():
+        np.testing.assert_allclose(residuals[1][term], rows, atol=1e-4 * rows.max())
 
 
 def worker(torchrun: int, rank: int) -> int | None:
