@@ -54,5 +54,6 @@ def setup(app: Any) -> dict[str, Any]:
 
 def _links_beyond(app: Any, name: str, source: list[str]) -> None:
     """Links to files of the repository outside of ``docs`` become names: the site has no such pages."""
-    source[0] = re.sub(r"\[([^\]]+)\]\(((?:\.\./)+)(?!docs)[^)]*\)", r"\1", source[0])
+    depth = name.count("/")  # of the page below docs
+    source[0] = re.sub(rf"\[([^\]]+)\]\((?:\.\./){{{depth + 1},}}(?!docs)[^)]*\)", r"\1", source[0])
     source[0] = source[0].replace("```math", "```{math}")
