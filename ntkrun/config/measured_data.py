@@ -317,11 +317,8 @@ def files_of(node: Mapping[str, Any]) -> dict[str, str]:
         return {}
     paths = [given] if isinstance(given, str) else list(given) if isinstance(given, list | dict) else []
     known = given if isinstance(given, dict) else {}
-    if (
-        not paths
-        or not all(isinstance(path, str) and path for path in paths)
-        or not all(map(_is_digest, known.values()))
-    ):
+    named = bool(paths) and all(isinstance(path, str) and path for path in paths)
+    if not named or not all(map(_is_digest, known.values())):
         raise ConfigError(f"pde.data={given}: expected a file, or a list of files, with columns named as the fields")
     if len(set(paths)) < len(paths):
         raise ConfigError(f"pde.data={given}: a file is given twice")
