@@ -50,3 +50,9 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     there = {name for name in there if not name.startswith(("_generated", "index"))}
     there |= {path.name for path in (ROOT / "docs").glob("*.ipynb")}
     assert {name for name in there if not any(fnmatch(name, each) for each in listed)} == set()
+
+
+def test_no_line_of_a_page_is_a_comment() -> None:
+    """The site leaves out lines that begin with a per cent sign; GitHub does not."""
+    for path in (ROOT / "docs").glob("**/*.md"):
+        assert not re.findall(r"^ *%.*", path.read_text(encoding="utf-8"), re.MULTILINE), path
